@@ -1,0 +1,441 @@
+"""The configuration of a run: checked data, known before anything is loaded.
+
+Order of precedence: default < YAML file < `section.field=value` on the command line. Unknown keys,
+wrong types and impossible combinations are reported together. The docstring under each field is
+its help text; `dualview config CONFIG` prints the resolved whole.
+"""
+
+import difflib
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from dualview.errors import UserError, listed
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, closed to unknown keys, documented field by field."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+class RunConfig(Section):
+    """Where the run lives and what it runs on."""
+
+    dir: Path = Path("runs/default")
+    """Directory of everything the run writes. Must be new or empty."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Origin of every random number: splits, order, augmentation, dropout, initial weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the GPU of this process where there is one; `cpu` never does."""
+    deterministic: bool = True
+    """Deterministic kernels: two runs of one seed and machine give bit-equal weights."""
+
+
+class SplitConfig(Section):
+    """How patients are divided. A patient is in one split only."""
+
+    train: float = Field(0.6, gt=0, lt=1)
+    """Fraction of the patients to train on (the paper's 60/20/20)."""
+    val: float = Field(0.2, gt=0, lt=1)
+    """Fraction of the patients to choose the best checkpoint on."""
+    test: float = Field(0.2, ge=0, lt=1)
+    """Fraction of the patients to report on."""
+    column: str | None = None
+    """Column of the CSV that holds train, val or test; then the fractions are not used."""
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test is {total:g}; the three fractions must add up to 1")
+        return self
+
+
+class PhantomConfig(Section):
+    """Synthetic two-view chests with known answers (docs/phantom.md)."""
+
+    num_studies: int = Field(1000, ge=10)
+    """Studies drawn, before the split; one study per patient."""
+    both: Fraction = 0.5
+    """Fraction of studies with both views."""
+    pa_only: Fraction = 0.3
+    """Fraction of studies with the PA view only."""
+    lateral_only: Fraction = 0.2
+    """Fraction of studies with the lateral view only."""
+    unknown_label_fraction: float = Field(0.0, ge=0, lt=1)
+    """Fraction of labels withheld, to exercise unknown labels."""
+
+    @model_validator(mode="after")
+    def _mix_sums_to_one(self) -> Self:
+        total = self.both + self.pa_only + self.lateral_only
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"both + pa_only + lateral_only is {total:g}; the three fractions must add up to 1")
+        return self
+
+
+class ColumnsConfig(Section):
+    """Column names of a generic CSV with one row per image."""
+
+    study: str = "study"
+    """Study identifier, read as text: images that share it (and the patient) form one study."""
+    patient: str = "patient"
+    """Patient identifier, read as text."""
+    view: str = "view"
+    """View of the image, one of `data.frontal_views` or `data.lateral_views`."""
+    path: str = "path"
+    """Image file, relative to `data.root`."""
+
+
+class AugmentConfig(Section):
+    """Training-time changes to images, drawn from (seed, epoch, study), so equal on any number of ranks."""
+
+    rotation_degrees: float = Field(5.0, ge=0, le=45)
+    """Rotation, uniform in plus or minus this angle, per view. Source: the authors' `dataset.py`."""
+    translation_fraction: float = Field(0.0, ge=0, le=0.3)
+    """Shift, uniform in plus or minus this fraction of the image side, per axis and view."""
+    noise_std: float = Field(0.05, ge=0, le=1)
+    """Standard deviation of Gaussian noise on pixels in [-1, 1]. Source: the authors' `dataset.py`."""
+
+
+class DataConfig(Section):
+    """Which studies, which findings, how images are read."""
+
+    source: Literal["phantom", "csv", "covid_cxr"] = "csv"
+    """`phantom` is drawn from the seed; `csv` is any table with one row per image; `covid_cxr` is
+    the layout of the COVID-19 image data collection (metadata.csv and images/)."""
+    root: Path | None = None
+    """Folder that image paths are relative to."""
+    csv: Path | None = None
+    """Table of images; without it `metadata.csv` in `data.root`."""
+    columns: ColumnsConfig = ColumnsConfig()
+    findings: dict[str, list[str]] = {}
+    """Findings to learn. For `csv`: a list of label columns, or finding -> its one column. For
+    `covid_cxr`: finding -> diagnoses that make it positive. Not used by `phantom`."""
+    frontal_views: list[str] = ["PA", "AP"]
+    """Values of the view column that take the PA branch."""
+    lateral_views: list[str] = ["L", "LATERAL", "LL"]
+    """Values of the view column that take the lateral branch."""
+    ignored_views: list[str] = []
+    """Values of the view column whose rows are left out, and counted."""
+    several_images: Literal["first", "random", "all"] = "first"
+    """A study with several images of one view trains on the first listed; on one drawn anew each
+    epoch; or on all, each pairing once per epoch. Evaluation always uses the first listed."""
+    on_bad_image: Literal["error", "treat_view_as_missing"] = "error"
+    """An image that cannot be read ends the run, or counts as a view the study does not have."""
+    check_files: bool = True
+    """Look for every image file before training starts."""
+    image_size_px: int = Field(224, ge=32, le=2048)
+    """Height and width of the network's input."""
+    split: SplitConfig = SplitConfig()
+    phantom: PhantomConfig = PhantomConfig()
+    augment: AugmentConfig = AugmentConfig()
+    num_workers: int = Field(4, ge=0)
+    """Processes that read images for each rank; 0 reads in the training process."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _findings_as_mapping(cls, values: Any) -> Any:
+        """A list of findings means: each finding is found under its own name."""
+        if isinstance(values, dict) and isinstance(values.get("findings"), list):
+            names = values["findings"]
+            repeated = sorted({str(name) for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"findings lists {repeated} more than once; name each finding once")
+            values = {**values, "findings": {name: [name] for name in names}}
+        return values
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> Self:
+        problems = []
+        if self.source != "phantom":
+            if self.root is None:
+                problems.append(f"source '{self.source}' needs data.root, the folder of the images")
+            if not self.findings:
+                problems.append(f"source '{self.source}' needs data.findings, the findings to learn")
+        if self.source == "csv":
+            for finding, columns in self.findings.items():
+                if len(columns) != 1:
+                    problems.append(f"finding '{finding}' must name exactly one column, found {columns}")
+        groups = {
+            "frontal_views": self.frontal_views,
+            "lateral_views": self.lateral_views,
+            "ignored_views": self.ignored_views,
+        }
+        for (name, views), (other, others) in (
+            (a, b) for i, a in enumerate(groups.items()) for b in list(groups.items())[i + 1 :]
+        ):
+            if shared := sorted(set(views) & set(others)):
+                problems.append(f"{shared} stand in both {name} and {other}; put each view in one list")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: Literal["auxloss"] = "auxloss"
+    """`auxloss`: two branches, each with its own head, and a joint head where the views meet."""
+    backbone: Literal["densenet121", "densenet161", "densenet169", "densenet201", "densenet_tiny"] = "densenet121"
+    """torchvision's DenseNet of that name for each branch; `densenet_tiny` is for tests and demonstrations."""
+    merge_after_block: Literal[3, 4] = 3
+    """The views meet after this dense block; 4 is after the last norm, as in the authors' code."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout after each dense layer's second convolution, as torchvision's `drop_rate`."""
+    weights: str | None = None
+    """null: random. `imagenet`: torchvision's, first convolution summed to one channel. Else the
+    path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
+
+
+class LossConfig(Section):
+    """Binary cross-entropy per head (design: route head once, branch heads of `both` studies in addition)."""
+
+    pa_weight: float = Field(0.3, ge=0)
+    """Weight of the PA head on studies with both views. Source: the authors' `--loss-weights 0.3 0.3`."""
+    lateral_weight: float = Field(0.3, ge=0)
+    """Weight of the lateral head on studies with both views. Source: as above."""
+    pos_weight: Literal["reference", "none"] = "reference"
+    """`reference`: clamp(0.1 N / n, 1, pos_weight_max), N known and n positive training studies of the
+    finding, after the authors' `train.py`; `none`: 1."""
+    pos_weight_max: float = Field(5.0, ge=1)
+    """Upper clamp of pos_weight. Source: the authors' `train.py`."""
+
+
+class OptimConfig(Section):
+    """Optimizer and learning rate; the rate is a function of the step alone."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    """`adam` adds weight decay to the gradient (the authors' choice), `adamw` decouples it."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
+    learning_rate_pa: float | None = Field(None, gt=0)
+    """Peak learning rate of the PA branch; without it `learning_rate`."""
+    learning_rate_lateral: float | None = Field(None, gt=0)
+    """Peak learning rate of the lateral branch; without it `learning_rate`."""
+    learning_rate_joint: float | None = Field(None, gt=0)
+    """Peak learning rate of the joint head; without it `learning_rate`."""
+    weight_decay: float = Field(1e-5, ge=0)
+    """Weight decay. Source of the default: the authors' `train.py`."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Adam's decay rates of the first and second moment."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """`cosine`: to `final_fraction` at the last step; `step`: times `decay_factor` every
+    `decay_every_steps`; `constant`: flat. All after the warm-up."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear rise from 0 to the peak."""
+    final_fraction: Fraction = 0.0
+    """Cosine only: the last learning rate as a fraction of the peak."""
+    decay_every_steps: int | None = Field(None, ge=1)
+    """Step decay only: steps between two decays (the authors: 20 epochs' worth)."""
+    decay_factor: float = Field(0.5, gt=0, le=1)
+    """Step decay only: factor of each decay. Source of the default: the authors' StepLR(20, 0.5)."""
+    gradient_clip_norm: float | None = Field(None, gt=0)
+    """Largest L2 norm of the whole gradient; null does not clip."""
+
+    @model_validator(mode="after")
+    def _step_decay_has_rhythm(self) -> Self:
+        if self.schedule == "step" and self.decay_every_steps is None:
+            raise ValueError("schedule 'step' needs optim.decay_every_steps")
+        return self
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps to train for; without it `epochs` decides."""
+    epochs: int = Field(40, ge=1)
+    """Passes over the training split (the authors' 40); not used where `max_steps` is given."""
+    micro_batch_size: int = Field(8, ge=1)
+    """Studies per forward pass on one rank."""
+    accumulation_steps: int = Field(1, ge=1)
+    """Micro-batches per rank and optimizer step: global batch = micro_batch_size x ranks x this."""
+    order: Literal["view_balanced", "shuffled"] = "view_balanced"
+    """`view_balanced`: all micro-batches of a step hold the same mix of availabilities, so that no
+    rank waits for one with more images; `shuffled`: a plain permutation."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` runs the convolutions under bfloat16 autocast; weights and losses stay float32."""
+    channels_last: bool = True
+    """Images and weights in NHWC memory order: the same values, faster convolutions."""
+    eval_every_steps: int | None = Field(None, ge=1)
+    """Steps between two evaluations of the val split; without it once per epoch."""
+    early_stopping_evaluations: int | None = Field(None, ge=1)
+    """Stop after this many evaluations without a better macro AUROC; null never stops early."""
+    log_every_steps: int = Field(10, ge=1)
+    """Steps between two logged lines."""
+
+
+class TrackingConfig(Section):
+    """Weights & Biases; metrics.jsonl in the run directory is always written."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online where an API key is configured, else offline."""
+    project: str = "dualview"
+    """wandb project."""
+    name: str | None = None
+    """wandb run name; without it the name of the run directory."""
+    group: str | None = None
+    """wandb group, for runs to be compared."""
+    tags: list[str] = []
+    """wandb tags."""
+
+
+class DistributedConfig(Section):
+    """How processes work together."""
+
+    timeout_seconds: float = Field(600, ge=5)
+    """How long a rank waits for the others before the run ends with an error."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig(source="phantom")
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    distributed: DistributedConfig = DistributedConfig()
+
+    @model_validator(mode="after")
+    def _image_fits_backbone(self) -> Self:
+        if self.data.image_size_px < 64:
+            raise ValueError(
+                f"data.image_size_px is {self.data.image_size_px}, but a DenseNet halves it five times and batch "
+                "normalisation of a single image needs more than one pixel: use at least 64"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that `load` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `3e-4` is a number (YAML 1.2) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load(path: Path, *, overrides: list[str] | None = None) -> Config:
+    """The configuration in a YAML file, with `section.field=value` overrides on top.
+
+    Raises:
+        UserError: no such file, no valid YAML, or any key that is unknown, of the wrong type or
+            impossible together with another; all of them at once.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        nearby = sorted(str(other) for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(
+            f"no such config file: {path}" + (f". There are: {', '.join(nearby)}" if nearby else "")
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path} must hold sections ({', '.join(Config.model_fields)}), found a {type(values).__name__}"
+        )
+
+    problems = _apply(overrides or [], to=values)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(detail) for detail in error.errors()]
+    if problems:
+        raise UserError(f"{path}: {len(problems)} problem(s) in the configuration\n{listed(problems)}")
+    return config
+
+
+def _apply(overrides: list[str], *, to: dict[str, Any]) -> list[str]:
+    """Write `section.field=value` texts into nested `to`; returns what is wrong with their form."""
+    problems = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = key.split(".")
+        if not equals or len(parts) < 2 or not all(parts):
+            where = _likely_key(parts[-1])
+            hint = f"; did you mean {where}={text}?" if where and equals else ""
+            problems.append(f"override '{override}': write section.field=value, such as train.max_steps=100{hint}")
+            continue
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError:
+            value = text
+        section = to
+        for part in parts[:-1]:
+            if not isinstance(section.get(part), dict):
+                section[part] = {}
+            section = section[part]
+        section[parts[-1]] = value
+    return problems
+
+
+def _describe(detail: ErrorDetails) -> str:
+    """One pydantic error as: key path, what was found, what is allowed."""
+    location = tuple(part for part in detail["loc"] if isinstance(part, str | int))
+    key = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        allowed = list(_section_at(location[:-1]).model_fields)
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        elsewhere = _likely_key(str(location[-1]))
+        if close:
+            hint = f"did you mean '{close[0]}'?"
+        elif elsewhere:
+            hint = f"did you mean {elsewhere}?"
+        else:
+            hint = f"allowed here: {', '.join(allowed)}"
+        return f"{key}: unknown key; {hint}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":  # our own validators name what they found
+        return f"{key}: {message}" if key else message
+    return f"{key}: found {detail['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _section_at(location: tuple[str | int, ...]) -> type[Section]:
+    section: type[Section] = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):
+            break
+        section = field.annotation
+    return section
+
+
+def _likely_key(name: str) -> str | None:
+    """`section.field` whose field is called like `name`, for hints."""
+    known = {
+        field: f"{section}.{field}"
+        for section, info in Config.model_fields.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section)
+        for field in info.annotation.model_fields
+    }
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return known[close[0]] if close else None

@@ -1,0 +1,132 @@
+"""Studies as tensors: images read, augmented and packed into batches of what exists."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dualview.batch import StudyBatch, View
+from dualview.config import AugmentConfig
+from dualview.data.images import BadImage
+from dualview.data.table import StudyTable
+from dualview.data.transforms import augment
+
+ImageReader = Callable[[str], Tensor]  # path of the study table -> (1, S, S) float32 in [-1, 1], or BadImage
+
+
+class LoadedStudy(NamedTuple):
+    """One study's images; None where the view does not exist or could not be read."""
+
+    row: int
+    images: tuple[Tensor | None, Tensor | None]  # by View
+    labels: Tensor  # (K,) float32
+    label_mask: Tensor  # (K,) bool
+    bad_images: tuple[tuple[str, str], ...]  # (path, reason)
+
+
+class Loaded(NamedTuple):
+    """A micro-batch as it comes from the loader. Studies without any readable image are not in it."""
+
+    batch: StudyBatch
+    bad_images: tuple[tuple[str, str], ...]  # (path, reason)
+
+
+class StudyDataset(Dataset[LoadedStudy]):
+    """The studies of one split, read on demand by (epoch, row).
+
+    What is random is drawn from (seed, epoch, row, view), so that neither the rank nor the worker
+    that reads a study changes it.
+
+    Args:
+        table: studies of the split.
+        read: reader of one image.
+        image_size_px: S.
+        seed: of the run.
+        several_images: which of several images of a view to take, `first` or `random` per epoch.
+        augment: changes for training; None for evaluation.
+    """
+
+    def __init__(
+        self,
+        table: StudyTable,
+        *,
+        read: ImageReader,
+        image_size_px: int,
+        seed: int,
+        several_images: Literal["first", "random"] = "first",
+        augment: AugmentConfig | None = None,
+    ) -> None:
+        self.table = table
+        self.read = read
+        self.image_size_px = image_size_px
+        self.seed = seed
+        self.several_images = several_images
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, key: tuple[int, int]) -> LoadedStudy:
+        """Read study `row` for `epoch`. A bad image is recorded, not raised: a worker's traceback helps nobody."""
+        epoch, row = key
+        images: list[Tensor | None] = [None, None]
+        bad_images: list[tuple[str, str]] = []
+        for view in View:
+            paths = self.table.images[view][row]
+            if not paths:
+                continue
+            generator = np.random.default_rng([self.seed, epoch, row, view])
+            path = paths[int(generator.integers(len(paths)))] if self.several_images == "random" else paths[0]
+            try:
+                image = self.read(path)
+            except BadImage as error:
+                bad_images.append((path, error.reason))
+                continue
+            images[view] = image if self.augment is None else augment(image, config=self.augment, generator=generator)
+        return LoadedStudy(
+            row=row,
+            images=(images[View.PA], images[View.LATERAL]),
+            labels=torch.from_numpy(self.table.labels[row]),
+            label_mask=torch.from_numpy(self.table.label_mask[row]),
+            bad_images=tuple(bad_images),
+        )
+
+
+def collate(studies: list[LoadedStudy], *, num_findings: int, image_size_px: int) -> Loaded:
+    """Pack studies into a batch; none at all gives a batch of B = 0."""
+    usable = [study for study in studies if any(image is not None for image in study.images)]
+    batch = StudyBatch.from_views(
+        pa=[study.images[View.PA] for study in usable],
+        lateral=[study.images[View.LATERAL] for study in usable],
+        labels=torch.stack([study.labels for study in usable]) if usable else torch.zeros(0, num_findings),
+        label_mask=torch.stack([study.label_mask for study in usable])
+        if usable
+        else torch.zeros(0, num_findings, dtype=torch.bool),
+        study_index=torch.tensor([study.row for study in usable], dtype=torch.int64),
+        image_shape=(1, image_size_px, image_size_px),
+    )
+    return Loaded(batch, tuple(bad for study in studies for bad in study.bad_images))
+
+
+def _one_by_one(paths: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Each path alone; for no path, once none."""
+    return [(path,) for path in paths] or [()]
+
+
+def expand_all(table: StudyTable) -> StudyTable:
+    """A row for every pairing of a study's PA and lateral images; a study with one of each stays one row."""
+    rows: list[int] = []
+    pairs: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    for row, (pa_paths, lateral_paths) in enumerate(zip(*table.images, strict=True)):
+        for pa, lateral in product(_one_by_one(pa_paths), _one_by_one(lateral_paths)):
+            rows.append(row)
+            pairs.append((pa, lateral))
+    images = (np.empty(len(pairs), object), np.empty(len(pairs), object))
+    for position, pair in enumerate(pairs):
+        images[View.PA][position], images[View.LATERAL][position] = pair
+    return replace(table.select(np.array(rows, dtype=np.int64)), images=images)

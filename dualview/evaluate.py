@@ -1,0 +1,226 @@
+"""Evaluation: every study of a split once, for any number of processes."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import Progress
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dualview.batch import Availability
+from dualview.config import Config
+from dualview.data.dataset import Loaded, StudyDataset
+from dualview.data.loading import evaluation_loader
+from dualview.data.table import StudyTable
+from dualview.distributed import Job
+from dualview.errors import UserError
+from dualview.losses import study_losses
+from dualview.metrics import GroupMetrics, by_availability
+from dualview.run_directory import BadImages
+
+HEADS = ("route", "joint", "pa", "lateral")
+Track = Callable[[DataLoader[Loaded]], Iterable[Loaded]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPredictions:
+    """Logits of one split, row by row of its study table. Equal on every rank and for any world size."""
+
+    logits: np.ndarray  # (S, 4 heads, K) float64; where `head_mask` is False it means nothing
+    head_mask: np.ndarray  # (S, 4 heads) bool: route always; joint, pa, lateral where the views exist
+    num_bad_images: int
+
+    @property
+    def evaluated(self) -> np.ndarray:
+        """(S,) bool: False only for a study none of whose images could be read."""
+        evaluated: np.ndarray = self.head_mask[:, HEADS.index("route")]
+        return evaluated
+
+    @property
+    def availability(self) -> np.ndarray:
+        """(S,) of `Availability`, by the views that were really read."""
+        kinds = np.where(self.head_mask[:, HEADS.index("lateral")], Availability.LATERAL_ONLY, Availability.PA_ONLY)
+        return np.where(self.head_mask[:, HEADS.index("joint")], Availability.BOTH, kinds).astype(np.int8)
+
+
+def predict_split(
+    model: nn.Module,
+    *,
+    dataset: StudyDataset,
+    job: Job,
+    micro_batch_size: int,
+    num_workers: int,
+    autocast_dtype: torch.dtype | None = None,
+    bad_images: BadImages,
+    track: Track = iter,
+) -> SplitPredictions:
+    """Run an unwrapped model over a split; every rank takes its share and all get the whole.
+
+    Each rank writes its studies into a table of zeros and the tables are summed, so the result does
+    not depend on who computed what. `model` is put into eval mode for the duration.
+
+    Raises:
+        UserError: an image cannot be read and the policy is `error`, or logits are not finite.
+    """
+    num_findings = len(dataset.table.findings)
+    logits = torch.zeros(len(dataset.table), len(HEADS), num_findings, dtype=torch.float64, device=job.device)
+    head_count = torch.zeros(len(dataset.table), len(HEADS), dtype=torch.float64, device=job.device)
+    loader = evaluation_loader(
+        dataset,
+        micro_batch_size=micro_batch_size,
+        rank=job.rank,
+        world_size=job.world_size,
+        num_workers=num_workers,
+        pin_memory=job.device.type == "cuda",
+    )
+    num_bad_images = 0
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), torch.autocast(job.device.type, autocast_dtype, enabled=autocast_dtype is not None):
+        for loaded in track(loader):
+            bad_images.take(loaded)
+            num_bad_images += len(loaded.bad_images)
+            batch = job.move(loaded.batch)
+            if batch.num_studies == 0:
+                continue
+            predictions = model(batch)
+            studies = batch.study_index
+            logits[studies, HEADS.index("route")] = predictions.by_route(batch).double()
+            head_count[studies, HEADS.index("route")] = 1
+            for head in ("joint", "pa", "lateral"):
+                rows = batch.rows.both if head == "joint" else getattr(batch.rows, head)
+                logits[studies[rows], HEADS.index(head)] = getattr(predictions, head).double()
+                head_count[studies[rows], HEADS.index(head)] = 1
+    model.train(was_training)
+    job.sum(logits)
+    job.sum(head_count)
+    if not logits.isfinite().all():
+        raise UserError("the network's outputs are not finite: training has diverged. Lower optim.learning_rate")
+    return SplitPredictions(
+        logits=logits.cpu().numpy(),
+        head_mask=head_count.cpu().numpy() > 0,
+        num_bad_images=int(job.sum_numbers([num_bad_images])[0]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEvaluation:
+    """Predictions of one split and what they are worth; metrics are those of each study's route head."""
+
+    name: str
+    table: StudyTable
+    predictions: SplitPredictions
+    metrics: dict[str, GroupMetrics]  # all, both, pa_only, lateral_only
+    loss: float | None  # mean over labelled studies of the unweighted route loss; None without any
+
+    @property
+    def macro_auroc(self) -> float | None:
+        return self.metrics["all"].macro_auroc
+
+    def __str__(self) -> str:
+        loss = "undefined" if self.loss is None else f"{self.loss:.4f}"
+        macro = "undefined" if self.macro_auroc is None else f"{self.macro_auroc:.4f}"
+        return f"{self.name} loss {loss}, macro AUROC {macro}"
+
+    def values(self) -> dict[str, float | int | None]:
+        """Metrics under tracker keys: `val/auroc_macro_both`, `val_auroc_both/Pneumonia`, ...
+
+        Macro values share one section per split; findings have one section per metric and availability.
+        """
+        values: dict[str, float | int | None] = {
+            f"{self.name}/loss": self.loss,
+            f"{self.name}/bad_images": self.predictions.num_bad_images,
+        }
+        for group, metrics in self.metrics.items():
+            values[f"{self.name}/auroc_macro_{group}"] = metrics.macro_auroc
+            values[f"{self.name}/average_precision_macro_{group}"] = metrics.macro_average_precision
+            for finding, of_finding in metrics.findings.items():
+                values[f"{self.name}_auroc_{group}/{finding}"] = of_finding.auroc
+                values[f"{self.name}_average_precision_{group}/{finding}"] = of_finding.average_precision
+        return values
+
+
+def evaluate_split(
+    model: nn.Module,
+    *,
+    name: str,
+    dataset: StudyDataset,
+    config: Config,
+    job: Job,
+    bad_images: BadImages,
+    progress: Progress,
+) -> SplitEvaluation:
+    """Predict a split with the unwrapped model and measure it. All ranks call; all get the same."""
+    predictions = predict_split(
+        model,
+        dataset=dataset,
+        job=job,
+        micro_batch_size=config.train.micro_batch_size,
+        num_workers=config.data.num_workers,
+        autocast_dtype=torch.bfloat16 if config.train.precision == "bf16" else None,
+        bad_images=bad_images,
+        track=lambda loader: progress.track(loader, description=f"evaluating {name}"),
+    )
+    table, done = dataset.table, predictions.evaluated
+    route_logits = predictions.logits[:, HEADS.index("route")]
+    metrics = by_availability(
+        route_logits[done],
+        labels=table.labels[done],
+        label_mask=table.label_mask[done],
+        availability=predictions.availability[done],
+        findings=table.findings,
+    )
+    known = table.label_mask & done[:, None]
+    losses = study_losses(
+        torch.from_numpy(route_logits),
+        labels=torch.from_numpy(table.labels).double(),
+        label_mask=torch.from_numpy(known),
+    )
+    num_labelled = int(known.any(axis=1).sum())
+    loss = float(losses.sum() / num_labelled) if num_labelled else None
+    return SplitEvaluation(name=name, table=table, predictions=predictions, metrics=metrics, loss=loss)
+
+
+def write_predictions(path: Path, evaluation: SplitEvaluation) -> None:
+    """One parquet row per study: study, availability, and per finding label, known and each head's probability.
+
+    A probability is null where the head did not see the study, a label where it is not known.
+    """
+    table, predictions = evaluation.table, evaluation.predictions
+    probabilities = torch.from_numpy(predictions.logits).sigmoid().numpy()
+    columns: dict[str, object] = {
+        "study": table.study_ids,
+        "availability": [
+            Availability(kind).name.lower() if evaluated else None
+            for kind, evaluated in zip(predictions.availability, predictions.evaluated, strict=True)
+        ],
+    }
+    for k, finding in enumerate(table.findings):
+        known = table.label_mask[:, k]
+        columns[f"{finding}/label"] = _nullable(table.labels[:, k], known, dtype="Int8")
+        columns[f"{finding}/known"] = known
+        for h, head in enumerate(HEADS):
+            columns[f"{finding}/{head}"] = _nullable(
+                probabilities[:, h, k], predictions.head_mask[:, h], dtype="Float64"
+            )
+    pd.DataFrame(columns).to_parquet(path, index=False)
+
+
+def _nullable(values: np.ndarray, mask: np.ndarray, *, dtype: Literal["Int8", "Float64"]) -> pd.Series:
+    """A pandas column that is null where `mask` is False."""
+    return pd.Series(np.where(mask, values, 0)).astype(dtype).where(mask)
+
+
+def write_metrics(path: Path, evaluations: dict[str, SplitEvaluation]) -> None:
+    """Metrics per split and availability as JSON; null is undefined."""
+    plain = {
+        split: {group: asdict(metrics) for group, metrics in evaluation.metrics.items()}
+        for split, evaluation in evaluations.items()
+    }
+    path.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")

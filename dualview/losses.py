@@ -1,0 +1,87 @@
+"""Losses as sums: ratios are made once, by whoever knows the count over all ranks."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dualview.batch import Predictions, StudyBatch
+
+
+class HeadLosses(NamedTuple):
+    """Weighted loss sums over the rows of each head; their sum is what is minimised."""
+
+    joint: Tensor  # ()
+    pa: Tensor  # ()
+    lateral: Tensor  # ()
+
+    @property
+    def total(self) -> Tensor:
+        return self.joint + self.pa + self.lateral
+
+
+def study_losses(logits: Tensor, *, labels: Tensor, label_mask: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of each study, averaged over its known labels: (N, K) to (N,).
+
+    A study without a known label has loss 0. Unknown labels are not read: they may hold anything.
+
+    Args:
+        logits, labels: (N, K).
+        label_mask: (N, K) bool, True = known.
+        pos_weight: (K,) weight of the positive term, as in torch's `binary_cross_entropy_with_logits`.
+    """
+    known_labels = torch.where(label_mask, labels, 0)
+    elements = F.binary_cross_entropy_with_logits(
+        logits.to(labels.dtype), known_labels, pos_weight=pos_weight, reduction="none"
+    )
+    return torch.where(label_mask, elements, 0).sum(dim=1) / label_mask.sum(dim=1).clamp(min=1)
+
+
+def auxloss_sums(
+    predictions: Predictions,
+    *,
+    batch: StudyBatch,
+    pa_weight: float = 0.3,
+    lateral_weight: float = 0.3,
+    pos_weight: Tensor | None = None,
+) -> HeadLosses:
+    """Loss sums of a micro-batch.
+
+    Every study counts once through the head of its route; a study with both views also through its
+    two branch heads with weights 0.3 (source: the authors' `--loss-weights 0.3 0.3`). To be divided
+    by the number of studies of the whole step that have a known label.
+    """
+    rows = batch.rows
+
+    def weighted_sum(logits: Tensor, at: Tensor, weight: Tensor | None) -> Tensor:
+        losses = study_losses(
+            logits, labels=batch.labels[at], label_mask=batch.label_mask[at], pos_weight=pos_weight
+        )  # (N,)
+        return losses.sum() if weight is None else (weight * losses).sum()
+
+    def row_weights(num_rows: int, positions_of_both: Tensor, weight_of_both: float) -> Tensor:
+        return batch.labels.new_ones(num_rows).index_fill(0, positions_of_both, weight_of_both)
+
+    return HeadLosses(
+        joint=weighted_sum(predictions.joint, rows.both, None),
+        pa=weighted_sum(predictions.pa, rows.pa, row_weights(len(rows.pa), rows.both_in_pa, pa_weight)),
+        lateral=weighted_sum(
+            predictions.lateral, rows.lateral, row_weights(len(rows.lateral), rows.both_in_lateral, lateral_weight)
+        ),
+    )
+
+
+def reference_pos_weight(labels: Tensor, *, label_mask: Tensor, maximum: float = 5.0) -> Tensor:
+    """pos_weight (K,) = clamp(0.1 N / n, 1, maximum): N known and n positive studies of a finding.
+
+    Source: the authors' `train.py`; counted here on the training split only. A finding without a
+    positive study takes the maximum.
+
+    Args:
+        labels: (S, K) of the training split, 0 or 1.
+        label_mask: (S, K) bool, True = known.
+    """
+    known = label_mask.sum(dim=0)
+    positive = (label_mask & (labels > 0.5)).sum(dim=0)
+    return (0.1 * known / positive.clamp(min=1)).where(positive > 0, torch.tensor(maximum)).clamp(1.0, maximum)

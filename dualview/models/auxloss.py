@@ -1,0 +1,63 @@
+"""The AuxLoss network: two branches, a head on each, and a joint head where the views meet.
+
+Source: Hashir, Bertrand & Cohen, "Quantifying the Value of Lateral Views in Deep Learning for Chest
+X-rays", MIDL 2020 (arXiv:2002.02582); the authors' code calls it "multitask". Theirs feeds a zero
+image for a missing view; here each image goes through its own branch, and no other image exists.
+"""
+
+import torch
+from torch import nn
+
+from dualview.batch import Predictions, StudyBatch
+from dualview.models.branch import Branch, linear_head
+from dualview.models.norm import PooledStatistics
+
+
+class AuxLoss(nn.Module):
+    """Routed two-view classifier.
+
+    - PA only: PA branch and its head.
+    - lateral only: lateral branch and its head.
+    - both: both branches and heads, and the joint head on the concatenated features of the merge point.
+
+    Args:
+        num_findings: K.
+        backbone: a key of `backbone.BACKBONES`, the same for both branches.
+        merge_after_block: 3, or 4 for after the last norm as in the authors' code.
+        dropout: probability after each dense layer, as torchvision's `drop_rate`.
+    """
+
+    def __init__(
+        self, *, num_findings: int, backbone: str = "densenet121", merge_after_block: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.pa, self.lateral = (
+            Branch(backbone=backbone, num_findings=num_findings, merge_after_block=merge_after_block, dropout=dropout)
+            for _ in range(2)
+        )
+        self.joint = linear_head(self.pa.merge_channels + self.lateral.merge_channels, num_findings)
+
+    def pool_statistics(self) -> dict[str, PooledStatistics]:
+        """From now on BatchNorm's running statistics wait for `PooledStatistics.update`; one per branch.
+
+        For a training loop that pools them over micro-batches and ranks. Without this call they move
+        with every forward pass, as in any other network. Call it after the move to the device.
+        """
+        pooled = {"pa": PooledStatistics(self.pa), "lateral": PooledStatistics(self.lateral)}
+        self.pa.statistics, self.lateral.statistics = pooled["pa"], pooled["lateral"]
+        return pooled
+
+    def forward(self, batch: StudyBatch) -> Predictions:
+        """Logits of each head on the rows that reach it.
+
+        A head or branch without rows takes no part, and its parameters keep grad None. Only a batch
+        without any study runs the joint head on zero rows: under DDP the backward pass of such a rank
+        must touch something, or it would miss the step's gradient exchange.
+        """
+        pa, lateral = self.pa(batch.pa), self.lateral(batch.lateral)
+        rows = batch.rows
+        joint = pa.logits[:0]
+        if len(rows.both) or batch.num_studies == 0:
+            both = (pa.merge_features[rows.both_in_pa], lateral.merge_features[rows.both_in_lateral])
+            joint = self.joint(torch.cat(both, dim=1))
+        return Predictions(joint=joint, pa=pa.logits, lateral=lateral.logits)

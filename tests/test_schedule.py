@@ -1,0 +1,73 @@
+"""The epoch plan: every study once, balanced mixes, and no dependence on anything but its arguments."""
+
+import numpy as np
+import pytest
+
+from dualview.batch import Availability
+from dualview.schedule import num_groups, plan_epoch
+
+
+def studies_with(both: int, pa_only: int, lateral_only: int) -> np.ndarray:
+    kinds = np.repeat([kind.value for kind in Availability], [both, pa_only, lateral_only]).astype(np.int8)
+    return np.random.default_rng(0).permutation(kinds)
+
+
+COUNTS = [(50, 30, 20), (7, 1, 1), (0, 0, 9), (3, 0, 0), (100, 98, 2), (1, 1, 997), (0, 0, 1), (33, 33, 34)]
+
+
+@pytest.mark.parametrize("order", ["view_balanced", "shuffled"])
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize(("size", "per_group"), [(8, 1), (8, 2), (4, 3), (1, 1), (8, 64)])
+def test_every_study_comes_exactly_once(order, counts, size, per_group):
+    availability = studies_with(*counts)
+    plan = plan_epoch(
+        availability, seed=1, epoch=2, micro_batch_size=size, micro_batches_per_group=per_group, order=order
+    )
+    micro_batches = [plan.micro_batch(g, number=m) for g in range(plan.num_groups) for m in range(per_group)]
+    assert sorted(np.concatenate(micro_batches)) == list(range(len(availability)))
+    assert max(map(len, micro_batches)) <= size
+    assert plan.num_groups == num_groups(sum(counts), micro_batch_size=size, micro_batches_per_group=per_group)
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_all_micro_batches_of_a_full_group_have_the_same_mix(counts):
+    availability = studies_with(*counts)
+    plan = plan_epoch(availability, seed=0, epoch=0, micro_batch_size=8, micro_batches_per_group=4)
+    for group in range(plan.num_groups - 2):  # the last two hold what does not divide evenly
+        mixes = [np.bincount(availability[plan.micro_batch(group, number=n)], minlength=3) for n in range(4)]
+        assert all((mix == mixes[0]).all() for mix in mixes)
+        assert mixes[0].sum() == 8
+
+
+def test_the_mix_follows_the_data_set_within_one_study():
+    availability = studies_with(500, 490, 10)
+    plan = plan_epoch(availability, seed=0, epoch=0, micro_batch_size=8, micro_batches_per_group=1)
+    seen = np.zeros(3)
+    for group in range(plan.num_groups - 2):
+        seen += np.bincount(availability[plan.micro_batch(group, number=0)], minlength=3)
+        assert np.abs(seen - np.array([0.50, 0.49, 0.01]) * 8 * (group + 1)).max() < 2
+
+
+def test_ranks_times_accumulation_is_all_that_counts():
+    """Rank r of R takes micro-batch a * R + r: 4 x 1, 2 x 2 and 1 x 4 visit the same micro-batches."""
+    plan = plan_epoch(studies_with(40, 25, 15), seed=3, epoch=1, micro_batch_size=4, micro_batches_per_group=4)
+
+    def visited(ranks: int) -> list[list[int]]:
+        accumulation = 4 // ranks
+        numbers = [a * ranks + r for a in range(accumulation) for r in range(ranks)]
+        return [sorted(plan.micro_batch(g, number=n).tolist()) for g in range(plan.num_groups) for n in numbers]
+
+    assert visited(1) == visited(2) == visited(4)
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    availability = studies_with(50, 30, 20)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return plan_epoch(
+            availability, seed=seed, epoch=epoch, micro_batch_size=8, micro_batches_per_group=1
+        ).studies.tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
