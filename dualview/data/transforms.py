@@ -18,15 +18,16 @@ def augment(image: Tensor, *, config: AugmentConfig, generator: np.random.Genera
     reach = config.translation_fraction * image.shape[-1]
     shift = generator.uniform(-reach, reach, size=2)
     if angle or shift.any():
-        image = functional.affine(
-            image,
+        # On [0, 2], where the zeros that come in are black; torchvision's own `fill` leaves a bright seam.
+        moved: Tensor = functional.affine(
+            image + 1,
             angle=angle,
             translate=[float(offset) for offset in shift],
             scale=1.0,
             shear=[0.0, 0.0],
             interpolation=InterpolationMode.BILINEAR,
-            fill=[-1.0],
         )
+        image = moved - 1
     if config.noise_std:
         noise = generator.standard_normal(image.shape, dtype=np.float32)
         image = image + config.noise_std * torch.from_numpy(noise)

@@ -49,7 +49,7 @@ class PooledStatistics:
         like = self.layers[0].running_mean
         assert like is not None
         self._batch = torch.zeros(2, sum(self._widths), dtype=like.dtype, device=like.device)
-        self.sums = self._batch.double()
+        self.sums = torch.zeros_like(self._batch, dtype=torch.float64)
         means, variances = (row.split(self._widths) for row in self._batch)
         for layer, mean, var in zip(self.layers, means, variances, strict=True):
             layer.batch_mean, layer.batch_var = mean, var

@@ -1,0 +1,226 @@
+"""From study tables to batches: splits, augmentation, several images, bad images."""
+
+import numpy as np
+import pytest
+import torch
+
+from dualview.batch import Availability, View
+from dualview.config import AugmentConfig, DataConfig, SplitConfig
+from dualview.data import load_data
+from dualview.data.dataset import StudyDataset, collate, expand_all
+from dualview.data.images import BadImage
+from dualview.data.splits import split_by_patient
+from dualview.data.table import StudyTable
+from dualview.data.transforms import augment
+from dualview.errors import UserError
+
+S = 16
+
+
+def table_of(*studies: tuple[tuple[str, ...], tuple[str, ...]], patients: list[str] | None = None) -> StudyTable:
+    """Studies given as (PA paths, lateral paths); labels alternate."""
+    images = (np.empty(len(studies), object), np.empty(len(studies), object))
+    for s, study in enumerate(studies):
+        images[0][s], images[1][s] = study
+    names = np.array([f"s{s}" for s in range(len(studies))], object)
+    return StudyTable(
+        findings=("A",),
+        study_ids=names,
+        patient_ids=names if patients is None else np.array(patients, object),
+        images=images,
+        labels=(np.arange(len(studies), dtype=np.float32) % 2)[:, None],
+        label_mask=np.ones((len(studies), 1), bool),
+    )
+
+
+def read(path: str) -> torch.Tensor:
+    """An image that tells its path; paths that start with "bad" cannot be read."""
+    if path.startswith("bad"):
+        raise BadImage(path, reason="is bad")
+    return torch.full((1, S, S), sum(map(ord, path)) / 1000)
+
+
+def dataset_of(table, **kwargs):
+    return StudyDataset(table, read=read, image_size_px=S, seed=0, **kwargs)
+
+
+def load(dataset, *rows, epoch=0):
+    return collate([dataset[epoch, row] for row in rows], num_findings=1, image_size_px=S)
+
+
+# -- splits --
+
+
+def many_patients(num=100):
+    studies = [((f"p{i}",), (f"l{i}",) if i % 10 == 0 else ()) for i in range(num)]
+    return table_of(*studies, patients=[f"patient{i // 2}" for i in range(num)])
+
+
+def test_a_patient_is_in_one_split_and_no_study_is_lost():
+    table = many_patients()
+    splits = split_by_patient(table, config=SplitConfig(), seed=0)
+    patients = [set(split.patient_ids) for split in splits.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 50
+    assert sorted(np.concatenate([split.study_ids for split in splits.values()])) == sorted(table.study_ids)
+
+
+def test_fractions_hold_among_patients_with_and_without_laterals():
+    splits = split_by_patient(many_patients(), config=SplitConfig(), seed=0)
+    assert {name: len(set(split.patient_ids)) for name, split in splits.items()} == {"train": 30, "val": 10, "test": 10}
+    assert {n: int(split.view_mask[:, View.LATERAL].sum()) for n, split in splits.items()} == {
+        "train": 6,
+        "val": 2,
+        "test": 2,
+    }
+
+
+def test_the_split_is_a_function_of_the_seed():
+    def train(seed):
+        return split_by_patient(many_patients(), config=SplitConfig(), seed=seed)["train"].study_ids.tolist()
+
+    assert train(0) == train(0)
+    assert train(0) != train(1)
+
+
+def test_an_empty_split_is_refused_with_its_counts():
+    with pytest.raises(
+        UserError, match=r"the val and test split is empty \(train 2, val 0, test 0 studies of 1 patients"
+    ):
+        split_by_patient(many_patients(2), config=SplitConfig(), seed=0)
+
+
+# -- augmentation --
+
+
+def test_no_augmentation_is_identity_and_bounds_hold():
+    image = torch.rand(1, S, S) * 2 - 1
+    still = AugmentConfig(rotation_degrees=0, noise_std=0)
+    assert torch.equal(augment(image, config=still, generator=np.random.default_rng(0)), image)
+    strong = AugmentConfig(rotation_degrees=45, translation_fraction=0.3, noise_std=1)
+    changed = augment(image, config=strong, generator=np.random.default_rng(0))
+    assert changed.shape == image.shape
+    assert changed.abs().max() <= 1
+    assert not torch.equal(changed, image)
+
+
+def test_noise_has_the_stated_standard_deviation():
+    config = AugmentConfig(rotation_degrees=0, noise_std=0.05)
+    noise = augment(torch.zeros(1, 200, 200), config=config, generator=np.random.default_rng(0))
+    assert noise.std().item() == pytest.approx(0.05, rel=0.02)
+
+
+def test_a_centred_disk_survives_rotation_and_shifts_move_it():
+    axis = torch.arange(64) - 31.5
+    disk = ((axis[None] ** 2 + axis[:, None] ** 2) < 150).float()[None] * 2 - 1
+    turned = augment(disk, config=AugmentConfig(rotation_degrees=45, noise_std=0), generator=np.random.default_rng(1))
+    assert (turned - disk).abs().mean() < 0.05
+    config = AugmentConfig(rotation_degrees=0, translation_fraction=0.2, noise_std=0)
+    shifted = augment(disk, config=config, generator=np.random.default_rng(1))
+    expected = np.random.default_rng(1)
+    expected.uniform(-0.0, 0.0)
+    offset = expected.uniform(-0.2 * 64, 0.2 * 64, size=2)
+    weight = (shifted + 1) / (shifted + 1).sum()
+    centre = torch.stack([(weight[0] * axis[None]).sum(), (weight[0] * axis[:, None]).sum()])
+    torch.testing.assert_close(centre, torch.tensor(offset, dtype=torch.float32), atol=0.01, rtol=0)
+
+
+def test_randomness_depends_on_epoch_and_study_only():
+    table = table_of((("a",), ()), (("a",), ()))
+    noisy = AugmentConfig(noise_std=0.1)
+    one, two = dataset_of(table, augment=noisy), dataset_of(table, augment=noisy)
+    two[0, 1]  # another order of reading
+    assert torch.equal(one[0, 0].images[0], two[0, 0].images[0])
+    assert not torch.equal(one[0, 0].images[0], one[1, 0].images[0])
+    assert not torch.equal(one[0, 0].images[0], one[0, 1].images[0])
+
+
+# -- several images --
+
+
+def test_first_takes_the_first_and_random_takes_each_in_turn():
+    table = table_of((("a", "b", "c"), ("l",)))
+    values = {name: float(read(name)[0, 0, 0]) for name in "abc"}
+
+    def taken(dataset, epoch):
+        return float(dataset[epoch, 0].images[View.PA][0, 0, 0])
+
+    assert {taken(dataset_of(table), epoch) for epoch in range(5)} == {values["a"]}
+    random = dataset_of(table, several_images="random")
+    assert {taken(random, epoch) for epoch in range(40)} == set(values.values())
+    assert taken(random, 3) == taken(random, 3)
+
+
+def test_all_makes_a_row_of_each_pairing():
+    expanded = expand_all(table_of((("a", "b"), ("l", "m")), (("c",), ()), ((), ("n", "o"))))
+    pairs = list(zip(*expanded.images, strict=True))
+    assert pairs == [
+        (("a",), ("l",)),
+        (("a",), ("m",)),
+        (("b",), ("l",)),
+        (("b",), ("m",)),
+        (("c",), ()),
+        ((), ("n",)),
+        ((), ("o",)),
+    ]
+    assert expanded.study_ids.tolist() == ["s0"] * 4 + ["s1"] + ["s2"] * 2
+
+
+# -- batches --
+
+
+def test_collate_packs_what_exists():
+    dataset = dataset_of(table_of((("a",), ("l",)), ((), ("m",)), (("b",), ())))
+    batch, bad = load(dataset, 2, 0, 1)
+    assert bad == ()
+    assert batch.view_mask.tolist() == [[True, False], [True, True], [False, True]]
+    assert torch.equal(batch.pa, torch.stack([read("b"), read("a")]))
+    assert torch.equal(batch.lateral, torch.stack([read("l"), read("m")]))
+    assert batch.study_index.tolist() == [2, 0, 1]
+    assert batch.labels.tolist() == [[0], [0], [1]]
+
+
+def test_no_study_gives_an_empty_batch():
+    batch, _ = collate([], num_findings=4, image_size_px=S)
+    assert batch.num_studies == 0
+    assert batch.pa.shape == (0, 1, S, S)
+    assert batch.labels.shape == (0, 4)
+
+
+def test_all_studies_lateral_only_is_an_ordinary_data_set():
+    table = table_of(*[((), (f"l{i}",)) for i in range(4)])
+    assert (table.availability == Availability.LATERAL_ONLY).all()
+    batch, _ = load(dataset_of(table), 0, 1, 2, 3)
+    assert batch.pa.shape[0] == 0
+    assert batch.lateral.shape[0] == 4
+
+
+def test_a_bad_view_is_absent_and_a_study_without_any_is_left_out():
+    dataset = dataset_of(table_of((("bad1",), ("l",)), (("bad2",), ()), (("a",), ())))
+    batch, bad = load(dataset, 0, 1, 2)
+    assert bad == (("bad1", "is bad"), ("bad2", "is bad"))
+    assert batch.study_index.tolist() == [0, 2]
+    assert batch.view_mask.tolist() == [[False, True], [True, False]]
+
+
+# -- load_data --
+
+
+def csv_config(tmp_path, rows):
+    (tmp_path / "images.csv").write_text("patient,study,view,path,A,B\n" + "\n".join(rows))
+    return DataConfig.model_validate(
+        {
+            "source": "csv",
+            "root": tmp_path,
+            "csv": tmp_path / "images.csv",
+            "findings": ["A", "B"],
+            "check_files": False,
+        }
+    )
+
+
+def test_a_finding_with_one_class_is_named_and_all_of_them_are_refused(tmp_path, caplog):
+    rows = [f"p{i},{i},PA,{i}.png,{i % 2},1" for i in range(20)]
+    load_data(csv_config(tmp_path, rows), seed=0)
+    assert "one class only in the training split: B (12 positive, 0 negative)" in caplog.text
+    with pytest.raises(UserError, match="no finding has both positive and negative studies"):
+        load_data(csv_config(tmp_path, [row.replace(",0,1", ",1,1") for row in rows]), seed=0)

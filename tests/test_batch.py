@@ -1,0 +1,53 @@
+"""StudyBatch: packing, rows, and refusals."""
+
+import pytest
+import torch
+
+from dualview.batch import Predictions, Rows, StudyBatch
+
+
+def test_rows_of_a_mask_by_hand():
+    rows = Rows.of(torch.tensor([[True, True], [False, True], [True, False], [True, True]]))
+    assert rows.pa.tolist() == [0, 2, 3]
+    assert rows.lateral.tolist() == [0, 1, 3]
+    assert rows.both.tolist() == [0, 3]
+    assert rows.both_in_pa.tolist() == [0, 2]
+    assert rows.both_in_lateral.tolist() == [0, 2]
+
+
+def test_dense_and_listed_images_make_the_same_batch():
+    images = torch.rand(3, 2, 1, 8, 8)
+    view_mask = torch.tensor([[True, True], [True, False], [False, True]])
+    dense = StudyBatch.from_dense(images, view_mask=view_mask)
+    listed = StudyBatch.from_views(pa=[images[0, 0], images[1, 0], None], lateral=[images[0, 1], None, images[2, 1]])
+    assert torch.equal(dense.pa, listed.pa)
+    assert torch.equal(dense.lateral, listed.lateral)
+    assert torch.equal(dense.pa, images[[0, 1], 0])
+    assert torch.equal(dense.lateral, images[[0, 2], 1])
+
+
+def test_a_batch_without_a_lateral_has_no_lateral_pixels():
+    batch = StudyBatch.from_dense(torch.rand(2, 2, 1, 8, 8), view_mask=torch.tensor([[True, False]] * 2))
+    assert batch.lateral.shape == (0, 1, 8, 8)
+
+
+def test_by_route_takes_each_study_from_its_own_head():
+    """Rows: both, lateral only, PA only. Joint says 1, PA head 2, lateral head 3."""
+    view_mask = torch.tensor([[True, True], [False, True], [True, False]])
+    batch = StudyBatch.from_dense(torch.rand(3, 2, 1, 8, 8), view_mask=view_mask)
+    predictions = Predictions(
+        joint=torch.full((1, 2), 1.0), pa=torch.full((2, 2), 2.0), lateral=torch.full((2, 2), 3.0)
+    )
+    assert predictions.by_route(batch).tolist() == [[1, 1], [3, 3], [2, 2]]
+
+
+def test_refusals_say_what_is_wrong():
+    image = torch.rand(1, 8, 8)
+    with pytest.raises(ValueError, match=r"studies \[1\] of the batch have no image"):
+        StudyBatch.from_views(pa=[image, None], lateral=[None, None])
+    with pytest.raises(ValueError, match="one per study"):
+        StudyBatch.from_views(pa=[image], lateral=[None, None])
+    with pytest.raises(ValueError, match="must share one shape"):
+        StudyBatch.from_views(pa=[image, torch.rand(1, 9, 9)], lateral=[None, None])
+    with pytest.raises(ValueError, match="view_mask"):
+        StudyBatch.from_dense(torch.rand(2, 1, 8, 8), view_mask=torch.ones(2, 2, dtype=torch.bool))

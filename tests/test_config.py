@@ -1,0 +1,114 @@
+"""Configuration: precedence, errors with positions, and every shipped file."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dualview.config import Config, load
+from dualview.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_config_is_valid(path):
+    assert isinstance(load(path), Config)
+
+
+def test_override_beats_file_beats_default(write):
+    path = write("optim: {learning_rate: 1e-3, weight_decay: 0.5}")
+    config = load(path, overrides=["optim.learning_rate=3e-4"])
+    assert (config.optim.learning_rate, config.optim.weight_decay, config.optim.warmup_steps) == (3e-4, 0.5, 0)
+
+
+@pytest.mark.parametrize("text", ["3e-4", "3E-4", "0.0003", "30.e-5", ".3e-3"])
+def test_scientific_notation_is_a_number(write, text):
+    assert load(write(f"optim: {{learning_rate: {text}}}")).optim.learning_rate == pytest.approx(3e-4)
+
+
+def test_the_resolved_config_reads_back_equal(write):
+    config = load(write("data: {source: csv, root: /x, findings: [A, B]}\nrun: {dir: runs/ä}"))
+    assert load(write(config.to_yaml())) == config
+    assert config.data.findings == {"A": ["A"], "B": ["B"]}
+
+
+def test_all_problems_come_at_once_with_their_keys(write):
+    path = write(
+        "run: {sed: 1}\ntrain: {micro_batch_size: 0}\noptim: {schedule: step, learning_rate: fast}\ndevice: cpu\n"
+        "data: {source: csv, split: {train: 0.9}}"
+    )
+    with pytest.raises(UserError) as caught:
+        load(path, overrides=["max_steps=3", "nonsense"])
+    for part in (
+        "run.sed: unknown key; did you mean 'seed'?",
+        "device: unknown key; did you mean run.device?",
+        "train.micro_batch_size: found 0; input should be greater than or equal to 1",
+        "optim.learning_rate: found 'fast'; input should be a valid number",
+        "data.split: train + val + test is 1.3",
+        "did you mean train.max_steps=3?",
+        "override 'nonsense': write section.field=value",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {schedule: step}", "needs optim.decay_every_steps"),
+        ("data: {source: csv}", "needs data.root"),
+        ("data: {source: csv, root: /x}", "needs data.findings"),
+        ("data: {source: csv, root: /x, findings: [A, A]}", "more than once"),
+        ("data: {source: csv, root: /x, findings: {A: [a, b]}}", "exactly one column"),
+        ("data: {source: covid_cxr, root: /x, findings: [A], frontal_views: [L]}", "stand in both"),
+        ("data: {source: phantom, image_size_px: 32}", "use at least 64"),
+        ("data: {source: phantom, phantom: {both: 0.9}}", "must add up to 1"),
+        ("optim: {learning_rate: .inf}", "finite number"),
+        ("model: {backbone: resnet50}", "densenet121"),
+        ("tracking: {wandb: on}", "'auto', 'online', 'offline' or 'disabled'"),
+        ("run: {seed: 1}\nrun: {seed: 2}", "given twice"),
+        ("run: [1", "not valid YAML"),
+        ("- 1", "must hold sections"),
+    ],
+)
+def test_impossible_configurations_are_refused(write, text, message):
+    with pytest.raises(UserError, match=message):
+        load(write(text))
+
+
+def test_a_missing_file_names_those_that_are_there(write):
+    path = write("")
+    with pytest.raises(UserError, match=r"no such config file: .*other\.yaml.*config\.yaml"):
+        load(path.with_name("other.yaml"))
+
+
+def test_yaml_cannot_make_objects(write):
+    with pytest.raises(UserError, match="not valid YAML"):
+        load(write("run: !!python/object/apply:os.system ['true']"))
+
+
+def test_every_field_says_what_it_means():
+    def fields(section, at):
+        for name, field in section.model_fields.items():
+            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                yield from fields(field.annotation, f"{at}{name}.")
+            else:
+                yield f"{at}{name}", field.description
+
+    undocumented = [name for name, description in fields(Config, "") if not description]
+    assert undocumented == []
+
+
+def test_empty_file_is_all_defaults(write):
+    assert load(write("")) == Config()
+    assert yaml.safe_load(Config().to_yaml())["train"]["micro_batch_size"] == 8

@@ -1,0 +1,90 @@
+"""Losses against a slow loop, numbers by hand, and torch's own."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dualview.batch import Predictions
+from dualview.losses import auxloss_sums, reference_pos_weight, study_losses
+
+
+def slow_study_loss(logits, labels, mask, pos_weight):
+    known = [k for k in range(len(logits)) if mask[k]]
+    losses = []
+    for k in known:
+        p = 1 / (1 + math.exp(-logits[k]))
+        losses.append(-(pos_weight[k] * labels[k] * math.log(p) + (1 - labels[k]) * math.log(1 - p)))
+    return sum(losses) / len(known) if known else 0.0
+
+
+def test_auxloss_equals_a_loop_over_studies(make_batch):
+    kinds = "bplbpb"
+    batch = make_batch(kinds, dtype=torch.float64, size=8)
+    batch = batch._replace(label_mask=torch.rand(6, 3) > 0.4)
+    heads = {name: torch.randn(6, 3, dtype=torch.float64) for name in ("joint", "pa", "lateral")}
+    pos_weight = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
+    predictions = Predictions(
+        joint=heads["joint"][batch.rows.both],
+        pa=heads["pa"][batch.rows.pa],
+        lateral=heads["lateral"][batch.rows.lateral],
+    )
+    sums = auxloss_sums(predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight)
+
+    weights = {"b": (1, 0.3, 0.2), "p": (0, 1, 0), "l": (0, 0, 1)}
+    expected = [0.0, 0.0, 0.0]
+    for study, kind in enumerate(kinds):
+        for h, head in enumerate(heads):
+            loss = slow_study_loss(
+                heads[head][study].tolist(), batch.labels[study].tolist(), batch.label_mask[study], pos_weight.tolist()
+            )
+            expected[h] += weights[kind][h] * loss
+    assert [float(value) for value in sums] == pytest.approx(expected, abs=1e-12)
+    assert float(sums.total) == pytest.approx(sum(expected), abs=1e-12)
+
+
+def test_pa_only_is_plain_single_view_training(make_batch):
+    """All PA only and all labels known: the sum over N is torch's own mean BCE."""
+    batch = make_batch("pppp", size=8)
+    logits = torch.randn(4, 3)
+    predictions = Predictions(joint=logits[:0], pa=logits, lateral=logits[:0])
+    total = auxloss_sums(predictions, batch=batch).total
+    torch.testing.assert_close(total / 4, F.binary_cross_entropy_with_logits(logits, batch.labels))
+
+
+def test_all_both_is_the_papers_joint_plus_03_pa_plus_03_lateral(make_batch):
+    batch = make_batch("bbb", size=8)
+    joint, pa, lateral = torch.randn(3, 3, 3)
+    bce = F.binary_cross_entropy_with_logits
+    expected = bce(joint, batch.labels) + 0.3 * bce(pa, batch.labels) + 0.3 * bce(lateral, batch.labels)
+    torch.testing.assert_close(auxloss_sums(Predictions(joint, pa, lateral), batch=batch).total / 3, expected)
+
+
+def test_unknown_labels_are_never_read():
+    logits = torch.randn(2, 3, requires_grad=True)
+    labels = torch.tensor([[1.0, float("nan"), 0.0], [float("nan")] * 3])
+    mask = torch.tensor([[True, False, True], [False] * 3])
+    losses = study_losses(logits, labels=labels, label_mask=mask)
+    losses.sum().backward()
+    assert losses[1] == 0
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[~mask].any()
+    assert logits.grad[mask].all()
+
+
+def test_pos_weight_by_hand():
+    """100 known: 50, 4, 1 and 0 positive give 0.1 x 100 / n = 0.2, 2.5, 10 and none, clamped to [1, 5]."""
+    labels = torch.zeros(100, 4)
+    labels[:50, 0] = labels[:4, 1] = labels[:1, 2] = 1
+    mask = torch.ones(100, 4, dtype=torch.bool)
+    assert reference_pos_weight(labels, label_mask=mask).tolist() == [1.0, 2.5, 5.0, 5.0]
+
+
+def test_pos_weight_counts_known_labels_only():
+    """4 positive of 80 known: 0.1 x 80 / 4 = 2; the unknown 20 hold ones that must not count."""
+    labels = torch.zeros(100, 1)
+    labels[:4] = labels[80:] = 1
+    mask = torch.ones(100, 1, dtype=torch.bool)
+    mask[80:] = False
+    assert reference_pos_weight(labels, label_mask=mask).tolist() == [2.0]

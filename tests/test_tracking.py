@@ -1,0 +1,111 @@
+"""Tracking: the jsonl record, wandb offline read back, and wandb failing at every moment."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+
+from dualview.config import Config, DistributedConfig, RunConfig
+from dualview.distributed import start
+from dualview.tracking import Tracker
+
+
+@pytest.fixture
+def job():
+    with start(RunConfig(device="cpu"), distributed=DistributedConfig()) as job:
+        yield job
+
+
+def config_for(run_dir, mode):
+    return Config.model_validate(
+        {"run": {"dir": run_dir}, "tracking": {"wandb": mode}, "optim": {"learning_rate": 0.125}}
+    )
+
+
+def records(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_back(wandb_dir: Path) -> list[dict]:
+    """Records of an offline run, by wandb's own reader."""
+    command = [
+        shutil.which("wandb", path=str(Path(sys.executable).parent)),
+        "leet",
+        "inspect",
+        "--json",
+        str(wandb_dir),
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_jsonl_keeps_every_value_and_says_null_for_undefined(tmp_path, job):
+    with Tracker(config_for(tmp_path, "disabled"), job=job) as tracker:
+        tracker.log({"loss/total": 0.5, "val/auroc_macro_both": None, "x": float("nan")}, step=3)
+        tracker.summarise({"best/step": 3})
+    assert records(tmp_path) == [
+        {"step": 3, "loss/total": 0.5, "val/auroc_macro_both": None, "x": None},
+        {"summary": {"best/step": 3}},
+    ]
+    assert tracker.wandb_dir is None
+
+
+def test_the_offline_run_holds_config_values_and_summary(tmp_path, job):
+    with Tracker(config_for(tmp_path, "offline"), job=job) as tracker:
+        tracker.log({"loss/total": 0.5}, step=1)
+        tracker.log({"loss/total": 0.25, "val/auroc_macro_all": None}, step=2)
+        tracker.summarise({"best/step": 2})
+    text = json.dumps(read_back(tracker.wandb_dir))
+    assert tracker.wandb_mode == "offline"
+    assert tracker.wandb_dir.parent == tmp_path / "wandb"
+    for part in ("learning_rate", "0.125", "loss/total", "global_step", "best/step"):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_without_a_network_or_account_it_records_offline(tmp_path, job, mode, monkeypatch, caplog):
+    """`auto` finds no key; `online` fails to start, says so, and falls back."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
+    real_init = wandb.init
+
+    def init(*args, **kwargs):
+        if kwargs["mode"] == "online":
+            raise wandb.errors.CommError("no network")
+        return real_init(*args, **kwargs)
+
+    monkeypatch.setattr(wandb, "init", init)
+    with Tracker(config_for(tmp_path, mode), job=job) as tracker:
+        tracker.log({"loss/total": 0.5}, step=1)
+    assert tracker.wandb_dir is not None
+    assert ("wandb did not start online: no network" in caplog.text) == (mode == "online")
+
+
+def test_wandb_that_cannot_start_leaves_the_jsonl(tmp_path, job, monkeypatch, caplog):
+    def init(*_args, **_kwargs):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with Tracker(config_for(tmp_path, "offline"), job=job) as tracker:
+        tracker.log({"loss/total": 0.5}, step=1)
+    assert records(tmp_path) == [{"step": 1, "loss/total": 0.5}]
+    assert "training goes on without wandb" in caplog.text
+
+
+def test_wandb_that_dies_in_the_middle_is_reported_once_and_left_alone(tmp_path, job, monkeypatch, caplog):
+    with Tracker(config_for(tmp_path, "offline"), job=job) as tracker:
+        tracker.log({"loss/total": 0.5}, step=1)
+
+        def log(*_args, **_kwargs):
+            raise ConnectionResetError("gone")
+
+        monkeypatch.setattr(tracker._wandb_run, "log", log)
+        tracker.log({"loss/total": 0.4}, step=2)
+        tracker.log({"loss/total": 0.3}, step=3)
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3]
+    assert caplog.text.count("wandb failed in log (ConnectionResetError: gone)") == 1
+    wandb.teardown()
