@@ -1,7 +1,7 @@
 """Evaluation: every study of a split once, for any number of processes."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -165,7 +165,7 @@ def evaluate_split(
         num_workers=config.data.num_workers,
         autocast_dtype=torch.bfloat16 if config.train.precision == "bf16" else None,
         bad_images=bad_images,
-        track=lambda loader: progress.track(loader, description=f"evaluating {name}"),
+        track=lambda loader: _with_bar(loader, progress=progress, description=f"evaluating {name}"),
     )
     table, done = dataset.table, predictions.evaluated
     route_logits = predictions.logits[:, HEADS.index("route")]
@@ -185,6 +185,15 @@ def evaluate_split(
     num_labelled = int(known.any(axis=1).sum())
     loss = float(losses.sum() / num_labelled) if num_labelled else None
     return SplitEvaluation(name=name, table=table, predictions=predictions, metrics=metrics, loss=loss)
+
+
+def _with_bar(loader: DataLoader[Loaded], *, progress: Progress, description: str) -> Iterator[Loaded]:
+    """The loader's items, with a progress bar that goes away afterwards."""
+    bar = progress.add_task(description, total=len(loader))
+    for loaded in loader:
+        yield loaded
+        progress.advance(bar)
+    progress.remove_task(bar)
 
 
 def write_predictions(path: Path, evaluation: SplitEvaluation) -> None:

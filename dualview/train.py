@@ -182,11 +182,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
             write_metrics(config.run.dir / "metrics.json", evaluations)
         tracker.summarise(
             {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
-            | {
-                f"best_{key}": value
-                for evaluation in evaluations.values()
-                for key, value in evaluation.values().items()
-            }
+            | {key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()}
         )
         job.barrier()
         return TrainingResult(

@@ -1,0 +1,30 @@
+"""Starting a script with N gloo processes through accelerate launch, as users start training."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def launch():
+    """Run `python ARGUMENTS` on N processes; returns the completed process. A hang ends after the time limit."""
+
+    def launch(num_processes: int, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch/cpu2.yaml")]
+        command += ["--num_processes", str(num_processes), *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_DEBUG_MODE": "1", "WANDB_MODE": "offline"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=150, env=environment, cwd=ROOT, check=False
+        )
+        if check and done.returncode != 0:
+            pytest.fail(
+                f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
+            )
+        return done
+
+    return launch

@@ -1,0 +1,50 @@
+"""Whole runs through accelerate launch."""
+
+import json
+
+import pandas as pd
+import pytest
+
+TINY = [
+    "data.phantom.num_studies=120",
+    "data.phantom.unknown_label_fraction=0.1",
+    "model.dropout=0.1",
+    "optim.learning_rate=1e-4",
+    "train.max_steps=4",
+    "train.micro_batch_size=4",
+    "train.eval_every_steps=2",
+    "train.log_every_steps=1",
+    "tracking.wandb=offline",
+]
+
+
+def logged(run_dir, key):
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [record[key] for record in records if key in record]
+
+
+def test_two_processes_train_what_one_process_with_accumulation_trains(launch, tmp_path):
+    for num_processes, accumulation in ((1, 2), (2, 1)):
+        overrides = [f"run.dir={tmp_path / str(num_processes)}", f"train.accumulation_steps={accumulation}", *TINY]
+        launch(num_processes, "-m", "dualview", "train", "configs/quickstart.yaml", *overrides)
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert logged(two, "loss/total") == pytest.approx(logged(one, "loss/total"), rel=1e-4)
+    assert logged(two, "routing/rows_lateral") == logged(one, "routing/rows_lateral")
+    assert logged(two, "optim/learning_rate_pa") == logged(one, "optim/learning_rate_pa")
+    predictions = [pd.read_parquet(run / "predictions-test.parquet") for run in (one, two)]
+    assert predictions[0]["study"].is_unique
+    assert predictions[0]["study"].tolist() == predictions[1]["study"].tolist()
+    for column in predictions[0].filter(like="/route"):
+        assert (predictions[0][column] - predictions[1][column]).abs().max() < 1e-3
+    assert len(list((two / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_an_error_ends_all_processes_with_one_message(launch, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    done = launch(
+        2, "-m", "dualview", "train", "configs/quickstart.yaml", f"run.dir={tmp_path / 'run'}", *TINY, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: run.dir") == 1
+    assert "is not empty, it holds metrics.jsonl" in done.stderr

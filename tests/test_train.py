@@ -1,0 +1,327 @@
+"""Training in one process: it learns, it repeats itself, it stops when told, and it refuses what it cannot do."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from dualview.cli import app
+from dualview.config import Config, load
+from dualview.errors import UserError
+from dualview.metrics import GROUPS
+from dualview.train import train
+
+
+def config_for(run_dir, **sections) -> Config:
+    """A run of a few seconds on phantoms, with changes per section."""
+    values = {
+        "run": {"dir": run_dir, "device": "cpu"},
+        "data": {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60}},
+        "model": {"backbone": "densenet_tiny"},
+        "train": {"max_steps": 4, "eval_every_steps": 2, "log_every_steps": 1, "micro_batch_size": 4},
+        "tracking": {"wandb": "disabled"},
+    }
+    for section, changes in sections.items():
+        values[section] = {**values.get(section, {}), **changes}
+    return Config.model_validate(values)
+
+
+def records(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run_dir):
+    return load_file(run_dir / "checkpoints" / "last" / "model.safetensors")
+
+
+def test_two_runs_of_one_seed_are_bit_equal_and_another_seed_is_not(tmp_path):
+    dropout = {"backbone": "densenet_tiny", "dropout": 0.2}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config_for(tmp_path / name, run={"seed": seed, "device": "cpu", "dir": tmp_path / name}, model=dropout))
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(value, b[key]) for key, value in a.items())
+    assert not torch.equal(a["joint.weight"], c["joint.weight"])
+
+
+def test_workers_change_nothing(tmp_path):
+    for name, num_workers in (("a", 0), ("b", 2)):
+        data = {"source": "phantom", "image_size_px": 64, "num_workers": num_workers, "phantom": {"num_studies": 60}}
+        train(config_for(tmp_path / name, data=data))
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+def test_the_run_directory_holds_what_the_readme_says(tmp_path):
+    run = tmp_path / "run"
+    result = train(config_for(run))
+    assert load(run / "config.yaml") == config_for(run)
+    assert (run / "checkpoints" / "best").resolve().name == f"step-{result.best_step:06d}"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["test"]) == set(GROUPS)
+    predictions = pd.read_parquet(run / "predictions-test.parquet")
+    assert len(predictions) == metrics["test"]["all"]["num_studies"] == 12
+    pa_only = predictions[predictions["availability"] == "pa_only"]
+    assert pa_only["Nodule/lateral"].isna().all()
+    assert pa_only["Nodule/joint"].isna().all()
+    assert (pa_only["Nodule/route"] == pa_only["Nodule/pa"]).all()
+    both = predictions[predictions["availability"] == "both"]
+    assert (both["Nodule/route"] == both["Nodule/joint"]).all()
+    assert both["Nodule/route"].between(0, 1).all()
+
+
+def test_every_promised_value_is_logged(tmp_path):
+    train(config_for(tmp_path / "run"))
+    logged = set().union(*records(tmp_path / "run"))
+    expected = {f"loss/{head}" for head in ("total", "joint", "pa", "lateral")}
+    expected |= {
+        f"optim/{name}_{part}" for name in ("learning_rate", "gradient_norm") for part in ("pa", "lateral", "joint")
+    }
+    expected |= {f"routing/{name}" for name in ("rows_pa", "rows_lateral", "rows_both", "idle_micro_batches_lateral")}
+    expected |= {f"speed/{name}" for name in ("images_per_second", "studies_per_second", "data_wait_fraction")}
+    expected |= {f"val/auroc_macro_{group}" for group in GROUPS} | {"val_auroc_both/Nodule", "val/loss"}
+    assert expected <= logged
+    summary = records(tmp_path / "run")[-1]["summary"]
+    assert {"best/step", "best/val_auroc_macro", "test/auroc_macro_all", "test_auroc_pa_only/Nodule"} <= set(summary)
+
+
+def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(tmp_path):
+    train(config_for(tmp_path / "run"))
+    first = records(tmp_path / "run")[0]
+    assert first["loss/total"] == pytest.approx(first["loss/joint"] + first["loss/pa"] + first["loss/lateral"])
+    assert first["routing/rows_pa"] + first["routing/rows_lateral"] - first["routing/rows_both"] == 4
+
+
+def test_sixteen_phantom_studies_are_overfitted(tmp_path):
+    """AUROC 1.0 on the training studies: validation is given the same 16 by a CSV that repeats them."""
+    table = tmp_path / "images.csv"
+    rows = ["patient,study,view,path,A,split"]
+    generator = torch.Generator().manual_seed(0)
+    for study in range(16):
+        for view in ("PA", "L"):
+            if (study % 4 == 1 and view == "L") or (study % 4 == 2 and view == "PA"):
+                continue
+            pixels = (torch.rand(64, 64, generator=generator) * 255).byte().numpy()
+            for split in ("train", "val"):
+                name = f"{split}{study}{view}.png"
+                Image.fromarray(pixels).save(tmp_path / name)
+                rows.append(f"{split}{study},{study},{view},{name},{int(study * 7 % 3 == 0)},{split}")
+    table.write_text("\n".join(rows))
+    data = {
+        "source": "csv",
+        "root": tmp_path,
+        "csv": table,
+        "findings": ["A"],
+        "image_size_px": 64,
+        "num_workers": 0,
+        "split": {"column": "split"},
+        "augment": {"rotation_degrees": 0, "noise_std": 0},
+    }
+    steps = {"max_steps": 60, "eval_every_steps": 60, "micro_batch_size": 8}
+    result = train(
+        config_for(tmp_path / "run", data=data, train=steps, optim={"learning_rate": 1e-2, "warmup_steps": 5})
+    )
+    assert result.best_val_macro_auroc == 1.0
+
+
+def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
+    steps = {"max_steps": 50, "eval_every_steps": 1, "micro_batch_size": 4, "early_stopping_evaluations": 2}
+    result = train(config_for(tmp_path / "run", train=steps, optim={"learning_rate": 1e-12}))
+    aurocs = [r["val/auroc_macro_all"] for r in records(tmp_path / "run") if "val/auroc_macro_all" in r]
+    assert result.num_steps == len(aurocs) < 50
+    assert max(aurocs[-2:]) <= max(aurocs[:-2]) == result.best_val_macro_auroc
+
+
+def test_a_micro_batch_larger_than_the_data_set_is_one_step_of_all(tmp_path):
+    train(config_for(tmp_path / "run", train={"max_steps": 1, "micro_batch_size": 500}))
+    assert records(tmp_path / "run")[0]["routing/labelled_studies"] == 36  # 60 % of 60
+
+
+@pytest.mark.parametrize(
+    "mix", [{"both": 0, "pa_only": 0, "lateral_only": 1}, {"both": 0, "pa_only": 1, "lateral_only": 0}]
+)
+def test_one_view_everywhere_trains_that_branch_and_leaves_the_other(tmp_path, mix):
+    data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60, **mix}}
+    train(config_for(tmp_path / "run", data=data))
+    idle = "pa" if mix["lateral_only"] else "lateral"
+    first, last = (load_file(path / "model.safetensors") for path in (tmp_path / "run" / "checkpoints" / "last",) * 2)
+    assert first.keys() == last.keys()
+    last_record = [r for r in records(tmp_path / "run") if f"optim/gradient_norm_{idle}" in r][-1]
+    assert last_record[f"optim/gradient_norm_{idle}"] == 0
+    assert last_record[f"routing/idle_micro_batches_{idle}"] == 1
+    assert weights(tmp_path / "run")[f"{idle}.features.norm0.num_batches_tracked"] == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_precisions_and_memory_orders_train(tmp_path, precision, channels_last):
+    steps = {"max_steps": 2, "micro_batch_size": 4, "precision": precision, "channels_last": channels_last}
+    train(config_for(tmp_path / "run", train=steps))
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_diverged_training_stops_and_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"not finite.*learning_rate"):
+        train(config_for(tmp_path / "run", optim={"learning_rate": 1e30}, train={"max_steps": 20}))
+
+
+# -- bad input, as a user meets it: exit status 1, one message, no traceback --
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """A folder of 24 PA images and 8 laterals with a table, and a way to train on it."""
+    root = tmp_path / "images"
+    root.mkdir()
+    rows = ["patient,study,view,path,A"]
+    for study in range(24):
+        for view in ("PA", "L")[: 2 if study % 3 == 0 else 1]:
+            generator = torch.Generator().manual_seed(study)
+            name = f"{study}{view}.png"
+            Image.fromarray((torch.rand(70, 70, generator=generator) * 255).byte().numpy()).save(root / name)
+            rows.append(f"p{study},{study},{view},{name},{study % 2}")
+    (root / "metadata.csv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "config.yaml"
+    config = config_for(
+        tmp_path / "run",
+        data={"source": "csv", "root": root, "findings": ["A"], "image_size_px": 64, "num_workers": 0},
+        train={"max_steps": 8, "eval_every_steps": 8},
+    )
+    path.write_text(config.to_yaml())
+
+    def run(*overrides: str):
+        result = CliRunner().invoke(app, ["train", str(path), *overrides])
+        assert "Traceback" not in result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    run.root, run.dir = root, tmp_path / "run"
+    return run
+
+
+def test_good_input_exits_with_zero_and_prints_the_table(hospital):
+    result = hospital()
+    assert result.exit_code == 0, result.output
+    assert "test AUROC" in result.output
+    assert "macro" in result.output
+
+
+def truncate(root):
+    path = root / "0PA.png"
+    path.write_bytes(path.read_bytes()[:600])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_truncated_image_is_an_error_or_a_missing_view(hospital, num_workers):
+    truncate(hospital.root)
+    result = hospital(f"data.num_workers={num_workers}")
+    assert result.exit_code == 1
+    assert "0PA.png: cannot be decoded" in result.output
+    assert "data.on_bad_image=treat_view_as_missing" in result.output
+    shutil.rmtree(hospital.dir)
+    result = hospital("data.on_bad_image=treat_view_as_missing", f"data.num_workers={num_workers}")
+    assert result.exit_code == 0, result.output
+    assert "0PA.png" in (hospital.dir / "bad_images.txt").read_text()
+
+
+def change_cell(old, new):
+    def change(root):
+        path = root / "metadata.csv"
+        path.write_text(path.read_text().replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda root: (root / "1PA.png").unlink(), "metadata.csv:4: no image file"),
+        (change_cell("1PA.png,1", "1PA.png,2"), "metadata.csv:4: A is '2'"),
+        (change_cell("p1,1,PA", "p1,1,oblique"), "metadata.csv:4: view is 'oblique'"),
+        (change_cell("2PA.png", "1PA.png"), "image 1PA.png stands in line 4 already"),
+        (change_cell("1PA.png", ""), "metadata.csv:4: path is blank"),
+        (change_cell("path", "file"), "has no column 'path'"),
+        (lambda root: Image.new("L", (1, 1)).save(root / "3PA.png"), "3PA.png: is 1x1 px"),
+        (lambda root: Image.new("L", (64, 64)).save(root / "3PA.png"), "3PA.png: has one value everywhere"),
+        (lambda root: (root / "metadata.csv").write_text("patient,study,view,path,A\n"), "has no rows"),
+        (shutil.rmtree, "is not a folder"),
+    ],
+)
+def test_bad_data_gets_one_clear_message(hospital, damage, message):
+    damage(hospital.root)
+    result = hospital()
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.max_step=3"], "train.max_step: unknown key; did you mean 'max_steps'?"),
+        (["optim.learning_rate=fast"], "optim.learning_rate: found 'fast'"),
+        (["data.split.train=0.98", "data.split.val=0.01", "data.split.test=0.01"], "split is empty"),
+        (["data.findings=[B]"], "has no column 'B'"),
+        (["run.dir=/proc/nowhere"], "run.dir /proc/nowhere cannot be written"),
+        (["model.weights=/no/such.pt"], "no such file /no/such.pt"),
+        (["model.weights=imagenet"], "torchvision has none for model.backbone densenet_tiny"),
+        (["run.device=cuda"], "this process sees no GPU"),
+    ],
+)
+def test_bad_settings_get_one_clear_message(hospital, overrides, message):
+    if "run.device=cuda" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    result = hospital(*overrides)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.count("error:") == 1
+
+
+def test_a_directory_with_another_run_is_left_alone(hospital):
+    assert hospital().exit_code == 0
+    before = (hospital.dir / "metrics.jsonl").read_bytes()
+    result = hospital()
+    assert result.exit_code == 1
+    assert "is not empty, it holds checkpoints" in result.output
+    assert (hospital.dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_no_such_config_is_an_error(tmp_path):
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 1
+    assert "no such config file" in result.output
+
+
+def test_the_config_command_prints_what_would_run(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("optim: {learning_rate: 3e-4}")
+    result = CliRunner().invoke(app, ["config", str(path), "train.max_steps=5"])
+    assert result.exit_code == 0
+    printed = yaml.safe_load(result.output)
+    assert (printed["optim"]["learning_rate"], printed["train"]["max_steps"]) == (3e-4, 5)
+
+
+def test_real_x_rays_train(covid_cxr, tmp_path):
+    root = CliRunner().invoke(
+        app,
+        [
+            "train",
+            "configs/covid_cxr.yaml",
+            f"data.root={covid_cxr}",
+            f"run.dir={tmp_path / 'run'}",
+            "run.device=cpu",
+            "model.backbone=densenet_tiny",
+            "data.image_size_px=64",
+            "data.num_workers=0",
+            "train.max_steps=5",
+            "tracking.wandb=disabled",
+        ],
+    )
+    assert root.exit_code == 0, root.output
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics["test"]["all"]["findings"]) == {"COVID-19", "Pneumonia (any)"}
