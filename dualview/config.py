@@ -110,7 +110,7 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Which studies, which findings, how images are read."""
 
-    source: Literal["phantom", "csv", "covid_cxr"] = "csv"
+    source: Literal["phantom", "csv", "covid_cxr"] = "phantom"
     """`phantom` is drawn from the seed; `csv` is any table with one row per image; `covid_cxr` is
     the layout of the COVID-19 image data collection (metadata.csv and images/)."""
     root: Path | None = None
@@ -301,7 +301,7 @@ class Config(Section):
     """A whole run."""
 
     run: RunConfig = RunConfig()
-    data: DataConfig = DataConfig(source="phantom")
+    data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()

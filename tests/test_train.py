@@ -149,11 +149,9 @@ def test_one_view_everywhere_trains_that_branch_and_leaves_the_other(tmp_path, m
     data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60, **mix}}
     train(config_for(tmp_path / "run", data=data))
     idle = "pa" if mix["lateral_only"] else "lateral"
-    first, last = (load_file(path / "model.safetensors") for path in (tmp_path / "run" / "checkpoints" / "last",) * 2)
-    assert first.keys() == last.keys()
-    last_record = [r for r in records(tmp_path / "run") if f"optim/gradient_norm_{idle}" in r][-1]
-    assert last_record[f"optim/gradient_norm_{idle}"] == 0
-    assert last_record[f"routing/idle_micro_batches_{idle}"] == 1
+    last = [r for r in records(tmp_path / "run") if f"optim/gradient_norm_{idle}" in r][-1]
+    assert last[f"optim/gradient_norm_{idle}"] == 0
+    assert last[f"routing/idle_micro_batches_{idle}"] == 1
     assert weights(tmp_path / "run")[f"{idle}.features.norm0.num_batches_tracked"] == 0
 
 

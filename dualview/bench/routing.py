@@ -3,8 +3,8 @@
 All are the same pair of DenseNet121 with the same loss; the two alternatives and the plain network are
 put together from torchvision's DenseNet as a user would. One step is forward and backward of one
 micro-batch of 8 studies: 4 with both views, 3 PA only, 1 lateral only. Every variant runs in the same
-memory order (channels last), and rounds alternate between variants, so that drifts of the machine
-hit all of them.
+memory order (channels last). Rounds alternate between variants, so that drifts of the machine hit
+all of them.
 """
 
 import statistics
@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch, View
+from dualview.distributed import keep_cpu_kernels
 from dualview.errors import UserError
 from dualview.losses import auxloss_sums
 from dualview.models import build_model
@@ -61,16 +62,18 @@ def measure(
     """Time one training step of each variant, alternating, after one round of warm-up."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no GPU; use --device cpu")
+    keep_cpu_kernels()  # for all variants alike
     torch.manual_seed(0)
     place = torch.device(device)
     steps = _steps(place, image_size_px=image_size_px)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in track(range(rounds + 1)):
         for name, step in steps.items():
+            step()  # untimed: leaves memory and caches as a training of this variant would
+            _wait(place)
             started = time.perf_counter()
             step()
-            if place.type == "cuda":
-                torch.cuda.synchronize()
+            _wait(place)
             if round_number > 0:
                 seconds[name].append(time.perf_counter() - started)
 
@@ -89,6 +92,11 @@ def measure(
         fraction_of_plain=(images / median["routed"]) / (BATCH / median["plain"]),
         bf16_speedup_over_zero_image=median["zero_image"] / median["routed_bf16"],
     )
+
+
+def _wait(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def as_table(result: RoutingBench) -> Table:

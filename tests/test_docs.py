@@ -1,0 +1,21 @@
+"""The pages say what the code does."""
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_configuration_page_is_up_to_date():
+    generator = runpy.run_path(str(ROOT / "docs/generate/configuration.py"))
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == generator["page"](), (
+        "run python docs/generate/configuration.py"
+    )
+
+
+def test_every_file_the_readme_names_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {part.split(")")[0] for part in readme.split("](")[1:]}
+    local = {name for name in named if not name.startswith(("http", "#"))}
+    assert local
+    assert sorted(name for name in local if not (ROOT / name).exists()) == []
