@@ -19,6 +19,7 @@ Shape legend, used in every docstring and trailing comment of dualview:
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -181,7 +182,9 @@ class Predictions(NamedTuple):
     def by_route(self, batch: StudyBatch) -> Tensor:
         """Logits (B, K) of each study's own route: joint head for both views, else its view's head."""
         rows = batch.rows
-        logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1])
+        # Under autocast a head that ran is bfloat16 and one without rows is not.
+        dtype = reduce(torch.promote_types, (head.dtype for head in self))
+        logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1], dtype=dtype)
         for head_rows, head_logits in ((rows.pa, self.pa), (rows.lateral, self.lateral), (rows.both, self.joint)):
-            logits = logits.index_copy(0, head_rows, head_logits)  # a study with both views ends as joint
+            logits = logits.index_copy(0, head_rows, head_logits.to(dtype))  # a study with both views ends as joint
         return logits

@@ -43,7 +43,9 @@ class Job:
         """
         wrapped: nn.Module = self.accelerator.prepare_model(model)
         if isinstance(wrapped, DistributedDataParallel):
-            wrapped.forward_sync_buffers = False
+            # called broadcast_buffers before torch 2.13
+            switch = "forward_sync_buffers" if hasattr(wrapped, "forward_sync_buffers") else "broadcast_buffers"
+            setattr(wrapped, switch, False)
         return wrapped
 
     def move(self, batch: Moved) -> Moved:
@@ -66,9 +68,9 @@ class Job:
         """Leave out DDP's gradient exchange; must enclose forward and backward."""
         return model.no_sync() if when and isinstance(model, DistributedDataParallel) else _nothing()
 
-    def main_first(self) -> AbstractContextManager[None]:
-        """The main process goes through the block before the others enter it."""
-        context: AbstractContextManager[None] = self.accelerator.main_process_first()
+    def node_main_first(self) -> AbstractContextManager[None]:
+        """The first process of each node goes through the block before the node's others enter it."""
+        context: AbstractContextManager[None] = self.accelerator.local_main_process_first()
         return context
 
     def barrier(self) -> None:

@@ -62,7 +62,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
         claim(config.run.dir, job=job)
         data = load_data(config.data, seed=config.run.seed)
         train_set, val_set, test_set = _datasets(data, config)
-        with job.main_first():  # which fetches weights, where they are not there yet
+        with job.node_main_first():  # which fetches weights, where they are not there yet
             model = build_model(
                 config.model.name,
                 num_findings=len(data.train.findings),

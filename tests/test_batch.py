@@ -41,6 +41,14 @@ def test_by_route_takes_each_study_from_its_own_head():
     assert predictions.by_route(batch).tolist() == [[1, 1], [3, 3], [2, 2]]
 
 
+def test_by_route_takes_heads_of_different_precision():
+    """As under autocast: the lateral head ran in bfloat16, the PA head had no rows."""
+    batch = StudyBatch.from_dense(torch.rand(2, 2, 1, 8, 8), view_mask=torch.tensor([[False, True]] * 2))
+    nothing = torch.zeros(0, 2)
+    lateral = torch.ones(2, 2, dtype=torch.bfloat16)
+    assert Predictions(joint=nothing, pa=nothing, lateral=lateral).by_route(batch).tolist() == [[1, 1], [1, 1]]
+
+
 def test_refusals_say_what_is_wrong():
     image = torch.rand(1, 8, 8)
     with pytest.raises(ValueError, match=r"studies \[1\] of the batch have no image"):
