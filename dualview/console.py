@@ -2,26 +2,24 @@
 
 from rich.table import Table
 
-from dualview.metrics import GROUPS, FindingMetrics, GroupMetrics
+from dualview.metrics import GROUPS, GroupMetrics
 
 
 def auroc_table(metrics: dict[str, GroupMetrics], *, split: str) -> Table:
-    """AUROC per finding (rows) and availability (columns), with the counts behind it."""
-    table = Table(title=f"{split} AUROC (positive / negative studies)")
+    """AUROC per finding (rows) and availability (columns)."""
+    table = Table(title=f"{split} AUROC (number of studies)")
     table.add_column("finding")
+    table.add_column("positive", justify="right")
     for group in GROUPS:
-        table.add_column(f"{group}\n{metrics[group].num_studies} studies", justify="right")
+        table.add_column(f"{group}\n({metrics[group].num_studies})", justify="right")
     for finding in metrics["all"].findings:
-        table.add_row(finding, *(_cell(metrics[group].findings[finding]) for group in GROUPS))
+        per_group = [metrics[group].findings[finding] for group in GROUPS]
+        table.add_row(finding, str(per_group[0].num_positive), *(_number(of_group.auroc) for of_group in per_group))
     table.add_section()
-    table.add_row("macro", *(_number(metrics[group].macro_auroc) for group in GROUPS))
-    if any(_cell(f).startswith("undefined") for group in GROUPS for f in metrics[group].findings.values()):
+    table.add_row("macro", "", *(_number(metrics[group].macro_auroc) for group in GROUPS))
+    if any(finding.auroc is None for group in GROUPS for finding in metrics[group].findings.values()):
         table.caption = "undefined: positive and negative studies are both needed; macro is over the defined ones"
     return table
-
-
-def _cell(finding: FindingMetrics) -> str:
-    return f"{_number(finding.auroc)} ({finding.num_positive} / {finding.num_negative})"
 
 
 def _number(value: float | None) -> str:

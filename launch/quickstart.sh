@@ -23,8 +23,7 @@ which needs both views, 0.67 at best from one of them (docs/phantom.md).
 Next
   your data        one CSV row per image; copy configs/own_data.yaml and edit it, then
                    .venv/bin/dualview train configs/own_data.yaml
-  your GPUs        .venv/bin/export TORCH_CPP_LOG_LEVEL=ERROR # without DDP's advice to drop find_unused_parameters, which routing needs
-accelerate launch --config_file launch/gpu4.yaml -m dualview train configs/own_data.yaml
+  your GPUs        .venv/bin/accelerate launch --config_file launch/gpu4.yaml -m dualview train configs/own_data.yaml
   the wandb run    .venv/bin/wandb leet $run_dir/wandb/latest-run    reads it here
                    .venv/bin/wandb sync $run_dir/wandb/offline-run-* sends it to your account
 EOF
