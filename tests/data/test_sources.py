@@ -100,12 +100,24 @@ def test_ignored_views_are_left_out(table):
         (("p,1,PA,a.png,1,0",), {"findings": ["A", "C"]}, "has no column 'C'"),
         (("p,1,PA,a.png,1,0",), {"csv": "/nowhere.csv"}, "no such table: /nowhere.csv"),
         (("p,1,PA,a.png,1,0",), {"root": "/nowhere"}, "data.root /nowhere is not a folder"),
-        (("p,1,PA,a.png,1,0,3,4",), {"header": "a,b"}, "cannot be read as CSV|has no column"),
+        (("p,1,PA,a.png,1,0,3,4",), {"header": "a,b"}, "more cells than the header"),
     ],
 )
 def test_unusable_tables_say_what_is_wrong(table, rows, changes, message):
     with pytest.raises(UserError, match=message):
         table(*rows, **changes)
+
+
+def test_rows_longer_than_the_header_do_not_shift_cells(table):
+    with pytest.raises(UserError, match="more cells than the header"):
+        table("x,p,1,PA,a.png,1,0")
+    with pytest.raises(UserError, match="cannot be read as CSV"):
+        table("p,1,PA,a.png,1,0", "x,p,1,PA,b.png,1,0,1,1")
+
+
+def test_a_byte_order_mark_and_blank_lines_do_not_matter(table):
+    studies = table("p,1,PA,a.png,1,0", "", "q,2,PA,b.png,0,1", header="\ufeff" + HEADER)
+    assert studies.patient_ids.tolist() == ["p", "q"]
 
 
 def test_columns_and_findings_can_be_mapped(table):

@@ -1,5 +1,6 @@
 """From checked rows of an image table, one row per image, to one row per study."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +60,20 @@ def read_table(config: DataConfig, *, columns: list[str]) -> tuple[Path, pd.Data
     if not file.is_file():
         raise UserError(f"no such table: {file}; give data.csv, or put metadata.csv into data.root")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+            table = pd.read_csv(
+                file,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                index_col=False,  # or a row longer than the header would shift all cells by one
+                encoding="utf-8-sig",
+            )
+    except pd.errors.ParserWarning:
+        raise UserError(
+            f"{file}: rows have more cells than the header has columns; quote cells that hold commas"
+        ) from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
     missing = [column for column in columns if column not in table.columns]
