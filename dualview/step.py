@@ -101,7 +101,8 @@ def finish_gradients(model: nn.Module, *, counts: StepCounts, clip_norm: float |
             parameter.grad = None
         elif parameter.grad is not None:
             gradients[part].append(parameter.grad)
-    norms = {part: nn.utils.get_total_norm(of_part) for part, of_part in gradients.items()}
+    device = next(model.parameters()).device
+    norms = {part: nn.utils.get_total_norm(of_part).to(device) for part, of_part in gradients.items()}  # 0 if idle
     norms["total"] = torch.stack(list(norms.values())).norm()
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norms["total"])
