@@ -49,7 +49,7 @@ def save(
         if isinstance(error, OSError | KeyboardInterrupt | SystemExit):
             raise
         # torch and safetensors report a full disk as errors of their own
-        raise OSError(f"checkpoint {final} could not be written: {error}") from error
+        raise OSError(f"checkpoint {final} could not be written, is the disk full? ({error})") from error
     _point(checkpoints / "last", to=final)
     if is_best:
         _point(checkpoints / "best", to=final)

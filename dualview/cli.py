@@ -59,7 +59,7 @@ def _errors_as_messages() -> Iterator[None]:
     except OSError as error:
         if error.errno is None and error.__cause__ is None:
             raise
-        _print_error(f"cannot write or read {error.filename or 'a file'}: {error.strerror or error}")
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise typer.Exit(1) from None
 
 
