@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,12 +50,14 @@ def main() -> None:
 
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """One clear message and exit code 1; with several processes, from the one that knows."""
+    """One clear message and exit code 1; with several processes, from the main one."""
     try:
         yield
     except UserError as error:
-        if error.on_this_rank_only or is_main_by_environment():
+        if is_main_by_environment():
             _print_error(str(error))
+        else:
+            time.sleep(1)  # the launcher ends all processes once one has ended: let the main one speak first
         raise typer.Exit(1) from None
     except OSError as error:
         if error.errno is None and error.__cause__ is None:

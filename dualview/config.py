@@ -279,7 +279,7 @@ class TrackingConfig(Section):
     """Weights & Biases; metrics.jsonl in the run directory is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: online where an API key is configured, else offline."""
+    """`auto`: as WANDB_MODE says; without it online where an API key is configured, else offline."""
     project: str = "dualview"
     """wandb project."""
     name: str | None = None

@@ -64,6 +64,13 @@ class Job:
         values: list[float] = self.sum(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
         return values
 
+    def gather_texts(self, texts: list[str]) -> list[str]:
+        """The texts of all ranks, sorted, each once; every rank must call."""
+        everyones: list[list[str]] = [texts] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(everyones, texts)
+        return sorted(set().union(*everyones))
+
     def no_sync(self, model: nn.Module, *, when: bool) -> AbstractContextManager[None]:
         """Leave out DDP's gradient exchange; must enclose forward and backward."""
         return model.no_sync() if when and isinstance(model, DistributedDataParallel) else _nothing()

@@ -98,6 +98,8 @@ def predict_split(
                 logits[studies[rows], HEADS.index(head)] = getattr(predictions, head).double()
                 head_count[studies[rows], HEADS.index(head)] = 1
     model.train(was_training)
+    num_bad_images = int(job.sum_numbers([num_bad_images])[0])
+    bad_images.settle(num_bad_images)
     job.sum(logits)
     job.sum(head_count)
     if not logits.isfinite().all():
@@ -105,7 +107,7 @@ def predict_split(
     return SplitPredictions(
         logits=logits.cpu().numpy(),
         head_mask=head_count.cpu().numpy() > 0,
-        num_bad_images=int(job.sum_numbers([num_bad_images])[0]),
+        num_bad_images=num_bad_images,
     )
 
 

@@ -47,31 +47,35 @@ class BadImages:
     files can identify patients, so neither the log nor wandb gets more than their number.
     """
 
-    def __init__(self, run_dir: Path, *, policy: Literal["error", "treat_view_as_missing"]) -> None:
+    def __init__(self, run_dir: Path, *, policy: Literal["error", "treat_view_as_missing"], job: Job) -> None:
         self.file = run_dir / "bad_images.txt"
         self.policy = policy
-        self._listed: set[str] = set()
+        self._job = job
+        self._reasons: dict[str, str] = {}  # by path, of this rank
 
     def take(self, loaded: Loaded) -> None:
-        """Look at a micro-batch fresh from the loader.
+        """Remember the bad images of a micro-batch fresh from the loader."""
+        new = {path: reason for path, reason in loaded.bad_images if path not in self._reasons}
+        self._reasons |= new
+        if new and self.policy == "treat_view_as_missing":
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(f"{path}: {reason}\n" for path, reason in new.items())
+            logger.warning(
+                "%d image(s) so far cannot be used and count as missing, see %s", len(self._reasons), self.file
+            )
+
+    def settle(self, num_bad_images: int) -> None:
+        """End the run where the policy says so. All ranks call with the same count over all ranks.
 
         Raises:
-            UserError: it has bad images and the policy is `error`.
+            UserError: there are bad images and the policy is `error`; it names those of all ranks.
         """
-        new = {path: reason for path, reason in loaded.bad_images if path not in self._listed}
-        if not new:
-            return
-        found = [f"{path}: {reason}" for path, reason in new.items()]
-        if self.policy == "error":
+        if num_bad_images and self.policy == "error":
+            found = self._job.gather_texts([f"{path}: {reason}" for path, reason in self._reasons.items()])
             raise UserError(
                 f"{len(found)} image(s) cannot be used\n{listed(found)}\nMend or remove them, or set "
-                "data.on_bad_image=treat_view_as_missing to go on with the views that can be read",
-                on_this_rank_only=True,
+                "data.on_bad_image=treat_view_as_missing to go on with the views that can be read"
             )
-        self._listed |= new.keys()
-        with self.file.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in found)
-        logger.warning("%d image(s) so far cannot be used and count as missing, see %s", len(self._listed), self.file)
 
 
 def describe_run(config: Config) -> str:

@@ -79,6 +79,8 @@ class Tracker:
 
     def _start_wandb(self, config: Config) -> None:
         mode = _wandb_mode(config)
+        if mode == "disabled":
+            return
         for attempt in dict.fromkeys((mode, "offline")):
             try:
                 self._init_wandb(config, mode=attempt)
@@ -134,6 +136,9 @@ class Tracker:
 def _wandb_mode(config: Config) -> str:
     if config.tracking.wandb != "auto":
         return config.tracking.wandb
+    from_environment = wandb.setup().settings.mode  # WANDB_MODE, or online
+    if from_environment != "online":
+        return "disabled" if from_environment == "disabled" else "offline"
     try:
         return "online" if wandb.login(prompt=False) else "offline"
     except Exception as error:  # a malformed key, say

@@ -106,7 +106,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
             )
 
         # -- loop: one pass is one optimizer step ---------------------------------------------------
-        bad_images = BadImages(config.run.dir, policy=config.data.on_bad_image)
+        bad_images = BadImages(config.run.dir, policy=config.data.on_bad_image, job=job)
         best = BestCheckpoint(patience=config.train.early_stopping_evaluations)
         meter = Meter(job=job)
         bar = progress.add_task("training", total=max_steps)
@@ -117,6 +117,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
                 bad_images.take(loaded)
             meter.data_arrived()
             counts = count(group, job=job)
+            bad_images.settle(counts.bad_images)
             rates = set_learning_rates(optimizer, step=step, max_steps=max_steps, config=config.optim)
 
             loss_sums = torch.zeros(len(HeadLosses._fields), dtype=torch.float64, device=job.device)

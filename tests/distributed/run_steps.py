@@ -91,7 +91,7 @@ def main(out: Path) -> None:
                 job=job,
                 micro_batch_size=4,
                 num_workers=0,
-                bad_images=BadImages(Path("."), policy="error"),
+                bad_images=BadImages(Path("."), policy="error", job=job),
             )
             results[f"evaluation of {num_studies}"] = {
                 "logits": torch.from_numpy(predictions.logits),

@@ -12,11 +12,9 @@ SCRIPT = Path(__file__).with_name("run_steps.py")
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the launched processes
     out = tmp_path_factory.mktemp("steps") / "one.pt"
     run_steps(out)
-    torch.set_num_threads(threads)
     return torch.load(out, weights_only=True)
 
 

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 TINY = [
     "data.phantom.num_studies=120",
@@ -37,6 +39,26 @@ def test_two_processes_train_what_one_process_with_accumulation_trains(launch, t
     for column in predictions[0].filter(like="/route"):
         assert (predictions[0][column] - predictions[1][column]).abs().max() < 1e-3
     assert len(list((two / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_a_bad_image_that_one_process_meets_is_named_once_and_ends_all(launch, tmp_path):
+    """Two of 40 images are damaged; the process that reads a good one stops without a word of its own."""
+    rows = ["patient,study,view,path,A"]
+    for study in range(40):
+        pixels = np.random.default_rng(study).integers(0, 255, (70, 70), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{study}.png")
+        rows.append(f"p{study},{study},PA,{study}.png,{study % 2}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    for study in (5, 6):
+        (tmp_path / f"{study}.png").write_bytes((tmp_path / f"{study}.png").read_bytes()[:900])
+    data = ["data.source=csv", f"data.root={tmp_path}", "data.findings=[A]", "train.epochs=3", "train.max_steps=null"]
+    done = launch(
+        2, "-m", "dualview", "train", "configs/quickstart.yaml", *TINY, *data, f"run.dir={tmp_path / 'r'}", check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error:") == 1
+    assert "image(s) cannot be used" in done.stderr
+    assert "Connection closed" not in done.stderr
 
 
 def test_an_error_ends_all_processes_with_one_message(launch, tmp_path):
