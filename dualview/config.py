@@ -8,6 +8,7 @@ its help text; `dualview config CONFIG` prints the resolved whole.
 import difflib
 import re
 from collections.abc import Hashable
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -171,9 +172,7 @@ class DataConfig(Section):
             "lateral_views": self.lateral_views,
             "ignored_views": self.ignored_views,
         }
-        for (name, views), (other, others) in (
-            (a, b) for i, a in enumerate(groups.items()) for b in list(groups.items())[i + 1 :]
-        ):
+        for (name, views), (other, others) in combinations(groups.items(), 2):
             if shared := sorted(set(views) & set(others)):
                 problems.append(f"{shared} stand in both {name} and {other}; put each view in one list")
         if problems:

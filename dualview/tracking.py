@@ -20,12 +20,13 @@ from dualview.distributed import Job
 
 logger = logging.getLogger(__name__)
 
-# Every rank but the main one records nothing, through the same calls.
 Values = dict[str, float | int | None]
 
 
 class Tracker:
     """Record of one run; a context manager, so that it is closed whatever happens.
+
+    Every rank makes the same calls; only the main one records.
 
     Keys are `section/name`; wandb arranges its workspace by the sections.
     """
