@@ -99,7 +99,6 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
     """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device is cuda, but this process sees no GPU; use run.device=auto or cpu")
-    keep_cpu_kernels()
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
     if on_cpu:
         # Accelerate's own launcher flags for CPU start separate worlds of one process (facts of accelerate 1.15);
@@ -135,16 +134,6 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
         GradientState._reset_state()
         PartialState._reset_state()
         torch.use_deterministic_algorithms(False)
-
-
-def keep_cpu_kernels() -> None:
-    """Let oneDNN keep the kernels of every batch shape; call before the first convolution of the process.
-
-    oneDNN compiles a kernel per layer and batch size and keeps the last 1024. Two DenseNet121 branches
-    with row counts that vary from step to step need several times that, and would compile them anew in
-    every step: docs/benchmarks.md has the cost.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 
 def is_main_by_environment() -> bool:

@@ -21,7 +21,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch, View
-from dualview.distributed import keep_cpu_kernels
 from dualview.errors import UserError
 from dualview.losses import auxloss_sums
 from dualview.models import build_model
@@ -62,7 +61,6 @@ def measure(
     """Time one training step of each variant, alternating, after one round of warm-up."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no GPU; use --device cpu")
-    keep_cpu_kernels()  # for all variants alike
     torch.manual_seed(0)
     place = torch.device(device)
     steps = _steps(place, image_size_px=image_size_px)
