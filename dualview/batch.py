@@ -18,27 +18,13 @@ Shape legend, used in every docstring and trailing comment of dualview:
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
 from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class View(IntEnum):
-    """Position of a view on the view axis V; the order is fixed."""
-
-    PA = 0
-    LATERAL = 1
-
-
-class Availability(IntEnum):
-    """The three kinds of study, by the views that exist."""
-
-    BOTH = 0
-    PA_ONLY = 1
-    LATERAL_ONLY = 2
+from dualview.views import View
 
 
 class Rows(NamedTuple):

@@ -1,8 +1,13 @@
-"""The command line: parse, call, exit code. 0 is success, 1 an error that the message explains, 2 wrong usage."""
+"""The command line: parse, call, exit code.
+
+0 is success, 1 an error that the message explains, 2 wrong usage, 75 a run that was stopped by SIGTERM or
+SIGUSR1 and wants to be started again.
+"""
 
 import json
 import logging
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +19,15 @@ from rich.logging import RichHandler
 from rich.progress import track
 
 from dualview.bench import routing as routing_bench
+from dualview.bench import schedule as schedule_bench
 from dualview.config import load
 from dualview.console import auroc_table
-from dualview.distributed import is_main_by_environment
-from dualview.errors import UserError
+from dualview.data import load_data
+from dualview.distributed import is_main_by_environment, launcher_error_file
+from dualview.errors import AnotherRankFailed, Preempted, UserError
 from dualview.train import train as run_training
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 app = typer.Typer(
     name="dualview",
@@ -50,24 +59,42 @@ def main() -> None:
 
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """One clear message and exit code 1; with several processes, from the main one."""
+    """One clear message and an exit code. With several processes, one of them speaks (distributed.py)."""
     try:
         yield
-    except UserError as error:
+    except Preempted as stopped:
         if is_main_by_environment():
-            _print_error(str(error))
-        else:
-            time.sleep(1)  # the launcher ends all processes once one has ended: let the main one speak first
+            typer.secho(f"{stopped}; start the same command again to continue", err=True, fg=typer.colors.YELLOW)
+        raise typer.Exit(EXIT_PREEMPTED) from None
+    except AnotherRankFailed:
+        time.sleep(10)  # the launcher ends this process once it has heard of the other
+        raise typer.Exit(1) from None
+    except UserError as error:
+        if error.rank is None and not is_main_by_environment():
+            time.sleep(3)  # all processes found the same: the launcher ends this one once the main one has spoken
+        _print_error(f"rank {error.rank}: {error}" if error.rank else str(error))
         raise typer.Exit(1) from None
     except OSError as error:
         if error.errno is None and error.__cause__ is None:
             raise
         _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise typer.Exit(1) from None
+    except Exception as error:
+        _leave_last_words(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        raise
 
 
 def _print_error(message: str) -> None:
     typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    _leave_last_words(f"error: {message}")
+
+
+def _leave_last_words(message: str) -> None:
+    """Where the launcher looks for what to print last."""
+    if (file := launcher_error_file()) is not None:
+        # It takes the earliest error, in whole seconds: this one comes before those it causes.
+        last_words = {"message": message, "timestamp": int(time.time()) - 1}
+        Path(file).write_text(json.dumps(last_words), encoding="utf-8")
 
 
 @app.command()
@@ -112,3 +139,43 @@ def bench_routing(
             typer.echo(json.dumps(result.to_dict()))
         else:
             get_console().print(routing_bench.as_table(result))
+
+
+@bench.command("schedule")
+def bench_schedule(  # noqa: PLR0917 - the options of a command
+    config: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG [section.field=value ...]]", help="Dataset to plan; without it --mix is"),
+    ] = None,
+    mix: Annotated[str, typer.Option(help="Shares of both/PA only/lateral only")] = "50/49/1",
+    ranks: Annotated[
+        list[int] | None, typer.Option(min=1, help="World sizes, such as --ranks 1 8 1024; all powers of 2 to 4,096")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to plan for a mix")] = 200,
+    micro_batch_size: Annotated[int, typer.Option(min=1, help="Studies per rank and step")] = 8,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+) -> None:
+    """Idle branches and waiting ranks under both orders, from 1 to 4,096 ranks. Plans only, trains nothing."""
+    with _errors_as_messages():
+        words = config or []
+        more_ranks = [int(word) for word in words if word.isdigit() and ranks]  # --ranks 1 8 1024
+        words = [word for word in words if not (word.isdigit() and ranks)]
+        availability, of = None, f"studies mixed {mix} (both/PA only/lateral only)"
+        if words:
+            loaded = load(Path(words[0]), overrides=words[1:])
+            availability = load_data(loaded.data, seed=loaded.run.seed).train.availability
+            of = f"the {len(availability):,} training studies of {words[0]}"
+        rows = schedule_bench.measure(
+            availability=availability,
+            mix=schedule_bench.parse_mix(mix),
+            ranks=[*(ranks or schedule_bench.RANKS), *more_ranks],
+            micro_batch_size=micro_batch_size,
+            steps=steps,
+            seed=seed,
+            track=lambda sizes: track(sizes, description="planning", disable=as_json, transient=True),
+        )
+        if as_json:
+            typer.echo(json.dumps(schedule_bench.as_json(rows, of=of)))
+        else:
+            get_console().print(schedule_bench.as_table(rows, of=of))

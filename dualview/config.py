@@ -33,7 +33,7 @@ class RunConfig(Section):
     """Where the run lives and what it runs on."""
 
     dir: Path = Path("runs/default")
-    """Directory of everything the run writes. Must be new or empty."""
+    """Directory of everything the run writes: new, empty, or of a run to be continued (`train.resume`)."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Origin of every random number: splits, order, augmentation, dropout, initial weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -140,6 +140,9 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     phantom: PhantomConfig = PhantomConfig()
     augment: AugmentConfig = AugmentConfig()
+    view_dropout_fraction: Fraction = 0.0
+    """View dropout: this fraction of the training studies with both views shows one of them only, PA or
+    lateral alike, drawn anew each epoch from (seed, epoch, study)."""
     num_workers: int = Field(4, ge=0)
     """Processes that read images for each rank; 0 reads in the training process."""
 
@@ -191,6 +194,10 @@ class ModelConfig(Section):
     """The views meet after this dense block; 4 is after the last norm, as in the authors' code."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout after each dense layer's second convolution, as torchvision's `drop_rate`."""
+    norm: Literal["batch", "group", "frozen", "sync"] = "batch"
+    """`batch`: batch normalisation over the micro-batch of each rank, running statistics pooled over ranks;
+    `sync`: over the micro-batches of all ranks together (so it depends on their number); `group`:
+    group normalisation; `frozen`: the statistics and affine values of `weights`, not trained."""
     weights: str | None = None
     """null: random. `imagenet`: torchvision's, first convolution summed to one channel. Else the
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
@@ -272,6 +279,14 @@ class TrainConfig(Section):
     """Stop after this many evaluations without a better macro AUROC; null never stops early."""
     log_every_steps: int = Field(10, ge=1)
     """Steps between two logged lines."""
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    """Steps between two checkpoints, besides those before each evaluation; null writes no others."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints to keep, besides the best."""
+    resume: Literal["auto", "never"] = "auto"
+    """`auto`: a run directory that holds a run is continued from its newest whole checkpoint; `never`: refused."""
+    max_bad_steps: int = Field(5, ge=1)
+    """Steps in a row with a loss or gradient that is not finite, each skipped on all ranks, until the run ends."""
 
 
 class TrackingConfig(Section):
@@ -293,7 +308,10 @@ class DistributedConfig(Section):
     """How processes work together."""
 
     timeout_seconds: float = Field(600, ge=5)
-    """How long a rank waits for the others before the run ends with an error."""
+    """How long a rank waits for the others before the run ends and names those that stopped taking part."""
+    idle_branch: Literal["skip", "empty"] = "skip"
+    """A branch without rows on a rank: `skip` does not run it (DDP searches the graph for it); `empty` runs it
+    on zero rows: same gradients, same graph in every step, as model.norm=sync needs."""
 
 
 class Config(Section):
@@ -314,6 +332,15 @@ class Config(Section):
             raise ValueError(
                 f"data.image_size_px is {self.data.image_size_px}, but a DenseNet halves it five times and batch "
                 "normalisation of a single image needs more than one pixel: use at least 64"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sync_runs_every_branch(self) -> Self:
+        if self.model.norm == "sync" and self.distributed.idle_branch == "skip":
+            raise ValueError(
+                "model.norm is sync, which every rank must take part in, but distributed.idle_branch is skip: "
+                "set distributed.idle_branch=empty"
             )
         return self
 

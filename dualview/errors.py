@@ -1,12 +1,21 @@
-"""The one exception that dualview shows to its user as a message, without a traceback."""
+"""Exceptions that end a run with a message instead of a traceback."""
 
 
 class UserError(Exception):
     """Something the user can mend. The text says where, what was found, what is allowed, what to do.
 
-    Several problems of one file stand in one text. Every rank raises it together with the others, and
-    only the main process prints it.
+    Several problems of one file stand in one text. With several processes, one of them prints it.
     """
+
+    rank: int | None = None  # that speaks for all; None outside a job, where every process finds the same
+
+
+class Preempted(Exception):
+    """The run was asked to stop (SIGTERM, SIGUSR1) and has; everything up to its last step is saved."""
+
+
+class AnotherRankFailed(Exception):
+    """This process ends because of another, which says why itself."""
 
 
 def listed(problems: list[str], *, limit: int = 20) -> str:

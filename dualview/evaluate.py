@@ -13,18 +13,19 @@ from rich.progress import Progress
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dualview.batch import Availability
 from dualview.config import Config
 from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import evaluation_loader
 from dualview.data.table import StudyTable
 from dualview.distributed import Job
-from dualview.errors import UserError
+from dualview.errors import Preempted, UserError
 from dualview.losses import study_losses
 from dualview.metrics import GroupMetrics, by_availability
 from dualview.run_directory import BadImages
+from dualview.views import Availability
 
 HEADS = ("route", "joint", "pa", "lateral")
+CHECK_EVERY = 8  # micro-batches between two questions whether to stop
 Track = Callable[[DataLoader[Loaded]], Iterable[Loaded]]
 
 
@@ -67,6 +68,7 @@ def predict_split(
 
     Raises:
         UserError: an image cannot be read and the policy is `error`, or logits are not finite.
+        Preempted: a rank was asked to stop.
     """
     num_findings = len(dataset.table.findings)
     logits = torch.zeros(len(dataset.table), len(HEADS), num_findings, dtype=torch.float64, device=job.device)
@@ -79,11 +81,14 @@ def predict_split(
         num_workers=num_workers,
         pin_memory=job.device.type == "cuda",
     )
+    shared_rounds = -(-len(dataset.table) // micro_batch_size) // job.world_size  # that every rank has
     num_bad_images = 0
     was_training = model.training
     model.eval()
     with torch.inference_mode(), torch.autocast(job.device.type, autocast_dtype, enabled=autocast_dtype is not None):
-        for loaded in track(loader):
+        for number, loaded in enumerate(track(loader)):
+            if number % CHECK_EVERY == 0 and number < shared_rounds:
+                _stop_if_asked(job)
             bad_images.take(loaded)
             num_bad_images += len(loaded.bad_images)
             batch = job.move(loaded.batch)
@@ -109,6 +114,11 @@ def predict_split(
         head_mask=head_count.cpu().numpy() > 0,
         num_bad_images=num_bad_images,
     )
+
+
+def _stop_if_asked(job: Job) -> None:
+    if job.sum_numbers([job.stop_requested])[0]:
+        raise Preempted("stopped by a signal during an evaluation, which is done again when the run continues")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, fields
+from typing import Any
 
 from dualview.distributed import Job
 from dualview.step import StepCounts
@@ -74,6 +75,13 @@ class BestCheckpoint:
         else:
             self._since += 1
         return better
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; `load_state` takes it back."""
+        return {"macro_auroc": self.macro_auroc, "step": self.step, "since": self._since}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.macro_auroc, self.step, self._since = state["macro_auroc"], state["step"], state["since"]
 
     @property
     def patience_is_over(self) -> bool:

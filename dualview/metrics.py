@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dualview.batch import Availability
+from dualview.views import Availability
 
 GROUPS = ("all", *(kind.name.lower() for kind in Availability))
 

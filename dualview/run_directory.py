@@ -1,43 +1,97 @@
 """The run directory: claimed before anything is loaded, and described by the configuration in it."""
 
+import fcntl
 import importlib.metadata
 import logging
+import os
 import platform
+import secrets
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from dualview.config import Config
 from dualview.data.dataset import Loaded
 from dualview.distributed import Job
-from dualview.errors import UserError, listed
+from dualview.errors import Preempted, UserError, listed
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("dualview", "torch", "torchvision", "accelerate", "wandb", "numpy", "pillow", "scikit-learn")
 
 
-def claim(run_dir: Path, *, job: Job) -> None:
-    """Make the run directory, or take an empty one. All ranks call; the main process acts.
+LOCK, RUN_ID, PREEMPTED = ".lock", "run_id.txt", "preempted.txt"
+
+
+@contextmanager
+def claim(run_dir: Path, *, resume: Literal["auto", "never"], job: Job) -> Iterator[str]:
+    """Take a new or empty run directory, or one of an earlier run to go on with, and hold it for the block.
+
+    All ranks call; the main process acts. Gives the run's id, which stays the same through interruptions.
 
     Raises:
-        UserError: it holds another run, is no directory, or cannot be written.
+        UserError: the directory is in use by another process, holds a run that `resume` says not to
+            touch, holds something else, is no directory, or cannot be written.
     """
-    if job.is_main:
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            found = sorted(path.name for path in run_dir.iterdir())
-            probe = run_dir / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError(f"run.dir {run_dir} cannot be written: {error.strerror}. Choose another run.dir") from None
-        if found:
+    with ExitStack() as stack:
+        run_id = stack.enter_context(_claimed(run_dir, resume=resume)) if job.is_main else ""
+        yield job.share(run_id)
+
+
+@contextmanager
+def _claimed(run_dir: Path, *, resume: Literal["auto", "never"]) -> Iterator[str]:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        found = sorted(path.name for path in run_dir.iterdir() if path.name != LOCK)
+        lock = (run_dir / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"run.dir {run_dir} cannot be written: {error.strerror}. Choose another run.dir") from None
+    with lock:
+        _lock(lock, run_dir=run_dir)
+        id_file = run_dir / RUN_ID
+        if found and not id_file.exists():
             raise UserError(
-                f"run.dir {run_dir} is not empty, it holds {', '.join(found[:4])}{', ...' if len(found) > 4 else ''}. "
-                "Nothing was changed. Choose a new run.dir, or move the old run away"
+                f"run.dir {run_dir} is not empty and not a run of dualview, it holds {_some(found)}. "
+                "Nothing was changed. Choose a new run.dir"
             )
-    job.barrier()
+        if found and resume == "never":
+            raise UserError(
+                f"run.dir {run_dir} is not empty, it holds {_some(found)}. Nothing was changed. "
+                "Choose a new run.dir, or continue that run with train.resume=auto"
+            )
+        if not found:
+            id_file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+        (run_dir / PREEMPTED).unlink(missing_ok=True)
+        try:
+            yield id_file.read_text(encoding="utf-8").strip()
+        except Preempted as stopped:  # by this file a job script knows that the run wants to be started again
+            (run_dir / PREEMPTED).write_text(f"{stopped}\n", encoding="utf-8")
+            raise
+
+
+def _lock(file: TextIO, *, run_dir: Path) -> None:
+    """Lock for as long as the file is open; the system takes it back from a process that dies."""
+    try:
+        # of the POSIX kind, which the data loader's forked processes do not inherit
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise UserError(
+            f"run.dir {run_dir} is in use by {file.read().strip() or 'another process'}. Nothing was changed. "
+            "Wait for that run, stop it, or choose another run.dir"
+        ) from None
+    except OSError as error:  # a file system without locks
+        logger.warning("%s cannot be locked (%s): take care that no second run uses it", run_dir, error.strerror)
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 class BadImages:
@@ -51,15 +105,18 @@ class BadImages:
         self.file = run_dir / "bad_images.txt"
         self.policy = policy
         self._job = job
-        self._reasons: dict[str, str] = {}  # by path, of this rank
+        self._reasons: dict[str, str] = {}  # by path, of this rank since its start
 
     def take(self, loaded: Loaded) -> None:
         """Remember the bad images of a micro-batch fresh from the loader."""
         new = {path: reason for path, reason in loaded.bad_images if path not in self._reasons}
         self._reasons |= new
         if new and self.policy == "treat_view_as_missing":
+            listed_before = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
+            lines = [f"{path}: {reason}" for path, reason in new.items()]
+            self.file.parent.mkdir(parents=True, exist_ok=True)  # on a node that does not share the main one's disk
             with self.file.open("a", encoding="utf-8") as file:
-                file.writelines(f"{path}: {reason}\n" for path, reason in new.items())
+                file.writelines(f"{line}\n" for line in lines if line not in listed_before)
             logger.warning(
                 "%d image(s) so far cannot be used and count as missing, see %s", len(self._reasons), self.file
             )

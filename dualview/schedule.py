@@ -12,16 +12,16 @@ from typing import Literal
 
 import numpy as np
 
-from dualview.batch import Availability
+from dualview.views import Availability
 
 Order = Literal["view_balanced", "shuffled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """Micro-batches of one epoch, in order: group by group."""
+    """Micro-batches of one epoch, in order: group by group. Of all ranks, or of one (`of_rank`)."""
 
-    studies: np.ndarray  # (S,) int64, a permutation of the studies
+    studies: np.ndarray  # (S,) uint32, a permutation of the studies, or those of one rank
     starts: np.ndarray  # (num_groups * micro_batches_per_group + 1,) int64, bounds within `studies`
     micro_batches_per_group: int
 
@@ -35,10 +35,44 @@ class EpochPlan:
         position = group * self.micro_batches_per_group + number
         return self.studies[self.starts[position] : self.starts[position + 1]]
 
+    def of_rank(self, rank: int, *, world_size: int) -> "EpochPlan":
+        """What one rank trains on, holding nothing of the others: its micro-batch a is a * R + rank of the whole.
+
+        Raises:
+            ValueError: the micro-batches of a group do not divide evenly among the ranks.
+        """
+        if self.micro_batches_per_group % world_size:
+            raise ValueError(
+                f"{self.micro_batches_per_group} micro-batches per group do not divide among {world_size} ranks"
+            )
+        mine = np.arange(rank, len(self.starts) - 1, world_size)
+        sizes = self.starts[mine + 1] - self.starts[mine]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        position = np.arange(starts[-1]) - np.repeat(starts[:-1] - self.starts[mine], sizes)
+        return EpochPlan(
+            studies=self.studies[position],
+            starts=starts,
+            micro_batches_per_group=self.micro_batches_per_group // world_size,
+        )
+
 
 def num_groups(num_studies: int, *, micro_batch_size: int, micro_batches_per_group: int) -> int:
     """Optimizer steps in one epoch of `plan_epoch`."""
     return -(-num_studies // (micro_batch_size * micro_batches_per_group))
+
+
+def drop_views(availability: np.ndarray, *, seed: int, epoch: int, fraction: float) -> np.ndarray:
+    """View dropout: of the studies with both views, `fraction` show one of them only, PA or lateral alike.
+
+    Returns the availability (S,) int8 of this epoch, a function of (seed, epoch, study).
+    """
+    if fraction == 0:
+        return availability
+    # a spawn key of its own: not the stream that orders the epoch
+    draw = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(1,))).random(len(availability))
+    hidden = (availability == Availability.BOTH) & (draw < fraction)
+    left = np.where(draw < fraction / 2, Availability.PA_ONLY, Availability.LATERAL_ONLY)
+    return np.where(hidden, left, availability).astype(np.int8)
 
 
 def plan_epoch(
@@ -60,10 +94,12 @@ def plan_epoch(
     generator = np.random.default_rng([seed, epoch])
     group_size = micro_batch_size * micro_batches_per_group
     if order == "shuffled":
-        studies = generator.permutation(len(availability))
+        studies = generator.permutation(np.arange(len(availability), dtype=np.uint32))
         full_groups = len(studies) // group_size
     else:
-        by_kind = [generator.permutation(np.flatnonzero(availability == kind)) for kind in Availability]
+        by_kind = [
+            generator.permutation(np.flatnonzero(availability == kind).astype(np.uint32)) for kind in Availability
+        ]
         mix = _mix_per_group(
             np.array([len(kind) for kind in by_kind]),
             micro_batch_size=micro_batch_size,
@@ -107,8 +143,12 @@ def _mix_per_group(counts: np.ndarray, *, micro_batch_size: int, micro_batches_p
 
 def _interleave(by_kind: list[np.ndarray], *, mix: np.ndarray) -> np.ndarray:
     """Studies in micro-batch order, `mix` (micro-batches, 3) of each kind; then what is left, kind by kind."""
-    used = mix.sum(axis=0)
-    micro_batch_of = np.concatenate([np.repeat(np.arange(len(mix)), mix[:, kind]) for kind in Availability])
-    placed = np.concatenate([studies[:count] for studies, count in zip(by_kind, used, strict=True)])
-    left = [studies[count:] for studies, count in zip(by_kind, used, strict=True)]
-    return np.concatenate([placed[np.argsort(micro_batch_of, kind="stable")], *left])
+    ends = np.cumsum(mix).reshape(mix.shape)  # where the share of each kind in each micro-batch ends
+    placed = np.empty(int(mix.sum()), dtype=np.uint32)
+    left = []
+    for kind, studies in enumerate(by_kind):
+        share = mix[:, kind]
+        used = int(share.sum())
+        placed[np.repeat(ends[:, kind] - share.cumsum(), share) + np.arange(used)] = studies[:used]
+        left.append(studies[used:])
+    return np.concatenate([placed, *left])

@@ -2,11 +2,15 @@
 
 A step covers a group of micro-batches (see schedule.py). Each micro-batch backpropagates its loss sum
 times R / N, where N is the number of labelled studies of the whole group over all ranks: after DDP's
-average over R ranks that is the gradient of the mean over the group.
+average over R ranks that is the gradient of the mean over the group. Before the optimizer moves, all
+ranks agree that the step was finite (else all skip it) and whether to stop.
 """
 
+import logging
 import math
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +24,8 @@ from dualview.errors import UserError
 from dualview.losses import HeadLosses, auxloss_sums
 from dualview.models.norm import PooledStatistics
 from dualview.optim import GROUPS, group_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,12 @@ class StepCounts:
         return {"pa": self.labelled_pa, "lateral": self.labelled_lateral, "joint": self.labelled_both}[part]
 
 
-def count(group: list[Loaded], *, job: Job) -> StepCounts:
-    """The step's one small all-reduce before the forward passes."""
+def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
+    """The step's small all-reduce before the forward passes; it also proves that all ranks are at this step.
+
+    Raises:
+        RuntimeError: they are not. Gradients of different steps would be averaged without a word.
+    """
     local = [0] * len(fields(StepCounts))
     for batch, bad_images in group:
         labelled = batch.label_mask.any(dim=1)
@@ -63,7 +73,13 @@ def count(group: list[Loaded], *, job: Job) -> StepCounts:
             bad_images=len(bad_images),
         )
         local = [total + number for total, number in zip(local, astuple(here), strict=True)]
-    return StepCounts(*map(int, job.sum_numbers([float(number) for number in local])))
+    step_sum, *sums = job.sum_numbers([float(number) for number in (step, *local)])
+    if step_sum != step * job.world_size:
+        raise RuntimeError(
+            f"rank {job.rank} is at step {step + 1}, the mean over ranks is {step_sum / job.world_size + 1:g}: "
+            "some rank left out or repeated a step"
+        )
+    return StepCounts(*map(int, sums))
 
 
 def seed_dropout(seed: int, *, step: int, micro_batch: int) -> None:
@@ -110,19 +126,76 @@ def finish_gradients(model: nn.Module, *, counts: StepCounts, clip_norm: float |
     return dict(zip(norms, values, strict=True))
 
 
-def refuse_non_finite(gradient_norm: float, *, step: int) -> None:
-    """Gradients are summed over ranks, so all ranks see the same norm and stop together."""
-    if not math.isfinite(gradient_norm):
-        raise UserError(
-            f"step {step + 1}: the gradient is not finite ({gradient_norm}); the optimizer has not used it. "
-            "Lower optim.learning_rate, set optim.gradient_clip_norm=1, or use train.precision=fp32"
-        )
+class Agreement(NamedTuple):
+    """What all ranks know alike at the end of a step, before the optimizer moves."""
+
+    is_finite: bool  # every micro-batch's loss, and the gradient
+    stop: bool  # a rank was asked to stop
 
 
-def update_statistics(statistics: dict[str, PooledStatistics], *, counts: StepCounts, job: Job) -> None:
-    """Sum both branches' batch statistics over ranks in one all-reduce, then move the running ones."""
-    packed = job.sum(torch.cat([branch.sums for branch in statistics.values()], dim=1))
-    widths = [branch.sums.shape[1] for branch in statistics.values()]
-    for (part, branch), sums in zip(statistics.items(), packed.split(widths, dim=1), strict=True):
-        branch.sums.copy_(sums)
+def agree(
+    loss_sums: Tensor, *, gradient_norm: float, statistics: dict[str, PooledStatistics], stop: bool, job: Job
+) -> Agreement:
+    """Sum both branches' batch statistics over ranks, and with them whether to go on: one small all-reduce."""
+    flags = torch.stack([loss_sums.isfinite().all().logical_not(), loss_sums.new_tensor(stop, dtype=torch.bool)])
+    packed = job.sum(torch.cat([flags.double(), *(branch.sums.flatten() for branch in statistics.values())]))
+    num_bad, num_stop = packed[:2].tolist()
+    sizes = [branch.sums.numel() for branch in statistics.values()]
+    for branch, sums in zip(statistics.values(), packed[2:].split(sizes), strict=True):
+        branch.sums.copy_(sums.view_as(branch.sums))
+    # the gradient is the same on all ranks: DDP has averaged it
+    return Agreement(is_finite=num_bad == 0 and math.isfinite(gradient_norm), stop=num_stop > 0)
+
+
+def update_statistics(statistics: dict[str, PooledStatistics], *, counts: StepCounts) -> None:
+    """Move the running statistics by the sums of all ranks (`agree`)."""
+    for part, branch in statistics.items():
         branch.update(counts.rows_pa if part == "pa" else counts.rows_lateral)
+
+
+class BadSteps:
+    """Steps whose loss or gradient was not finite: skipped by all ranks, counted, and named in a local file.
+
+    The file is `bad_steps.txt` in the run directory. It names studies, so nothing of it is sent anywhere.
+    """
+
+    def __init__(self, run_dir: Path, *, limit: int, study_ids: np.ndarray, job: Job) -> None:
+        self.file = run_dir / "bad_steps.txt"
+        self.total = self.in_a_row = 0
+        self._limit = limit
+        self._study_ids = study_ids
+        self._job = job
+
+    def skip(
+        self, group: list[Loaded], *, losses: list[float], statistics: dict[str, PooledStatistics], step: int
+    ) -> None:
+        """Take note of a bad step instead of taking it. All ranks call together.
+
+        Args:
+            group: this rank's micro-batches.
+            losses: the loss sum of each.
+            statistics: sums over the step, to be forgotten.
+
+        Raises:
+            UserError: it was the last of `train.max_bad_steps` in a row.
+        """
+        for branch in statistics.values():
+            branch.discard()
+        self.total += 1
+        self.in_a_row += 1
+        texts = []
+        for number, ((batch, _), loss) in enumerate(zip(group, losses, strict=True)):
+            ids = ", ".join(str(self._study_ids[row]) for row in batch.study_index.tolist())
+            micro_batch = number * self._job.world_size + self._job.rank
+            texts.append(f"step {step + 1}, micro-batch {micro_batch}, rank {self._job.rank}: loss {loss:g}: {ids}")
+        texts = self._job.gather_texts(texts)
+        if self._job.is_main:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(f"{text}\n" for text in texts)
+            logger.warning("step %d: loss or gradient is not finite; skipped on all ranks, see %s", step + 1, self.file)
+        if self.in_a_row >= self._limit:
+            raise UserError(
+                f"loss or gradient was not finite in {self.in_a_row} steps in a row, up to step {step + 1}; the "
+                f"optimizer used none of them. Their studies are named in {self.file}. Lower optim.learning_rate, set "
+                "optim.gradient_clip_norm=1, or use train.precision=fp32"
+            )

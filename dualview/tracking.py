@@ -17,6 +17,7 @@ from accelerate.utils import LoggerType
 
 from dualview.config import Config
 from dualview.distributed import Job
+from dualview.errors import Preempted
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +32,54 @@ class Tracker:
     Keys are `section/name`; wandb arranges its workspace by the sections.
     """
 
-    def __init__(self, config: Config, *, job: Job) -> None:
+    def __init__(self, config: Config, *, run_id: str, first_step: int, job: Job) -> None:
+        """
+        Args:
+            run_id: of the run, the same after each interruption; also wandb's.
+            first_step: the step that this process continues from. What an earlier process has recorded of
+                the steps from there on is not recorded again.
+        """
         self.run_dir: Path = config.run.dir
         self._job = job
-        self._file = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") if job.is_main else None
+        self._file = None
+        self._recorded: dict[int, set[str]] = {}  # step -> keys that an earlier process has recorded
+        self._summaries: list[Values] = []
+        if job.is_main:
+            path = self.run_dir / "metrics.jsonl"
+            self._read_earlier(path, first_step=first_step)
+            self._file = path.open("a", encoding="utf-8")
         self.wandb_dir: Path | None = None
         self.wandb_mode = "disabled"
         if job.is_main and config.tracking.wandb != "disabled":
-            self._start_wandb(config)
+            self._start_wandb(config, run_id=run_id)
+
+    def _read_earlier(self, path: Path, *, first_step: int) -> None:
+        """Learn what is recorded, and cut off a line that a kill has left unfinished."""
+        if not path.exists():
+            return
+        text = path.read_text(encoding="utf-8")
+        whole, _, torn = text.rpartition("\n")
+        if torn:
+            with path.open("r+", encoding="utf-8") as file:
+                file.truncate(len(text.encode()) - len(torn.encode()))
+        for line in whole.splitlines():
+            record = json.loads(line)
+            if "summary" in record:
+                self._summaries.append(record["summary"])
+            elif record["step"] >= first_step:
+                self._recorded.setdefault(record["step"], set()).update(record)
 
     def log(self, values: Values, *, step: int) -> None:
         """Record values at a step. None and non-finite numbers are kept as null in the file, left out of wandb."""
         if self._file is None:
             return
-        clean = {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
+        clean = {
+            key: value if value is not None and math.isfinite(value) else None
+            for key, value in values.items()
+            if key not in self._recorded.get(step, ())
+        }
+        if not clean:
+            return
         self._file.write(json.dumps({"step": step, **clean}) + "\n")
         self._file.flush()
         if self._running:
@@ -55,8 +90,9 @@ class Tracker:
         """Put final and best values into the wandb summary, and into the file under `summary`."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"summary": values}) + "\n")
-        self._file.flush()
+        if values not in self._summaries:
+            self._file.write(json.dumps({"summary": values}) + "\n")
+            self._file.flush()
         if self._running:
             defined = {key: value for key, value in values.items() if value is not None}
             self._guarded("summary", lambda: self._wandb_run.summary.update(defined))
@@ -68,7 +104,8 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._running:
-            self._guarded("finish", lambda: self._wandb_run.finish(exit_code=0 if error is None else 1))
+            stopped = error is None or isinstance(error, Preempted)
+            self._guarded("finish", lambda: self._wandb_run.finish(exit_code=0 if stopped else 1))
         if self._file is not None:
             self._file.close()
 
@@ -78,13 +115,13 @@ class Tracker:
     def _running(self) -> bool:
         return self.wandb_mode != "disabled"
 
-    def _start_wandb(self, config: Config) -> None:
+    def _start_wandb(self, config: Config, *, run_id: str) -> None:
         mode = _wandb_mode(config)
         if mode == "disabled":
             return
         for attempt in dict.fromkeys((mode, "offline")):
             try:
-                self._init_wandb(config, mode=attempt)
+                self._init_wandb(config, mode=attempt, run_id=run_id)
             except Exception as error:  # wandb raises many kinds; none may end the run
                 self._job.accelerator.trackers = []
                 logger.warning("wandb did not start %s: %s", attempt, error)
@@ -93,7 +130,7 @@ class Tracker:
                 return
         logger.warning("training goes on without wandb; metrics.jsonl holds everything")
 
-    def _init_wandb(self, config: Config, *, mode: str) -> None:
+    def _init_wandb(self, config: Config, *, mode: str, run_id: str) -> None:
         settings = wandb.Settings(
             quiet=True,
             console="off",  # log lines may name files
@@ -110,6 +147,8 @@ class Tracker:
             init_kwargs={
                 "wandb": {
                     "mode": mode,
+                    "id": run_id,
+                    "resume": "allow",
                     "dir": str(self.run_dir),
                     "name": config.tracking.name or self.run_dir.name,
                     "group": config.tracking.group,

@@ -1,4 +1,4 @@
-"""Training, as one story: set up, loop over steps, evaluate, close.
+"""Training, as one story: set up or continue, loop over steps, evaluate, close.
 
     dualview train configs/quickstart.yaml                                                  one process
     accelerate launch --config_file launch/cpu2.yaml -m dualview train configs/quickstart.yaml   two
@@ -22,14 +22,17 @@ from dualview.data.dataset import StudyDataset, expand_all
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.table import StudyTable
 from dualview.distributed import Job, start
+from dualview.errors import Preempted
 from dualview.evaluate import SplitEvaluation, evaluate_split, write_metrics, write_predictions
 from dualview.losses import HeadLosses, reference_pos_weight
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
 from dualview.models import build_model
 from dualview.optim import build_optimizer, set_learning_rates
+from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
-from dualview.step import count, finish_gradients, forward, refuse_non_finite, seed_dropout, update_statistics
+from dualview.schedule import num_groups
+from dualview.step import BadSteps, agree, count, finish_gradients, forward, seed_dropout, update_statistics
 from dualview.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -49,19 +52,32 @@ class TrainingResult:
     is_main: bool
 
 
-def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read downward
+def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the story, read downward
     """Train, evaluate the best checkpoint on the val and test splits, and write it all to `run.dir`.
 
     Raises:
         UserError: anything the user can mend, from the configuration to a diverged training.
+        Preempted: a signal asked for it; the run directory holds everything to continue.
         OSError: the disk is full or no longer writable.
     """
     with ExitStack() as stack:
         # -- set up: everything that can be wrong is found before the first step -------------------
         job = stack.enter_context(start(config.run, distributed=config.distributed))
-        claim(config.run.dir, job=job)
+        run_dir = config.run.dir
+        run_id = stack.enter_context(claim(run_dir, resume=config.train.resume, job=job))
+        earlier = job.share(checkpoint.read_newest(run_dir) if job.is_main else None)
+        state = earlier.state if earlier else None
+        if state:
+            config = continued(
+                config,
+                earlier=state["config"],
+                micro_batches_per_step=state["micro_batches_per_step"],
+                world_size=job.world_size,
+            )
         data = load_data(config.data, seed=config.run.seed)
         train_set, val_set, test_set = _datasets(data, config)
+        if state:
+            refuse_other_data(train_set.table, earlier=state["train_studies"], config=config)
         with job.node_main_first():  # which fetches weights, where they are not there yet
             model = build_model(
                 config.model.name,
@@ -69,35 +85,63 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
                 backbone=config.model.backbone,
                 merge_after_block=config.model.merge_after_block,
                 dropout=config.model.dropout,
-                weights=config.model.weights,
+                norm=config.model.norm,
+                idle_branch=config.distributed.idle_branch,
+                weights=None if earlier else config.model.weights,
                 seed=config.run.seed,
             )
+        if earlier:
+            model.load_state_dict(earlier.weights)
         if config.train.channels_last:
             model.to(memory_format=torch.channels_last)
         wrapped = job.wrap(model)
-        statistics = model.pool_statistics()
+        statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
         optimizer = build_optimizer(model, config.optim)
         pos_weight = _pos_weight(data, config, device=job.device)
 
-        sampler = TrainingSampler(
-            train_set.table.availability,
-            config=config.train,
-            seed=config.run.seed,
-            rank=job.rank,
-            world_size=job.world_size,
+        micro_batches_per_step = job.world_size * config.train.accumulation_steps
+        steps_per_epoch = num_groups(
+            len(train_set),
+            micro_batch_size=config.train.micro_batch_size,
+            micro_batches_per_group=micro_batches_per_step,
         )
-        max_steps = sampler.max_steps
-        eval_every_steps = config.train.eval_every_steps or sampler.steps_per_epoch
+        max_steps = config.train.max_steps or config.train.epochs * steps_per_epoch
+        eval_every_steps = config.train.eval_every_steps or steps_per_epoch
+        best = BestCheckpoint(patience=config.train.early_stopping_evaluations)
+        bad_images = BadImages(run_dir, policy=config.data.on_bad_image, job=job)
+        bad_steps = BadSteps(run_dir, limit=config.train.max_bad_steps, study_ids=train_set.table.study_ids, job=job)
+        step = 0  # optimizer steps done
+        if state:
+            step = state["step"]
+            optimizer.load_state_dict(state["optimizer"])
+            best.load_state(state["best"])
+            bad_steps.total, bad_steps.in_a_row = state["bad_steps"]
         micro_batches = iter(
             training_loader(
-                train_set, sampler=sampler, num_workers=config.data.num_workers, pin_memory=job.device.type == "cuda"
+                train_set,
+                sampler=TrainingSampler(
+                    train_set.table.availability,
+                    micro_batch_size=config.train.micro_batch_size,
+                    accumulation_steps=config.train.accumulation_steps,
+                    order=config.train.order,
+                    view_dropout_fraction=config.data.view_dropout_fraction,
+                    seed=config.run.seed,
+                    rank=job.rank,
+                    world_size=job.world_size,
+                    first_step=step,
+                    max_steps=max_steps,
+                ),
+                num_workers=config.data.num_workers,
+                pin_memory=job.device.type == "cuda",
             )
         )
         config_yaml = describe_run(config)
         if job.is_main:
-            (config.run.dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
+            (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
             logger.info("%s", _what_runs(config, data=data, job=job, model=model, max_steps=max_steps))
-        tracker = stack.enter_context(Tracker(config, job=job))
+            if earlier:
+                logger.info("continuing %s at step %d of %d", run_dir, step, max_steps)
+        tracker = stack.enter_context(Tracker(config, run_id=run_id, first_step=step, job=job))
         progress = stack.enter_context(_progress(job))
 
         def evaluate(name: str, dataset: StudyDataset) -> SplitEvaluation:
@@ -105,40 +149,79 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
                 model, name=name, dataset=dataset, config=config, job=job, bad_images=bad_images, progress=progress
             )
 
+        def save() -> None:
+            """The state after `step` steps and before the evaluation that may be due then."""
+            if not job.is_main:
+                return
+            state = {
+                "step": step,
+                "epoch": step // steps_per_epoch,
+                "step_in_epoch": step % steps_per_epoch,
+                "micro_batches_per_step": micro_batches_per_step,
+                "train_studies": fingerprint(train_set.table),
+                "optimizer": optimizer.state_dict(),
+                "best": best.state(),
+                "bad_steps": [bad_steps.total, bad_steps.in_a_row],
+                "run_id": run_id,
+                "config": config.model_dump(mode="json"),
+            }
+            checkpoint.save(
+                run_dir, model=model, state=state, config_yaml=config_yaml, keep=config.train.keep_checkpoints
+            )
+
         # -- loop: one pass is one optimizer step ---------------------------------------------------
-        bad_images = BadImages(config.run.dir, policy=config.data.on_bad_image, job=job)
-        best = BestCheckpoint(patience=config.train.early_stopping_evaluations)
         meter = Meter(job=job)
-        bar = progress.add_task("training", total=max_steps)
-        for step in range(max_steps):
+        bar = progress.add_task("training", total=max_steps, completed=step)
+        while True:
+            if step > 0 and (step % eval_every_steps == 0 or step == max_steps):
+                val = evaluate("val", val_set)
+                tracker.log(val.values(), step=step)
+                improved = best.see(val.macro_auroc, step=step)
+                if job.is_main:
+                    logger.info("step %d of %d: %s%s", step, max_steps, val, ", the best so far" if improved else "")
+                    if improved:
+                        checkpoint.mark_best(run_dir, step)
+                meter.restart()
+                if best.patience_is_over:
+                    logger.info("no better macro AUROC in %d evaluations: training stops early", best.patience)
+                    break
+            if step == max_steps:
+                break
+
             meter.start_step()
             group = [next(micro_batches) for _ in range(config.train.accumulation_steps)]
             for loaded in group:
                 bad_images.take(loaded)
             meter.data_arrived()
-            counts = count(group, job=job)
+            counts = count(group, step=step, job=job)
             bad_images.settle(counts.bad_images)
             rates = set_learning_rates(optimizer, step=step, max_steps=max_steps, config=config.optim)
 
-            loss_sums = torch.zeros(len(HeadLosses._fields), dtype=torch.float64, device=job.device)
+            loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
             for number, (batch, _) in enumerate(group):
                 seed_dropout(config.run.seed, step=step, micro_batch=number * job.world_size + job.rank)
                 with job.no_sync(wrapped, when=number < len(group) - 1):
                     losses = forward(wrapped, job.move(batch), config=config, pos_weight=pos_weight)
                     (losses.total * (job.world_size / max(counts.labelled, 1))).backward()
-                loss_sums += torch.stack(losses).detach()
+                loss_sums[number] = torch.stack(losses).detach()
 
             norms = finish_gradients(model, counts=counts, clip_norm=config.optim.gradient_clip_norm)
-            refuse_non_finite(norms["total"], step=step)
-            optimizer.step()
+            agreed = agree(
+                loss_sums, gradient_norm=norms["total"], statistics=statistics, stop=job.stop_requested, job=job
+            )
+            if agreed.is_finite:
+                optimizer.step()
+                update_statistics(statistics, counts=counts)
+                bad_steps.in_a_row = 0
+            else:
+                bad_steps.skip(group, losses=loss_sums.sum(dim=1).tolist(), statistics=statistics, step=step)
             optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer leaves an idle part alone
-            update_statistics(statistics, counts=counts, job=job)
+            step += 1
             meter.end_step(counts)
             progress.advance(bar)
 
-            is_last = step + 1 == max_steps
-            if (step + 1) % config.train.log_every_steps == 0 or is_last:
-                means = (job.sum(loss_sums) / max(counts.labelled, 1)).tolist()
+            if step % config.train.log_every_steps == 0 or step == max_steps:
+                means = (job.sum(loss_sums.sum(dim=0)) / max(counts.labelled, 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
                 progress.update(bar, description=f"training, loss {sum(means):.3f}")
                 tracker.log(
@@ -147,48 +230,37 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0915 - the story, read 
                         **{f"loss/{head}": mean for head, mean in losses_by_head.items()},
                         **{f"optim/learning_rate_{part}": rate for part, rate in rates.items()},
                         **{f"optim/gradient_norm_{part}": norm for part, norm in norms.items()},
-                        "optim/epoch": (step + 1) / sampler.steps_per_epoch,
+                        "optim/epoch": step / steps_per_epoch,
+                        "optim/bad_steps_total": bad_steps.total,
                         **meter.read(),
                     },
-                    step=step + 1,
+                    step=step,
                 )
-
-            if (step + 1) % eval_every_steps == 0 or is_last:
-                val = evaluate("val", val_set)
-                tracker.log(val.values(), step=step + 1)
-                improved = best.see(val.macro_auroc, step=step + 1)
-                if job.is_main:
-                    logger.info(
-                        "step %d of %d: %s%s", step + 1, max_steps, val, ", the best so far" if improved else ""
-                    )
-                    checkpoint.save(
-                        config.run.dir, model=model, optimizer=optimizer, step=step + 1, config_yaml=config_yaml,
-                        is_best=improved,
-                    )  # fmt: skip
-                meter.restart()
-                if best.patience_is_over:
-                    logger.info("no better macro AUROC in %d evaluations: training stops early", best.patience)
-                    break
+            rhythms = (eval_every_steps, config.train.checkpoint_every_steps or max_steps, max_steps)
+            if agreed.stop or any(step % rhythm == 0 for rhythm in rhythms):
+                save()
+            if agreed.stop:
+                job.barrier()  # until the main process has written the checkpoint
+                raise Preempted(f"stopped by a signal after step {step} of {max_steps}, which is saved in {run_dir}")
         progress.remove_task(bar)
 
         # -- close: the best checkpoint on every study of val and test ------------------------------
-        job.barrier()  # until the main process has written the last checkpoint
-        checkpoint.load_model(config.run.dir / "checkpoints" / "best", model=model)
+        model.load_state_dict(job.share(checkpoint.read_best(run_dir).weights if job.is_main else {}))
         evaluations = {
             name: evaluate(name, dataset) for name, dataset in (("val", val_set), ("test", test_set)) if len(dataset)
         }
         if job.is_main:
             for name, evaluation in evaluations.items():
-                write_predictions(config.run.dir / f"predictions-{name}.parquet", evaluation)
-            write_metrics(config.run.dir / "metrics.json", evaluations)
+                write_predictions(run_dir / f"predictions-{name}.parquet", evaluation)
+            write_metrics(run_dir / "metrics.json", evaluations)
         tracker.summarise(
             {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
             | {key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()}
         )
         job.barrier()
         return TrainingResult(
-            run_dir=config.run.dir,
-            num_steps=step + 1,
+            run_dir=run_dir,
+            num_steps=step,
             best_step=best.step,
             best_val_macro_auroc=best.macro_auroc,
             metrics={name: evaluation.metrics for name, evaluation in evaluations.items()},

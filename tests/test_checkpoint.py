@@ -1,10 +1,17 @@
-"""Checkpoints: whole or absent, best and last kept."""
+"""Checkpoints: whole or absent, checked before use, the newest and the best kept."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from dualview import checkpoint
 from dualview.config import OptimConfig
+from dualview.errors import UserError
 from dualview.models import build_model
 from dualview.optim import build_optimizer
 
@@ -14,40 +21,177 @@ def model():
     return build_model("auxloss", num_findings=2, backbone="densenet_tiny", seed=0)
 
 
-def save(run_dir, model, step, is_best=False):
+def save(run_dir, model, step, best_step=0, keep=2):
     optimizer = build_optimizer(model, OptimConfig())
-    checkpoint.save(run_dir, model=model, optimizer=optimizer, step=step, config_yaml="run: {}\n", is_best=is_best)
+    state = {"step": step, "best": {"step": best_step}, "optimizer": optimizer.state_dict()}
+    checkpoint.save(run_dir, model=model, state=state, config_yaml="run: {}\n", keep=keep)
 
 
-def steps(run_dir):
+def names(run_dir):
     return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
 
 
 def test_weights_and_buffers_come_back_bit_equal(tmp_path, model):
     model.pa.features.norm0.running_mean.fill_(3)
-    save(tmp_path, model, 7, is_best=True)
-    other = build_model("auxloss", num_findings=2, backbone="densenet_tiny", seed=1)
-    assert checkpoint.load_model(tmp_path / "checkpoints" / "best", model=other) == 7
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in other.state_dict().items())
+    save(tmp_path, model, 7)
+    whole = checkpoint.read_newest(tmp_path)
+    assert whole.state["step"] == 7
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in whole.weights.items())
+    assert whole.weights.keys() == model.state_dict().keys()
 
 
-def test_best_and_last_stay_and_the_rest_goes(tmp_path, model):
+def test_nothing_of_a_checkpoint_needs_pickle(tmp_path, model):
     save(tmp_path, model, 1)
-    save(tmp_path, model, 2, is_best=True)
-    save(tmp_path, model, 3)
-    save(tmp_path, model, 4)
-    assert steps(tmp_path) == ["best", "last", "step-000002", "step-000004"]
-    assert (tmp_path / "checkpoints" / "best").resolve().name == "step-000002"
-    assert (tmp_path / "checkpoints" / "last").resolve().name == "step-000004"
+    torch.load(tmp_path / "checkpoints" / "last" / "state.pt", weights_only=True)
+
+
+def test_the_newest_and_the_best_that_each_knows_stay(tmp_path, model):
+    save(tmp_path, model, 1)
+    save(tmp_path, model, 2)
+    checkpoint.mark_best(tmp_path, 2)
+    for step in (3, 4, 5):
+        save(tmp_path, model, step, best_step=2)
+    assert names(tmp_path) == ["best", "last", "step-000002", "step-000004", "step-000005"]
+    checkpoint.mark_best(tmp_path, 5)
+    save(tmp_path, model, 6, best_step=5)  # should 6 be damaged, 5 continues, and its best is 2
+    assert names(tmp_path) == ["best", "last", "step-000002", "step-000005", "step-000006"]
+    save(tmp_path, model, 7, best_step=5)
+    assert names(tmp_path) == ["best", "last", "step-000005", "step-000006", "step-000007"]
+    assert (tmp_path / "checkpoints" / "last").resolve().name == "step-000007"
+
+
+def test_a_step_reached_twice_is_replaced(tmp_path, model):
+    save(tmp_path, model, 1)
+    save(tmp_path, model, 2)
+    model.joint.bias.data.fill_(5)
+    save(tmp_path, model, 2)
+    assert checkpoint.read_newest(tmp_path).weights["joint.bias"].eq(5).all()
+    assert names(tmp_path) == ["last", "step-000001", "step-000002"]
+
+
+def truncated(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.pt", "config.yaml", "manifest.json"])
+@pytest.mark.parametrize("damage", [truncated, flipped, os.remove, lambda path: path.write_bytes(b"")])
+def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(tmp_path, model, caplog, file, damage):
+    save(tmp_path, model, 1)
+    save(tmp_path, model, 2)
+    damage(tmp_path / "checkpoints" / "step-000002" / file)
+    if file == "manifest.json" and damage is truncated:  # its last byte is a line break
+        assert checkpoint.read_newest(tmp_path).state["step"] == 2
+        return
+    assert checkpoint.read_newest(tmp_path).state["step"] == 1
+    assert "a checkpoint is damaged, going back to step-000001" in caplog.text
+    damage(tmp_path / "checkpoints" / "step-000001" / file)
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be used"):
+        checkpoint.read_newest(tmp_path)
+
+
+def test_a_damaged_best_checkpoint_falls_back_to_the_newest(tmp_path, model, caplog):
+    save(tmp_path, model, 1)
+    checkpoint.mark_best(tmp_path, 1)
+    save(tmp_path, model, 2, best_step=1)
+    flipped(tmp_path / "checkpoints" / "step-000001" / "model.safetensors")
+    assert checkpoint.read_best(tmp_path).state["step"] == 2
+    assert "the best checkpoint cannot be used, taking step-000002" in caplog.text
+
+
+def test_another_format_is_refused_by_name(tmp_path, model):
+    save(tmp_path, model, 1)
+    manifest = tmp_path / "checkpoints" / "step-000001" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    with pytest.raises(UserError, match="has format 99, this dualview reads format 1"):
+        checkpoint.read_newest(tmp_path)
+
+
+def test_without_checkpoints_there_is_none(tmp_path):
+    assert checkpoint.read_newest(tmp_path) is None
 
 
 def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path, model, monkeypatch):
-    save(tmp_path, model, 1, is_best=True)
+    save(tmp_path, model, 1)
 
     def full(*_args, **_kwargs):
         raise RuntimeError("unexpected pos")  # what torch.save says when the disk is full
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="step-000002 could not be written"):
+    with pytest.raises(OSError, match=r"step-000002 could not be written .*MiB are free"):
         save(tmp_path, model, 2)
-    assert steps(tmp_path) == ["best", "last", "step-000001"]
+    assert names(tmp_path) == ["last", "step-000001"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole(small_disk, model):
+    """Real ENOSPC at a different byte each time: while writing weights, state, or the small files."""
+    save(small_disk, model, 1)
+    filler = small_disk / "filler"
+    needed = sum(-(-file.stat().st_size // 4096) for file in (small_disk / "checkpoints" / "step-000001").iterdir())
+    for free_pages in (needed // 3, needed - 3, needed - 1):
+        filler.write_bytes(b"0" * (shutil.disk_usage(small_disk).free - free_pages * 4096))
+        with pytest.raises(OSError, match=r"step-000002 could not be written .*make room"):
+            save(small_disk, model, 2)
+        assert checkpoint.read_newest(small_disk).state["step"] == 1
+        assert names(small_disk) == ["last", "step-000001"]
+        filler.unlink()
+    save(small_disk, model, 2)
+    assert checkpoint.read_newest(small_disk).state["step"] == 2
+
+
+def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path):
+    """The process dies right after each file is written, flushed or renamed; then it is tried again."""
+    script = """
+import os, signal, sys, pathlib
+from dualview import checkpoint
+from dualview.config import OptimConfig
+from dualview.models import build_model
+from dualview.optim import build_optimizer
+run_dir, deadly = pathlib.Path(sys.argv[1]), sys.argv[2]
+calls = 0
+def counting(function):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if sys.argv[2] == str(calls):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+model = build_model("auxloss", num_findings=2, backbone="densenet_tiny", seed=0)
+state = {"step": 2, "best": {"step": 0}, "optimizer": build_optimizer(model, OptimConfig()).state_dict()}
+for step in (1, 2):
+    if step == 2:
+        for owner, name in ((checkpoint.torch, "save"), (checkpoint.safetensors.torch, "save_file"),
+                            (checkpoint, "_flush"), (checkpoint, "_fingerprint"), (checkpoint, "_link"),
+                            (checkpoint, "_set_aside"), (pathlib.Path, "rename"), (checkpoint.shutil, "rmtree")):
+            setattr(owner, name, counting(getattr(owner, name)))
+    checkpoint.save(run_dir, model=model, state={**state, "step": step}, config_yaml="", keep=1)
+print(calls)
+"""
+    whole = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "whole", "0"], capture_output=True, text=True, check=True
+    )
+    number_of_calls = int(whole.stdout)
+    assert number_of_calls > 10
+    for deadly in range(1, number_of_calls + 1, 3):
+        run_dir = tmp_path / str(deadly)
+        done = subprocess.run([sys.executable, "-c", script, run_dir, str(deadly)], capture_output=True, check=False)
+        assert done.returncode == -9
+        assert checkpoint.read_newest(run_dir).state["step"] in (1, 2)

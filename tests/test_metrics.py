@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dualview.batch import Availability
 from dualview.metrics import by_availability
+from dualview.views import Availability
 
 
 @pytest.fixture

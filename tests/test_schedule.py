@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dualview.batch import Availability
 from dualview.schedule import num_groups, plan_epoch
+from dualview.views import Availability
 
 
 def studies_with(both: int, pa_only: int, lateral_only: int) -> np.ndarray:

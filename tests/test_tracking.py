@@ -1,6 +1,7 @@
 """Tracking: the jsonl record, wandb offline read back, and wandb failing at every moment."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def read_back(wandb_dir: Path) -> list[dict]:
 
 
 def test_jsonl_keeps_every_value_and_says_null_for_undefined(tmp_path, job):
-    with Tracker(config_for(tmp_path, "disabled"), job=job) as tracker:
+    with Tracker(config_for(tmp_path, "disabled"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5, "val/auroc_macro_both": None, "x": float("nan")}, step=3)
         tracker.summarise({"best/step": 3})
     assert records(tmp_path) == [
@@ -55,7 +56,7 @@ def test_jsonl_keeps_every_value_and_says_null_for_undefined(tmp_path, job):
 
 
 def test_the_offline_run_holds_config_values_and_summary(tmp_path, job):
-    with Tracker(config_for(tmp_path, "offline"), job=job) as tracker:
+    with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5}, step=1)
         tracker.log({"loss/total": 0.25, "val/auroc_macro_all": None}, step=2)
         tracker.summarise({"best/step": 2})
@@ -79,7 +80,7 @@ def test_without_a_network_or_account_it_records_offline(tmp_path, job, mode, mo
         return real_init(*args, **kwargs)
 
     monkeypatch.setattr(wandb, "init", init)
-    with Tracker(config_for(tmp_path, mode), job=job) as tracker:
+    with Tracker(config_for(tmp_path, mode), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5}, step=1)
     assert tracker.wandb_dir is not None
     assert ("wandb did not start online: no network" in caplog.text) == (mode == "online")
@@ -90,14 +91,14 @@ def test_wandb_that_cannot_start_leaves_the_jsonl(tmp_path, job, monkeypatch, ca
         raise RuntimeError("broken")
 
     monkeypatch.setattr(wandb, "init", init)
-    with Tracker(config_for(tmp_path, "offline"), job=job) as tracker:
+    with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5}, step=1)
     assert records(tmp_path) == [{"step": 1, "loss/total": 0.5}]
     assert "training goes on without wandb" in caplog.text
 
 
 def test_wandb_that_dies_in_the_middle_is_reported_once_and_left_alone(tmp_path, job, monkeypatch, caplog):
-    with Tracker(config_for(tmp_path, "offline"), job=job) as tracker:
+    with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5}, step=1)
 
         def log(*_args, **_kwargs):
@@ -109,3 +110,27 @@ def test_wandb_that_dies_in_the_middle_is_reported_once_and_left_alone(tmp_path,
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 3]
     assert caplog.text.count("wandb failed in log (ConnectionResetError: gone)") == 1
     wandb.teardown()
+
+
+def test_a_continued_run_records_no_step_twice_and_keeps_its_wandb_id(tmp_path, job):
+    """The first process got to step 4 and into a line of step 5; the second goes on from step 3."""
+    with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as first:
+        for step in (1, 2, 3, 4):
+            first.log({"loss/total": step / 10}, step=step)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss/to')
+    with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=3, job=job) as second:
+        second.log({"val/loss": 0.9}, step=3)
+        for step in (4, 5):
+            second.log({"loss/total": step / 10}, step=step)
+    assert records(tmp_path) == [
+        *({"step": step, "loss/total": step / 10} for step in (1, 2, 3, 4)),
+        {"step": 3, "val/loss": 0.9},
+        {"step": 5, "loss/total": 0.5},
+    ]
+    assert [tracker.wandb_dir.name.rsplit("-", 1)[1] for tracker in (first, second)] == ["a1b2c3d4"] * 2
+    steps = [
+        [int(step) for step in re.findall(r'"global_step": "?(\d+)', json.dumps(read_back(tracker.wandb_dir)))]
+        for tracker in (first, second)
+    ]
+    assert [sorted(set(of_one)) for of_one in steps] == [[1, 2, 3, 4], [3, 5]]

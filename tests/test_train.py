@@ -163,9 +163,51 @@ def test_precisions_and_memory_orders_train(tmp_path, precision, channels_last):
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
-def test_a_diverged_training_stops_and_says_so(tmp_path):
-    with pytest.raises(UserError, match=r"not finite.*learning_rate"):
-        train(config_for(tmp_path / "run", optim={"learning_rate": 1e30}, train={"max_steps": 20}))
+def test_a_diverged_training_stops_after_max_bad_steps_and_names_the_studies(tmp_path):
+    config = config_for(
+        tmp_path / "run",
+        optim={"learning_rate": 1e30},
+        train={"max_steps": 20, "eval_every_steps": 20, "log_every_steps": 1, "max_bad_steps": 3},
+    )
+    with pytest.raises(UserError, match=r"not finite in 3 steps in a row.*learning_rate"):
+        train(config)
+    lines = (tmp_path / "run" / "bad_steps.txt").read_text().splitlines()
+    assert len(lines) == 3
+    assert all("loss nan: " in line and line.count(",") > 2 for line in lines)
+
+
+def test_a_single_bad_step_is_skipped_counted_and_leaves_no_trace(tmp_path, monkeypatch):
+    """The loss of step 3 is infinite: weights, moments and statistics stay those of step 2."""
+    import dualview.train as training  # noqa: PLC0415
+
+    real = training.forward
+
+    def forward(model, batch, **kwargs):
+        losses = real(model, batch, **kwargs)
+        if int(training_step[0]) == 2:
+            losses = losses._replace(pa=losses.pa + torch.inf)
+        return losses
+
+    training_step = [0]
+    real_count = training.count
+
+    def count(group, *, step, job):
+        training_step[0] = step
+        return real_count(group, step=step, job=job)
+
+    monkeypatch.setattr(training, "forward", forward)
+    monkeypatch.setattr(training, "count", count)
+    steps = {"max_steps": 5, "eval_every_steps": 10, "checkpoint_every_steps": 1, "keep_checkpoints": 9}
+    train(config_for(tmp_path / "run", train=steps))
+    two, three, four = (
+        load_file(tmp_path / "run" / "checkpoints" / f"step-{n:06d}" / "model.safetensors") for n in (2, 3, 4)
+    )
+    assert all(torch.equal(value, two[name]) for name, value in three.items())
+    assert not torch.equal(four["joint.weight"], three["joint.weight"])
+    assert [record["optim/bad_steps_total"] for record in records(tmp_path / "run") if "loss/total" in record] == [
+        0, 0, 1, 1, 1,
+    ]  # fmt: skip
+    assert "step 3, micro-batch 0, rank 0: loss inf" in (tmp_path / "run" / "bad_steps.txt").read_text()
 
 
 # -- bad input, as a user meets it: exit status 1, one message, no traceback --
@@ -283,7 +325,7 @@ def test_bad_settings_get_one_clear_message(hospital, overrides, message):
 def test_a_directory_with_another_run_is_left_alone(hospital):
     assert hospital().exit_code == 0
     before = (hospital.dir / "metrics.jsonl").read_bytes()
-    result = hospital()
+    result = hospital("train.resume=never")
     assert result.exit_code == 1
     assert "is not empty, it holds checkpoints" in result.output
     assert (hospital.dir / "metrics.jsonl").read_bytes() == before

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dualview.batch import View
 from dualview.config import PhantomConfig
 from dualview.data.phantom import FINDINGS, draw
+from dualview.views import View
 
 SIZE, GAP, HEAD = 160, 8, 34
 STUDIES = 6

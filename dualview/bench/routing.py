@@ -20,11 +20,12 @@ from accelerate.utils import send_to_device
 from rich.table import Table
 from torch import Tensor, nn
 
-from dualview.batch import Predictions, StudyBatch, View
+from dualview.batch import Predictions, StudyBatch
 from dualview.errors import UserError
 from dualview.losses import auxloss_sums
 from dualview.models import build_model
 from dualview.models.branch import pool
+from dualview.views import View
 
 NUM_FINDINGS = 14
 BATCH = 8

@@ -10,13 +10,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dualview.batch import StudyBatch, View
+from dualview.batch import StudyBatch
 from dualview.config import AugmentConfig
 from dualview.data.images import BadImage
 from dualview.data.table import StudyTable
 from dualview.data.transforms import augment
+from dualview.views import Availability, View
 
 ImageReader = Callable[[str], Tensor]  # path of the study table -> (1, S, S) float32 in [-1, 1], or BadImage
+
+
+class Key(NamedTuple):
+    """What to read: a study in an epoch, by the views that view dropout leaves of it."""
+
+    epoch: int
+    row: int
+    availability: int = Availability.BOTH  # `BOTH` hides nothing
 
 
 class LoadedStudy(NamedTuple):
@@ -37,7 +46,7 @@ class Loaded(NamedTuple):
 
 
 class StudyDataset(Dataset[LoadedStudy]):
-    """The studies of one split, read on demand by (epoch, row).
+    """The studies of one split, read on demand by `Key`.
 
     What is random is drawn from (seed, epoch, row, view), so that neither the rank nor the worker
     that reads a study changes it.
@@ -71,14 +80,20 @@ class StudyDataset(Dataset[LoadedStudy]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, key: tuple[int, int]) -> LoadedStudy:
-        """Read study `row` for `epoch`. A bad image is recorded, not raised: a worker's traceback helps nobody."""
-        epoch, row = key
+    def __getitem__(self, key: Key | tuple[int, int]) -> LoadedStudy:
+        """Read one study, by `Key` or (epoch, row).
+
+        A bad image is recorded, not raised: a worker's traceback helps nobody.
+        """
+        epoch, row, availability = Key(*key)
+        hidden = {Availability.PA_ONLY: View.LATERAL, Availability.LATERAL_ONLY: View.PA}.get(
+            Availability(availability)
+        )
         images: list[Tensor | None] = [None, None]
         bad_images: list[tuple[str, str]] = []
         for view in View:
             paths = self.table.images[view][row]
-            if not paths:
+            if not paths or view == hidden:
                 continue
             generator = np.random.default_rng([self.seed, epoch, row, view])
             path = paths[int(generator.integers(len(paths)))] if self.several_images == "random" else paths[0]

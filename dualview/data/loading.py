@@ -1,59 +1,85 @@
 """Loaders: the micro-batches that this rank trains on, and its share of an evaluation."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from dualview.config import TrainConfig
-from dualview.data.dataset import Loaded, StudyDataset, collate
-from dualview.schedule import num_groups, plan_epoch
-
-Key = tuple[int, int]  # (epoch, row of the study table)
+from dualview.data.dataset import Key, Loaded, StudyDataset, collate
+from dualview.schedule import Order, drop_views, num_groups, plan_epoch
 
 
 class TrainingSampler(Sampler[list[Key]]):
-    """The keys of every micro-batch of one rank, from the first step to the last, epoch after epoch."""
+    """The keys of every micro-batch of one rank, from one step to the last, epoch after epoch.
 
-    def __init__(self, availability: np.ndarray, *, config: TrainConfig, seed: int, rank: int, world_size: int) -> None:
+    Args:
+        availability: (S,) int8 of the training studies.
+        micro_batch_size, accumulation_steps, order, view_dropout_fraction: as in the configuration.
+        seed: of the run.
+        first_step, max_steps: from which step, and up to which, not included.
+        rank, world_size: this process and how many there are.
+    """
+
+    def __init__(
+        self,
+        availability: np.ndarray,
+        *,
+        micro_batch_size: int,
+        accumulation_steps: int,
+        max_steps: int,
+        order: Order = "view_balanced",
+        view_dropout_fraction: float = 0.0,
+        seed: int,
+        rank: int,
+        world_size: int,
+        first_step: int = 0,
+    ) -> None:
         self.availability = availability
-        self.config = config
+        self.micro_batch_size = micro_batch_size
+        self.accumulation_steps = accumulation_steps
+        self.order = order
+        self.view_dropout_fraction = view_dropout_fraction
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.first_step = first_step
+        self.max_steps = max_steps
 
     @property
     def steps_per_epoch(self) -> int:
         return num_groups(
             len(self.availability),
-            micro_batch_size=self.config.micro_batch_size,
-            micro_batches_per_group=self.world_size * self.config.accumulation_steps,
+            micro_batch_size=self.micro_batch_size,
+            micro_batches_per_group=self.world_size * self.accumulation_steps,
         )
 
-    @property
-    def max_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return self.config.max_steps or self.config.epochs * self.steps_per_epoch
-
     def __len__(self) -> int:
-        return self.max_steps * self.config.accumulation_steps
+        return (self.max_steps - self.first_step) * self.accumulation_steps
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for step in range(self.max_steps):
+        planned = None
+        for step in range(self.first_step, self.max_steps):
             epoch, group = divmod(step, self.steps_per_epoch)
-            if group == 0:
-                plan = plan_epoch(
-                    self.availability,
+            if epoch != planned:
+                availability = drop_views(
+                    self.availability, seed=self.seed, epoch=epoch, fraction=self.view_dropout_fraction
+                )
+                mine = plan_epoch(
+                    availability,
                     seed=self.seed,
                     epoch=epoch,
-                    micro_batch_size=self.config.micro_batch_size,
-                    micro_batches_per_group=self.world_size * self.config.accumulation_steps,
-                    order=self.config.order,
-                )
-            for accumulation_step in range(self.config.accumulation_steps):
-                number = accumulation_step * self.world_size + self.rank
-                yield [(epoch, int(study)) for study in plan.micro_batch(group, number=number)]
+                    micro_batch_size=self.micro_batch_size,
+                    micro_batches_per_group=self.world_size * self.accumulation_steps,
+                    order=self.order,
+                ).of_rank(self.rank, world_size=self.world_size)
+                planned = epoch
+            for number in range(self.accumulation_steps):
+                studies = mine.micro_batch(group, number=number)
+                yield [Key(epoch, int(study), int(availability[study])) for study in studies]
 
 
 def training_loader(
@@ -67,9 +93,13 @@ def evaluation_loader(
     dataset: StudyDataset, *, micro_batch_size: int, rank: int, world_size: int, num_workers: int, pin_memory: bool
 ) -> DataLoader[Loaded]:
     """This rank's share of every study once: micro-batches of one availability, the same for any world size."""
-    by_kind = np.argsort(dataset.table.availability, kind="stable")
+    availability = dataset.table.availability
+    by_kind = np.argsort(availability, kind="stable")
     micro_batches = [by_kind[start : start + micro_batch_size] for start in range(0, len(by_kind), micro_batch_size)]
-    keys = [[(0, int(study)) for study in studies] for studies in micro_batches[rank::world_size]]
+    keys = [
+        [Key(0, int(study), int(availability[study])) for study in studies]
+        for studies in micro_batches[rank::world_size]
+    ]
     return _loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
 
 
@@ -82,4 +112,18 @@ def _loader(
         num_workers=num_workers,
         collate_fn=partial(collate, num_findings=len(dataset.table.findings), image_size_px=dataset.image_size_px),
         pin_memory=pin_memory,
+        worker_init_fn=_heed_parent_only,
     )
+
+
+def _heed_parent_only(_worker: int) -> None:
+    """A cluster signals all processes of a job; those that read images must outlive the last step of their parent."""
+    signals = {signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait() -> None:
+        while signal.sigwaitinfo(signals).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

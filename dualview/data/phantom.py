@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualview.batch import Availability, View
 from dualview.config import PhantomConfig
 from dualview.data.table import StudyTable
+from dualview.views import Availability, View
 
 FINDINGS = ("Nodule", "Retrosternal opacity", "Posterior effusion", "Cardiomegaly")
 PREVALENCE = (0.4, 0.4, 0.4, 0.5)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from dualview.batch import View
 from dualview.config import SplitConfig
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
+from dualview.views import View
 
 SPLITS = ("train", "val", "test")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dualview.batch import Availability, View
+from dualview.views import Availability, View
 
 
 @dataclass(frozen=True, kw_only=True)

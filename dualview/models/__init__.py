@@ -1,8 +1,11 @@
 """Networks: `build_model` makes one, its docstring shows how to use it."""
 
+from typing import Literal
+
 import torch
 
 from dualview.models.auxloss import AuxLoss
+from dualview.models.norm import Norm
 from dualview.models.weights import load_weights
 
 __all__ = ["build_model"]
@@ -15,6 +18,8 @@ def build_model(
     backbone: str = "densenet121",
     merge_after_block: int = 3,
     dropout: float = 0.0,
+    norm: Norm = "batch",
+    idle_branch: Literal["skip", "empty"] = "skip",
     weights: str | None = None,
     seed: int | None = None,
 ) -> AuxLoss:
@@ -36,6 +41,8 @@ def build_model(
         backbone: `densenet121`, `densenet161`, `densenet169`, `densenet201` or `densenet_tiny`.
         merge_after_block: dense block after which the views meet, 3 or 4.
         dropout: probability in [0, 1) after each dense layer.
+        norm: `batch`, `group`, `frozen` or `sync` (see `norm.use_norm`).
+        idle_branch: `skip` or `empty` (see `AuxLoss`).
         weights: None, `imagenet`, or a file (see `weights.load_weights`).
         seed: of the random initial weights; None draws from torch's global generator. With a seed that
             generator is left as it was.
@@ -52,7 +59,12 @@ def build_model(
         if seed is not None:
             torch.manual_seed(seed)
         model = AuxLoss(
-            num_findings=num_findings, backbone=backbone, merge_after_block=merge_after_block, dropout=dropout
+            num_findings=num_findings,
+            backbone=backbone,
+            merge_after_block=merge_after_block,
+            dropout=dropout,
+            norm=norm,
+            idle_branch=idle_branch,
         )
     if weights is not None:
         load_weights(model, weights=weights, backbone=backbone)

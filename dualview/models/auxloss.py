@@ -5,12 +5,15 @@ X-rays", MIDL 2020 (arXiv:2002.02582); the authors' code calls it "multitask". T
 image for a missing view; here each image goes through its own branch, and no other image exists.
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.branch import Branch, linear_head
-from dualview.models.norm import PooledStatistics
+from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, SyncedBatchNorm2d
 
 
 class AuxLoss(nn.Module):
@@ -25,26 +28,55 @@ class AuxLoss(nn.Module):
         backbone: a key of `backbone.BACKBONES`, the same for both branches.
         merge_after_block: 3, or 4 for after the last norm as in the authors' code.
         dropout: probability after each dense layer, as torchvision's `drop_rate`.
+        norm: normalisation, a name of `norm.use_norm`.
+        idle_branch: what a branch without rows does: `skip`, it is not run; `empty`, it runs on zero rows,
+            so that every forward pass has the same graph. Gradients are the same, but None against zero.
     """
 
     def __init__(
-        self, *, num_findings: int, backbone: str = "densenet121", merge_after_block: int = 3, dropout: float = 0.0
+        self,
+        *,
+        num_findings: int,
+        backbone: str = "densenet121",
+        merge_after_block: int = 3,
+        dropout: float = 0.0,
+        norm: Norm = "batch",
+        idle_branch: Literal["skip", "empty"] = "skip",
     ) -> None:
         super().__init__()
+        self.runs_when_idle = idle_branch == "empty"
         self.pa, self.lateral = (
-            Branch(backbone=backbone, num_findings=num_findings, merge_after_block=merge_after_block, dropout=dropout)
+            Branch(
+                backbone=backbone,
+                num_findings=num_findings,
+                merge_after_block=merge_after_block,
+                dropout=dropout,
+                norm=norm,
+                runs_when_idle=self.runs_when_idle,
+            )
             for _ in range(2)
         )
         self.joint = linear_head(self.pa.merge_channels + self.lateral.merge_channels, num_findings)
 
-    def pool_statistics(self) -> dict[str, PooledStatistics]:
+    def pool_statistics(
+        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, PooledStatistics]:
         """From now on BatchNorm's running statistics wait for `PooledStatistics.update`; one per branch.
 
         For a training loop that pools them over micro-batches and ranks. Without this call they move
-        with every forward pass, as in any other network. Call it after the move to the device.
+        with every forward pass, as in any other network. Call it after the move to the device. Empty
+        for normalisations without running statistics to train (`group`, `frozen`).
+
+        Args:
+            sum_over_ranks: differentiable sum, with which `norm: sync` normalises over all ranks.
         """
-        pooled = {"pa": PooledStatistics(self.pa), "lateral": PooledStatistics(self.lateral)}
-        self.pa.statistics, self.lateral.statistics = pooled["pa"], pooled["lateral"]
+        pooled = {}
+        for part, branch in (("pa", self.pa), ("lateral", self.lateral)):
+            if any(isinstance(layer, PooledBatchNorm2d) for layer in branch.modules()):
+                branch.statistics = pooled[part] = PooledStatistics(branch)
+            for layer in branch.modules():
+                if isinstance(layer, SyncedBatchNorm2d):
+                    layer.sum_over_ranks = sum_over_ranks
         return pooled
 
     def forward(self, batch: StudyBatch) -> Predictions:
@@ -57,7 +89,7 @@ class AuxLoss(nn.Module):
         pa, lateral = self.pa(batch.pa), self.lateral(batch.lateral)
         rows = batch.rows
         joint = pa.logits[:0]
-        if len(rows.both) or batch.num_studies == 0:
+        if len(rows.both) or batch.num_studies == 0 or self.runs_when_idle:
             both = (pa.merge_features[rows.both_in_pa], lateral.merge_features[rows.both_in_lateral])
             joint = self.joint(torch.cat(both, dim=1))
         return Predictions(joint=joint, pa=pa.logits, lateral=lateral.logits)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
-from dualview.models.norm import PooledBatchNorm2d
+from dualview.models.norm import Norm, use_norm
 
 BACKBONES: dict[str, Callable[..., torchvision.models.DenseNet]] = {
     "densenet121": torchvision.models.densenet121,
@@ -20,11 +20,11 @@ BACKBONES: dict[str, Callable[..., torchvision.models.DenseNet]] = {
 }
 
 
-def build_features(name: str, *, dropout: float) -> nn.Sequential:
+def build_features(name: str, *, dropout: float, norm: Norm = "batch") -> nn.Sequential:
     """The feature layers of a torchvision DenseNet with one input channel and random weights.
 
     Same modules, names and values as torchvision's `DenseNet.features`, so that its weights fit, with
-    three changes: one input channel; batch normalisation that can pool its statistics (norm.py); and
+    three changes: one input channel; the normalisation asked for (norm.py); and
     the average pooling of each transition before its 1x1 convolution instead of after. Both are
     linear and act on different axes, so the result is the same and the convolution does a quarter of
     the work.
@@ -45,7 +45,7 @@ def build_features(name: str, *, dropout: float) -> nn.Sequential:
             layer._modules.clear()
             for key, module in pool_first.items():
                 layer.add_module(key, module)
-    PooledBatchNorm2d.replace_in(features)
+    use_norm(features, norm)
     return features
 
 
@@ -58,6 +58,6 @@ def split_point(features: nn.Sequential, *, merge_after_block: int) -> int:
 def merge_channels(features: nn.Sequential, *, merge_after_block: int) -> int:
     """Channels of the feature map at the merge point."""
     following = "norm5" if merge_after_block == 4 else f"transition{merge_after_block}.norm"
-    num_channels = features.get_submodule(following).num_features
-    assert isinstance(num_channels, int)
-    return num_channels
+    weight = features.get_submodule(following).weight  # one per channel, in every kind of normalisation
+    assert isinstance(weight, Tensor)
+    return weight.shape[0]

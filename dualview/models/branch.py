@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualview.models.backbone import build_features, merge_channels, split_point
-from dualview.models.norm import PooledStatistics
+from dualview.models.norm import Norm, PooledStatistics
 
 
 class BranchOutput(NamedTuple):
@@ -21,9 +21,19 @@ class Branch(nn.Module):
     `statistics`, once set, collects this branch's batch statistics (see norm.py).
     """
 
-    def __init__(self, *, backbone: str, num_findings: int, merge_after_block: int, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        num_findings: int,
+        merge_after_block: int,
+        dropout: float,
+        norm: Norm = "batch",
+        runs_when_idle: bool = False,
+    ) -> None:
         super().__init__()
-        self.features = build_features(backbone, dropout=dropout)
+        self.runs_when_idle = runs_when_idle
+        self.features = build_features(backbone, dropout=dropout, norm=norm)
         self.split_point = split_point(self.features, merge_after_block=merge_after_block)
         self.merge_channels = merge_channels(self.features, merge_after_block=merge_after_block)
         self.head = linear_head(merge_channels(self.features, merge_after_block=4), num_findings)
@@ -32,17 +42,18 @@ class Branch(nn.Module):
     def forward(self, images: Tensor) -> BranchOutput:
         """Run the branch on the images (N, 1, H, W) that exist; with none, it is not run at all.
 
-        No row: empty outputs that no parameter took part in, so every parameter keeps grad None.
+        No row: empty outputs that no parameter took part in, so every parameter keeps grad None; with
+        `runs_when_idle` the same outputs, and gradients that are zero.
         """
         num_rows = images.shape[0]
-        if num_rows == 0:
+        if num_rows == 0 and not self.runs_when_idle:
             return BranchOutput(
                 merge_features=images.new_zeros(0, self.merge_channels),
                 logits=images.new_zeros(0, self.head.out_features),
             )
         at_merge = self.features[: self.split_point](images)
         at_end = self.features[self.split_point :](at_merge)  # the empty slice passes it through
-        if self.training and self.statistics is not None:
+        if self.training and self.statistics is not None and num_rows > 0:
             self.statistics.add(num_rows)
         merge_features = pool(at_merge)
         return BranchOutput(merge_features, self.head(merge_features if at_end is at_merge else pool(at_end)))

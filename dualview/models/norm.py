@@ -6,9 +6,17 @@ row-weighted pooled statistics of all micro-batches on all ranks. Left alone, DD
 statistics over everybody's: a rank 0 that saw no lateral would save an untrained lateral branch.
 """
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+Norm = Literal["batch", "group", "frozen", "sync"]
+GROUPS = 32  # of group normalisation. Source: Wu & He, Group Normalization, ECCV 2018, section 4.1
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
@@ -25,12 +33,63 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
         # momentum 1: the "running" statistics handed in become those of this batch alone
         return F.batch_norm(x, self.batch_mean, self.batch_var, self.weight, self.bias, True, 1.0, self.eps)
 
-    @classmethod
-    def replace_in(cls, module: nn.Module) -> None:
-        """Turn every BatchNorm2d below `module` into this class, keeping its parameters and buffers."""
-        for child in module.modules():
-            if type(child) is nn.BatchNorm2d:
-                child.__class__ = cls
+
+class SyncedBatchNorm2d(PooledBatchNorm2d):
+    """Batch normalisation over the rows of all ranks, once `sum_over_ranks` is set.
+
+    Every rank must call it equally often, with zero rows too. torch's `SyncBatchNorm` cannot stand in
+    here: it refuses CPU tensors, and where no rank has a row it moves the running statistics to 0 / 0.
+    """
+
+    sum_over_ranks: Callable[[Tensor], Tensor] | None = None  # differentiable
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.sum_over_ranks is None or self.batch_mean is None or self.batch_var is None:
+            return super().forward(x)
+        self.num_pixels = x.shape[2] * x.shape[3]
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        rows = x.shape[0] * self.num_pixels
+        if rows:
+            var, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+        else:
+            var = mean = wide.sum(dim=(0, 2, 3))  # zeros that are part of the graph
+        local = torch.cat([rows * mean, rows * (var + mean.square()), mean.new_tensor([rows])])
+        total = self.sum_over_ranks(local.double())
+        count = total[-1].detach().clamp(min=1)
+        mean, mean_of_squares = (total[:-1] / count).split(self.num_features)  # float64: the difference is small
+        var = (mean_of_squares - mean.square()).clamp(min=0).to(wide.dtype)
+        mean = mean.to(wide.dtype)
+        if rows:  # unbiased as seen from this rank's rows, which is what PooledStatistics undoes
+            self.batch_mean.copy_(mean.detach())
+            self.batch_var.copy_(var.detach() * (rows / max(rows - 1, 1)))
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        normalised: Tensor = ((wide - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(
+            x.dtype
+        )
+        return normalised
+
+
+def use_norm(module: nn.Module, norm: Norm) -> None:
+    """Replace every BatchNorm2d below `module` by the normalisation of that name, keeping what it can keep.
+
+    - `batch`: statistics of the micro-batch on its rank (PooledBatchNorm2d).
+    - `sync`: statistics of the micro-batches of all ranks together (SyncedBatchNorm2d).
+    - `frozen`: stored statistics and affine values, none of them trained (torchvision's FrozenBatchNorm2d).
+    - `group`: GroupNorm; 32 groups, or the largest number that divides both 32 and the channels.
+    """
+    for name, child in module.named_children():
+        if type(child) is not nn.BatchNorm2d:
+            use_norm(child, norm)
+        elif norm == "batch":
+            child.__class__ = PooledBatchNorm2d
+        elif norm == "sync":
+            child.__class__ = SyncedBatchNorm2d
+        elif norm == "group":
+            setattr(module, name, nn.GroupNorm(math.gcd(GROUPS, child.num_features), child.num_features))
+        else:
+            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
+            frozen.load_state_dict(child.state_dict())
+            setattr(module, name, frozen)
 
 
 class PooledStatistics:
@@ -53,6 +112,10 @@ class PooledStatistics:
         means, variances = (row.split(self._widths) for row in self._batch)
         for layer, mean, var in zip(self.layers, means, variances, strict=True):
             layer.batch_mean, layer.batch_var = mean, var
+
+    def discard(self) -> None:
+        """Forget what was summed, for a step that is not taken."""
+        self.sums.zero_()
 
     @torch.no_grad()
     def add(self, num_rows: int) -> None:

@@ -18,6 +18,7 @@ from dualview.errors import UserError, listed
 logger = logging.getLogger(__name__)
 
 BRANCHES = ("pa", "lateral")
+BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
@@ -51,6 +52,8 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
         proposed = {f"{branch}.{key}": value for branch in BRANCHES for key, value in of_backbone.items()}
     proposed = {key: _to_one_channel(key, value) for key, value in proposed.items()}
 
+    if not any(key.endswith("running_mean") for key in expected):  # model.norm=group keeps none
+        proposed = {key: value for key, value in proposed.items() if not key.endswith(BATCH_STATISTICS)}
     problems = _mismatches(proposed, expected=expected)
     if problems:
         raise UserError(f"model.weights {source} does not fit model.backbone {backbone}:\n{listed(problems)}")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from dualview.batch import Availability, View
 from dualview.config import AugmentConfig, DataConfig, SplitConfig
 from dualview.data import load_data
 from dualview.data.dataset import StudyDataset, collate, expand_all
@@ -13,6 +12,7 @@ from dualview.data.splits import split_by_patient
 from dualview.data.table import StudyTable
 from dualview.data.transforms import augment
 from dualview.errors import UserError
+from dualview.views import Availability, View
 
 S = 16
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from dualview.batch import Availability, View
 from dualview.config import PhantomConfig
 from dualview.data import phantom
 from dualview.data.phantom import BEST_AUROC, FINDINGS, PhantomImages, Truth, draw, draw_truth
+from dualview.views import Availability, View
 
 
 def test_best_auroc_is_that_of_an_observer_who_sees_the_truth():

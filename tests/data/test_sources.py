@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dualview.batch import Availability, View
 from dualview.config import DataConfig
 from dualview.data.sources import covid_cxr as covid_source
 from dualview.data.sources import csv_table
 from dualview.errors import UserError
+from dualview.views import Availability, View
 
 HEADER = "patient,study,view,path,A,B"
 

@@ -1,38 +1,44 @@
-"""Optimizer steps on given micro-batches; right for any number of processes.
+"""Optimizer steps on given micro-batches and on an epoch of real studies; right for any number of processes.
 
-    python run_steps.py OUT            one process
-    accelerate launch ... run_steps.py OUT
+    python run_steps.py OUT [name=value ...]            one process
+    accelerate launch ... run_steps.py OUT [name=value ...]
 
 Rank r of R takes micro-batch a * R + r in accumulation step a, so every R that divides the number of
 micro-batches computes the same steps. Writes what the steps computed to OUT, from the main process.
+Names: backbone, norm, idle_branch, steps (`given`, or `epoch`), micro_batches (of an epoch's step), studies.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from dualview.batch import StudyBatch
-from dualview.config import Config, DistributedConfig, RunConfig
+from dualview.config import AugmentConfig, Config, DistributedConfig, PhantomConfig, RunConfig
 from dualview.data.dataset import Loaded, StudyDataset
+from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.phantom import draw
-from dualview.distributed import start
+from dualview.distributed import Job, start
 from dualview.evaluate import predict_split
 from dualview.models import build_model
 from dualview.optim import build_optimizer
 from dualview.run_directory import BadImages
-from dualview.step import count, finish_gradients, forward, seed_dropout, update_statistics
+from dualview.step import agree, count, finish_gradients, forward, seed_dropout, update_statistics
 
 # Each step: 4 micro-batches of studies; b both, p PA only, l lateral only; a capital has no known label.
 STEPS = {
     "mixed": ["bbp", "lbb", "pl", "bpl"],
     "micro-batches 0 and 2, all of rank 0 of 2, have no lateral": ["ppp", "bbl", "pp", "lbb"],
     "micro-batch 1 has no known label": ["bp", "BPL", "lb", "p"],
+    "lateral only in the first micro-batches, which do not synchronise": ["bl", "l", "pp", "p"],
     "micro-batch 3 is empty": ["bl", "p", "bb", ""],
     "no lateral anywhere": ["ppp", "p", "pp", "pP"],
     "no PA anywhere": ["l", "ll", "lL", "l"],
 }
+MICRO_BATCH_SIZE = 3  # of an epoch
+Group = list[Loaded]
 
 
 def micro_batch(kinds: str, *, seed: int) -> StudyBatch:
@@ -51,35 +57,92 @@ def micro_batch(kinds: str, *, seed: int) -> StudyBatch:
     return StudyBatch.from_dense(images, view_mask=view_mask, labels=labels, label_mask=known)
 
 
-def main(out: Path) -> None:
+def given_steps(job: Job) -> Iterator[tuple[str, Group]]:
+    for step, (name, kinds) in enumerate(STEPS.items()):
+        numbers = range(job.rank, len(kinds), job.world_size)
+        yield name, [Loaded(micro_batch(kinds[number], seed=10 * step + number), ()) for number in numbers]
+
+
+def epoch_steps(job: Job, *, num_studies: int, micro_batches: int) -> Iterator[tuple[str, Group]]:
+    """Two epochs of phantoms with view dropout, augmentation and unknown labels, ragged ends and all."""
+    config = PhantomConfig(num_studies=max(num_studies, 10), unknown_label_fraction=0.3)
+    table, read = draw(config, seed=0, image_size_px=64)
+    table = table.select(np.arange(num_studies))
+    sampler = TrainingSampler(
+        table.availability,
+        micro_batch_size=MICRO_BATCH_SIZE,
+        accumulation_steps=micro_batches // job.world_size,
+        view_dropout_fraction=0.5,
+        seed=0,
+        rank=job.rank,
+        world_size=job.world_size,
+        max_steps=2 * -(-num_studies // (MICRO_BATCH_SIZE * micro_batches)),
+    )
+    dataset = StudyDataset(table, read=read, image_size_px=64, seed=0, augment=AugmentConfig())
+    loaded = iter(training_loader(dataset, sampler=sampler, num_workers=0, pin_memory=False))
+    for step in range(sampler.max_steps):
+        group = [next(loaded) for _ in range(sampler.accumulation_steps)]
+        yield f"epoch step {step}", [Loaded(in_float64(batch), bad) for batch, bad in group]
+
+
+def in_float64(batch: StudyBatch) -> StudyBatch:
+    return batch._replace(pa=batch.pa.double(), lateral=batch.lateral.double(), labels=batch.labels.double())
+
+
+def main(
+    out: Path,
+    *,
+    backbone: str = "densenet_tiny",
+    norm: str = "batch",
+    idle_branch: str = "skip",
+    steps: str = "given",
+    studies: str = "0",
+    micro_batches: str = "0",
+) -> None:
     config = Config.model_validate({"optim": {"learning_rate": 1e-2, "weight_decay": 0.1}})
-    results: dict[str, dict[str, torch.Tensor | None]] = {}
-    with start(RunConfig(device="cpu"), distributed=DistributedConfig(timeout_seconds=30)) as job:
-        model = build_model("auxloss", num_findings=4, backbone="densenet_tiny", dropout=0.2, seed=0).double().train()
+    distributed = DistributedConfig(timeout_seconds=60, idle_branch=idle_branch)
+    results: dict[str, dict[str, object]] = {}
+    with start(RunConfig(device="cpu"), distributed=distributed) as job:
+        model = build_model(
+            "auxloss", num_findings=4, backbone=backbone, dropout=0.2, norm=norm, idle_branch=idle_branch, seed=0
+        )
+        model.double().train()
         wrapped = job.wrap(model)
-        statistics = model.pool_statistics()
+        statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
         optimizer = build_optimizer(model, config.optim)
-        for step, (name, kinds) in enumerate(STEPS.items()):
-            numbers = range(job.rank, len(kinds), job.world_size)
-            group = [Loaded(micro_batch(kinds[number], seed=10 * step + number), ()) for number in numbers]
-            counts = count(group, job=job)
-            for number, (batch, _) in zip(numbers, group, strict=True):
-                seed_dropout(0, step=step, micro_batch=number)
-                with job.no_sync(wrapped, when=number != numbers[-1]):
+        groups = (
+            given_steps(job)
+            if steps == "given"
+            else epoch_steps(job, num_studies=int(studies), micro_batches=int(micro_batches))
+        )
+        for step, (name, group) in enumerate(groups):
+            counts = count(group, step=step, job=job)
+            loss_sums = torch.zeros(len(group), dtype=torch.float64)
+            for number, (batch, _) in enumerate(group):
+                seed_dropout(0, step=step, micro_batch=number * job.world_size + job.rank)
+                with job.no_sync(wrapped, when=number < len(group) - 1):
                     losses = forward(wrapped, batch, config=config, pos_weight=None)
-                    (losses.total * job.world_size / counts.labelled).backward()
-            finish_gradients(model, counts=counts, clip_norm=None)
-            gradients = {f"{n}": None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+                    (losses.total * job.world_size / max(counts.labelled, 1)).backward()
+                loss_sums[number] = losses.total.detach()
+            norms = finish_gradients(model, counts=counts, clip_norm=None)
+            agreed = agree(
+                loss_sums, gradient_norm=norms["total"], statistics=statistics, stop=job.stop_requested, job=job
+            )
+            assert agreed == (True, False)
+            gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            update_statistics(statistics, counts=counts, job=job)
-            state = {key: value.clone() for key, value in model.state_dict().items()}
+            update_statistics(statistics, counts=counts)
             moments = {
-                name: optimizer.state[p]["exp_avg"].clone()
-                for name, p in model.named_parameters()
-                if optimizer.state[p]
+                n: optimizer.state[p]["exp_avg"].clone() for n, p in model.named_parameters() if p in optimizer.state
             }
-            results[name] = {"gradients": gradients, "state": state, "moments": moments, "labelled": counts.labelled}
+            results[name] = {
+                "gradients": gradients,
+                "state": {key: value.clone() for key, value in model.state_dict().items()},
+                "moments": moments,
+                "labelled": counts.labelled,
+                "studies": job.gather_texts([str(s) for batch, _ in group for s in batch.study_index.tolist()]),
+            }
 
         untrained = build_model("auxloss", num_findings=4, backbone="densenet_tiny", seed=1).to(job.device)
         for num_studies in (10, 1):  # and fewer studies than ranks
@@ -102,4 +165,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), **dict(option.split("=") for option in sys.argv[2:]))

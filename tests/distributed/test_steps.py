@@ -1,4 +1,4 @@
-"""The same steps on 1, 2 and 4 processes: one-process results on the same micro-batches are the truth."""
+"""The same steps on 1, 2, 3 and 4 processes: one-process results on the same micro-batches are the truth."""
 
 from pathlib import Path
 
@@ -6,51 +6,109 @@ import pytest
 import torch
 from run_steps import STEPS
 from run_steps import main as run_steps
+from run_sync_norm import main as run_sync_norm
 
 SCRIPT = Path(__file__).with_name("run_steps.py")
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-    torch.set_num_threads(1)  # as in the launched processes
-    out = tmp_path_factory.mktemp("steps") / "one.pt"
-    run_steps(out)
-    return torch.load(out, weights_only=True)
+def computed(launch, tmp_path_factory):
+    """Results of run_steps.py on N processes with the options given; each computed once."""
+    done = {}
+
+    def compute(num_processes: int, **options: str):
+        key = (num_processes, *options.items())
+        if key not in done:
+            out = tmp_path_factory.mktemp("steps") / "results.pt"
+            if num_processes == 1:
+                torch.set_num_threads(1)  # as in the launched processes
+                run_steps(out, **options)
+            else:
+                launch(num_processes, SCRIPT, out, *(f"{name}={value}" for name, value in options.items()))
+            done[key] = torch.load(out, weights_only=True)
+        return done[key]
+
+    return compute
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["2 processes", "4 processes"])
-def results(request, launch, tmp_path_factory):
-    out = tmp_path_factory.mktemp("steps") / "several.pt"
-    launch(request.param, SCRIPT, out)
-    return torch.load(out, weights_only=True)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_gradients_are_those_of_one_process(one_process, results, step):
-    ours, truth = results[step]["gradients"], one_process[step]["gradients"]
-    assert {n for n, g in ours.items() if g is None} == {n for n, g in truth.items() if g is None}
+def relative_difference(ours, truth) -> float:
+    """L2 over the whole gradient."""
+    assert ours.keys() == truth.keys()
     flat = [torch.cat([g.flatten() for g in gradients.values() if g is not None]) for gradients in (ours, truth)]
-    tolerance = 1e-12 if step == "mixed" else 1e-9  # later steps start from parameters that differ by rounding
-    assert (flat[0] - flat[1]).norm() / flat[1].norm() <= tolerance
+    return float((flat[0] - flat[1]).norm() / flat[1].norm())
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_parameters_and_statistics_are_those_of_one_process(one_process, results, step):
-    for name, value in results[step]["state"].items():
-        assert (value - one_process[step]["state"][name]).abs().max() <= 1e-8, name
+def assert_same_steps(ours, truth, steps):
+    for number, step in enumerate(steps):
+        idle = [{n for n, g in results[step]["gradients"].items() if g is None} for results in (ours, truth)]
+        assert idle[0] == idle[1], step
+        # later steps start from parameters that differ by rounding
+        tolerance = 1e-12 if number == 0 else 1e-9
+        assert relative_difference(ours[step]["gradients"], truth[step]["gradients"]) <= tolerance, step
+        for name, value in ours[step]["state"].items():
+            assert (value - truth[step]["state"][name]).abs().max() <= 1e-8, (step, name)
+        assert ours[step]["studies"] == truth[step]["studies"]
+        assert ours[step]["labelled"] == truth[step]["labelled"]
 
 
-def test_evaluation_is_bit_equal_and_counts_every_study_once(one_process, results):
+@pytest.mark.parametrize("num_processes", [2, 4])
+@pytest.mark.parametrize("idle_branch", ["skip", "empty"])
+def test_gradients_parameters_and_statistics_are_those_of_one_process(computed, num_processes, idle_branch):
+    """C5, with dropout, unknown labels, accumulation under no_sync, and the AdamW steps that follow from each other."""
+    assert_same_steps(computed(num_processes, idle_branch=idle_branch), computed(1), STEPS)
+
+
+def test_the_same_with_two_densenet121(computed):
+    assert_same_steps(computed(2, backbone="densenet121"), computed(1, backbone="densenet121"), STEPS)
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_other_norms_do_not_depend_on_the_number_of_processes(computed, norm):
+    assert_same_steps(computed(2, norm=norm), computed(1, norm=norm), STEPS)
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "micro_batches", "studies"), [(2, 2, 9), (3, 3, 20), (4, 4, 14), (2, 4, 5)], ids=str
+)
+def test_epochs_with_view_dropout_augmentation_and_ragged_ends(computed, num_processes, micro_batches, studies):
+    """9 studies on 2 ranks, R = 3 with a ragged end, ranks without any study in the last step."""
+    options = {"steps": "epoch", "studies": str(studies), "micro_batches": str(micro_batches)}
+    ours, truth = computed(num_processes, **options), computed(1, **options)
+    steps = [name for name in truth if name.startswith("epoch")]
+    assert_same_steps(ours, truth, steps)
+    per_epoch = len(steps) // 2
+    for epoch in range(2):  # every study once
+        seen = [study for step in steps[epoch * per_epoch :][:per_epoch] for study in ours[step]["studies"]]
+        assert sorted(map(int, seen)) == list(range(studies))
+
+
+def test_sync_norm_on_two_processes_is_batch_norm_on_both_micro_batches_together(launch, tmp_path):
+    """Two processes of one micro-batch each; the truth is torch's BatchNorm on the six studies as one."""
+    run_sync_norm(tmp_path / "one.pt")
+    truth = torch.load(tmp_path / "one.pt", weights_only=True)
+    launch(2, SCRIPT.with_name("run_sync_norm.py"), tmp_path / "two.pt")
+    ours = torch.load(tmp_path / "two.pt", weights_only=True)
+    assert relative_difference(ours["gradients"], truth["gradients"]) <= 1e-12
+    for name, value in ours["state"].items():
+        torch.testing.assert_close(value, truth["state"][name], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_evaluation_is_bit_equal_and_counts_every_study_once(computed, num_processes):
     for num_studies in (10, 1):
-        ours, truth = results[f"evaluation of {num_studies}"], one_process[f"evaluation of {num_studies}"]
+        ours = computed(num_processes, idle_branch="skip")[f"evaluation of {num_studies}"]
+        truth = computed(1)[f"evaluation of {num_studies}"]
         assert ours["head_mask"][:, 0].all()
         assert torch.equal(ours["head_mask"], truth["head_mask"])
         assert torch.equal(ours["logits"], truth["logits"])
 
 
+@pytest.mark.parametrize("idle_branch", ["skip", "empty"])
+@pytest.mark.parametrize("num_processes", [2, 4])
 @pytest.mark.parametrize(("step", "idle"), [("no lateral anywhere", "lateral."), ("no PA anywhere", "pa.")])
-def test_a_branch_idle_on_every_rank_stays_bit_equal(results, step, idle):
-    """Weights, buffers and optimizer state, after steps that gave the branch momentum."""
+def test_a_branch_idle_on_every_rank_stays_bit_equal(computed, num_processes, idle_branch, step, idle):
+    """C4: weights, buffers and optimizer state, after steps that gave the branch momentum."""
+    results = computed(num_processes, idle_branch=idle_branch)
     before = results[list(STEPS)[list(STEPS).index(step) - 1]]
     for kind in ("state", "moments"):
         branch = {name: value for name, value in results[step][kind].items() if name.startswith(idle)}
@@ -58,6 +116,6 @@ def test_a_branch_idle_on_every_rank_stays_bit_equal(results, step, idle):
         assert all(torch.equal(value, before[kind][name]) for name, value in branch.items())
 
 
-def test_labelled_studies_are_counted_over_all_ranks(results):
+def test_labelled_studies_are_counted_over_all_ranks(computed):
     for name, kinds in STEPS.items():
-        assert results[name]["labelled"] == sum(kind.islower() for kind in "".join(kinds))
+        assert computed(2, idle_branch="skip")[name]["labelled"] == sum(kind.islower() for kind in "".join(kinds))

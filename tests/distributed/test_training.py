@@ -25,6 +25,11 @@ def logged(run_dir, key):
     return [record[key] for record in records if key in record]
 
 
+def last_words(done) -> str:
+    """What the launcher names as the root cause, the last lines of its output."""
+    return done.stderr.rpartition("Root Cause")[2]
+
+
 def test_two_processes_train_what_one_process_with_accumulation_trains(launch, tmp_path):
     for num_processes, accumulation in ((1, 2), (2, 1)):
         overrides = [f"run.dir={tmp_path / str(num_processes)}", f"train.accumulation_steps={accumulation}", *TINY]
@@ -56,8 +61,8 @@ def test_a_bad_image_that_one_process_meets_is_named_once_and_ends_all(launch, t
         2, "-m", "dualview", "train", "configs/quickstart.yaml", *TINY, *data, f"run.dir={tmp_path / 'r'}", check=False
     )
     assert done.returncode != 0
-    assert done.stderr.count("error:") == 1
-    assert "image(s) cannot be used" in done.stderr
+    assert done.stderr.count("error:") == 2  # where it happened, and last of all, by the launcher
+    assert "image(s) cannot be used" in last_words(done)
     assert "Connection closed" not in done.stderr
 
 
@@ -68,5 +73,5 @@ def test_an_error_ends_all_processes_with_one_message(launch, tmp_path):
         2, "-m", "dualview", "train", "configs/quickstart.yaml", f"run.dir={tmp_path / 'run'}", *TINY, check=False
     )
     assert done.returncode != 0
-    assert done.stderr.count("error: run.dir") == 1
-    assert "is not empty, it holds metrics.jsonl" in done.stderr
+    assert done.stderr.count("error: run.dir") == 2
+    assert "is not empty and not a run of dualview, it holds metrics.jsonl" in last_words(done)

@@ -5,12 +5,12 @@ import copy
 import torch
 from torch import nn
 
-from dualview.models.norm import PooledBatchNorm2d, PooledStatistics
+from dualview.models.norm import PooledBatchNorm2d, PooledStatistics, use_norm
 
 
 def layers() -> nn.Sequential:
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 2), nn.BatchNorm2d(5))
-    PooledBatchNorm2d.replace_in(net)
+    use_norm(net, "batch")
     return net.double()
 
 
@@ -80,3 +80,50 @@ def test_backward_after_collecting_equals_torchs():
         total.backward()
     for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine.grad, reference.grad)
+
+
+def test_the_other_norms_are_the_librarys():
+    """Group normalisation with 32 groups where they fit; frozen values that no forward pass moves."""
+    net = nn.Sequential(nn.BatchNorm2d(64), nn.Sequential(nn.BatchNorm2d(48)))
+    use_norm(net, "group")
+    assert [(layer.num_groups, layer.num_channels) for layer in (net[0], net[1][0])] == [(32, 64), (16, 48)]
+
+    theirs = nn.BatchNorm2d(3)
+    theirs.running_mean.uniform_()
+    theirs.weight.data.uniform_()
+    net = nn.Sequential(copy.deepcopy(theirs))
+    use_norm(net, "frozen")
+    x = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(net.train()(x), theirs.eval()(x))
+    assert not list(net.parameters())
+
+
+def test_sync_over_one_rank_is_torchs_batch_norm_in_values_gradients_and_statistics():
+    theirs = nn.BatchNorm2d(3).double()
+    net = nn.Sequential(copy.deepcopy(theirs))
+    use_norm(net, "sync")
+    net[0].sum_over_ranks = lambda values: values
+    statistics = PooledStatistics(net)
+    x, y = (torch.rand(4, 3, 5, 5, dtype=torch.float64).requires_grad_() for _ in range(2))
+    y.data.copy_(x.data)
+    ours, truth = net(x), theirs(y)
+    statistics.add(4)
+    statistics.update(4)
+    torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-12)
+    for result in (ours, truth):
+        result.square().mul(torch.arange(5.0)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(net[0].running_var, theirs.running_var, rtol=1e-12, atol=1e-12)
+
+
+def test_sync_without_a_row_on_any_rank_moves_nothing():
+    net = nn.Sequential(nn.BatchNorm2d(3))
+    use_norm(net, "sync")
+    net[0].sum_over_ranks = lambda values: values
+    statistics = PooledStatistics(net)
+    out = net(torch.zeros(0, 3, 4, 4))
+    out.sum().backward()
+    statistics.update(0)
+    assert out.shape == (0, 3, 4, 4)
+    assert net[0].weight.grad.eq(0).all()
+    assert net[0].running_mean.eq(0).all() and net[0].running_var.eq(1).all()

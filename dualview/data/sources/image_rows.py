@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dualview.batch import View
 from dualview.config import DataConfig
 from dualview.data.table import StudyTable
 from dualview.errors import UserError, listed
+from dualview.views import View
 
 HEADER_LINES = 1
 

@@ -1,0 +1,94 @@
+"""Continuing a run: what may differ between it and its continuation, and what may not."""
+
+import hashlib
+import logging
+from typing import Any
+
+from dualview.config import Config
+from dualview.data.table import StudyTable
+from dualview.errors import UserError, listed
+
+logger = logging.getLogger(__name__)
+
+# Keys, or the beginnings of keys, that change neither what is learned nor on what it is measured.
+HARMLESS = (
+    "run.dir", "run.device", "run.deterministic",
+    "data.root", "data.csv", "data.check_files", "data.num_workers", "data.on_bad_image",
+    "model.weights",  # the weights it started from are in the checkpoint
+    "train.accumulation_steps",  # follows from the number of ranks
+    "train.channels_last", "train.eval_every_steps", "train.early_stopping_evaluations", "train.log_every_steps",
+    "train.checkpoint_every_steps", "train.keep_checkpoints", "train.resume", "train.max_bad_steps",
+    "tracking.", "distributed.",
+)  # fmt: skip
+
+
+def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:
+    """The configuration with which a run goes on: the new one, with accumulation that keeps the global batch.
+
+    Args:
+        earlier: configuration of the checkpoint, as `Config.model_dump(mode="json")`.
+        micro_batches_per_step: of the checkpoint, over all ranks and accumulation steps.
+        world_size: number of ranks now.
+
+    Raises:
+        UserError: this many ranks cannot share the micro-batches of a step, or settings differ that
+            decide what is learned; all of them are named.
+    """
+    now, before = _flat(config.model_dump(mode="json")), _flat(Config.model_validate(earlier).model_dump(mode="json"))
+    differing = {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
+    refused = {key: values for key, values in differing.items() if not key.startswith(HARMLESS)}
+    if refused:
+        problems = [f"{key}: the run has {old!r}, now {new!r}" for key, (old, new) in refused.items()]
+        raise UserError(
+            f"run.dir {config.run.dir} holds a run with other settings\n{listed(problems)}\n"
+            "Set them back to continue it, or choose a new run.dir"
+        )
+    if micro_batches_per_step % world_size:
+        fitting = [str(ranks) for ranks in range(1, micro_batches_per_step + 1) if micro_batches_per_step % ranks == 0]
+        size = config.train.micro_batch_size
+        raise UserError(
+            f"run.dir {config.run.dir} holds a run with a global batch of {size * micro_batches_per_step} studies, "
+            f"{micro_batches_per_step} micro-batches of {size}; {world_size} ranks cannot share them evenly. "
+            f"Continue with {', '.join(fitting)} ranks, or choose a new run.dir"
+        )
+    for key, (old, new) in differing.items():
+        if key != "train.accumulation_steps":
+            logger.info("continuing with %s: %s instead of %s", key, new, old)
+    accumulation_steps = micro_batches_per_step // world_size
+    if accumulation_steps != config.train.accumulation_steps:
+        logger.info(
+            "train.accumulation_steps is %d instead of %d, to keep the global batch on %d rank(s)",
+            accumulation_steps, config.train.accumulation_steps, world_size,
+        )  # fmt: skip
+    train = config.train.model_copy(update={"accumulation_steps": accumulation_steps})
+    return config.model_copy(update={"train": train})
+
+
+def fingerprint(table: StudyTable) -> str:
+    """SHA-256 of the training studies, their views and labels, in order: the data that a run is a function of."""
+    digest = hashlib.sha256()
+    for text in ("\0".join(table.findings), "\0".join(map(str, table.study_ids))):
+        digest.update(text.encode())
+    for array in (table.view_mask, table.label_mask, table.labels * table.label_mask):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def refuse_other_data(table: StudyTable, *, earlier: str, config: Config) -> None:
+    """Raises: UserError where the training studies are not those that the checkpoint was trained on."""
+    if fingerprint(table) != earlier:
+        raise UserError(
+            f"run.dir {config.run.dir} holds a run on other training studies: the table of source {config.data.source} "
+            "has changed since (studies, views, labels or their order). Restore it, or choose a new run.dir"
+        )
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.field` keys; lists and mappings of findings stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, dict) and key != "findings":
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
