@@ -63,8 +63,10 @@ def _errors_as_messages() -> Iterator[None]:
     try:
         yield
     except Preempted as stopped:
+        message = f"{stopped}; start the same command again to continue"
         if is_main_by_environment():
-            typer.secho(f"{stopped}; start the same command again to continue", err=True, fg=typer.colors.YELLOW)
+            typer.secho(message, err=True, fg=typer.colors.YELLOW)
+        _leave_last_words(message)
         raise typer.Exit(EXIT_PREEMPTED) from None
     except AnotherRankFailed:
         time.sleep(10)  # the launcher ends this process once it has heard of the other
@@ -79,8 +81,8 @@ def _errors_as_messages() -> Iterator[None]:
             raise
         _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise typer.Exit(1) from None
-    except Exception as error:
-        _leave_last_words(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    except Exception:
+        _leave_last_words(traceback.format_exc())
         raise
 
 

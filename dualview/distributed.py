@@ -163,11 +163,13 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
         with _stop_signals_noted(job):
             yield job
     except Preempted:
-        raise  # all ranks together
-    except Exception as error:
-        if job.world_size > 1:
-            raise _what_to_say(error, job=job) from error
+        job.barrier()  # until the main process has closed its files: the launcher ends all when one ends
         raise
+    except Exception as error:
+        say = _what_to_say(error, job=job) if job.world_size > 1 else error
+        if say is error:
+            raise
+        raise say from error
     finally:
         gc.collect()  # drop DDP's references before the group goes, or gloo may abort
         if dist.is_initialized():
@@ -190,13 +192,13 @@ def launcher_error_file() -> str | None:
 
 
 def _refuse_stale_store() -> None:
-    """After an elastic restart, torch's shared store still holds the addresses of the processes that died.
+    """By default torch's launcher keeps one store for all attempts, with the addresses of the processes that died.
 
     Raises:
         UserError: this is a restarted group on such a store (PyTorch issue 167288).
     """
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if restarted and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if restarted and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
         raise UserError(
             "the launcher restarted this group on a store with the addresses of processes that are gone: export "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before launching with restarts (launch/train.sh does)"
@@ -215,9 +217,13 @@ def _stop_signals_noted(job: Job) -> Iterator[None]:
     def note(_number: int, _frame: FrameType | None) -> None:
         job.stop_requested = True
 
-    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield
+    except Preempted:
+        if job.world_size > 1:  # the launcher signals those that end a moment later than the first: let them
+            before = dict.fromkeys(before, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

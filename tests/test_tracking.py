@@ -128,7 +128,9 @@ def test_a_continued_run_records_no_step_twice_and_keeps_its_wandb_id(tmp_path, 
         {"step": 3, "val/loss": 0.9},
         {"step": 5, "loss/total": 0.5},
     ]
-    assert [tracker.wandb_dir.name.rsplit("-", 1)[1] for tracker in (first, second)] == ["a1b2c3d4"] * 2
+    assert first.wandb_dir != second.wandb_dir
+    for tracker in (first, second):
+        assert (tracker.wandb_dir / "run-a1b2c3d4.wandb").exists()
     steps = [
         [int(step) for step in re.findall(r'"global_step": "?(\d+)', json.dumps(read_back(tracker.wandb_dir)))]
         for tracker in (first, second)

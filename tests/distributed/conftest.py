@@ -14,9 +14,12 @@ ROOT = Path(__file__).parents[2]
 def launch():
     """Run `python ARGUMENTS` on N processes; returns the completed process. A hang ends after the time limit."""
 
-    def launch(num_processes: int, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    def launch(
+        num_processes: int, *arguments: str, check: bool = True, max_restarts: int = 0
+    ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch/cpu2.yaml")]
-        command += ["--num_processes", str(num_processes), *map(str, arguments)]
+        command += ["--num_processes", str(num_processes), "--max_restarts", str(max_restarts)]
+        command += map(str, arguments)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_DEBUG_MODE": "1", "WANDB_MODE": "offline"}
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=150, env=environment, cwd=ROOT, check=False

@@ -1,0 +1,192 @@
+"""What happens when a rank fails, stops, dies or is told to stop: through the launchers that users start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+FAULTY = Path(__file__).with_name("run_faulty.py")
+TINY = [
+    "data.phantom.num_studies=120",
+    "data.view_dropout_fraction=0.2",
+    "model.dropout=0.1",
+    "train.max_steps=8",
+    "train.micro_batch_size=4",
+    "train.eval_every_steps=4",
+    "train.checkpoint_every_steps=1",
+    "train.log_every_steps=1",
+    "tracking.wandb=disabled",
+]
+
+
+def training_in(run_dir, *more: str) -> list[str]:
+    return ["train", "configs/quickstart.yaml", f"run.dir={run_dir}", *TINY, *more]
+
+
+def weights(run_dir):
+    return load_file(run_dir / "checkpoints" / "last" / "model.safetensors")
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def last_words(done) -> str:
+    """What the launcher names as the root cause, the last lines of its output."""
+    return done.stderr.rpartition("Root Cause")[2]
+
+
+def steps_logged(run_dir) -> list[int]:
+    path = run_dir / "metrics.jsonl"
+    text = path.read_text().rpartition("\n")[0] if path.exists() else ""  # a line may be half written
+    records = [json.loads(line) for line in text.splitlines()]
+    return [record["step"] for record in records if "loss/total" in record]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(launch, tmp_path_factory):
+    """The run on two processes that nothing happens to."""
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    launch(2, "-m", "dualview", *training_in(run_dir))
+    return run_dir
+
+
+def test_a_rank_that_raises_has_the_last_word(launch, tmp_path):
+    started = time.monotonic()
+    done = launch(2, FAULTY, "raise", "1", "2", *training_in(tmp_path / "run"), check=False)
+    assert done.returncode != 0
+    assert "rank      : 1" in last_words(done)
+    assert "ValueError: rank 1 has a bug" in last_words(done)
+    assert "closed by peer" not in done.stderr.lower()
+    assert time.monotonic() - started < 60  # of which most is starting
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_takes_no_part_is_named(launch, tmp_path, rank):
+    done = launch(
+        2, FAULTY, "stop", str(rank), "2", *training_in(tmp_path / "run", "distributed.timeout_seconds=5"), check=False
+    )
+    assert done.returncode != 0
+    assert f"rank {rank} of 2 took no part for 5 s (distributed.timeout_seconds)" in last_words(done)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_both(launch, tmp_path, rank):
+    run = tmp_path / "run"
+    launch(2, FAULTY, "nan", str(rank), "2", *training_in(run, "train.keep_checkpoints=9"))
+    before, after = (load_file(run / "checkpoints" / f"step-{n:06d}" / "model.safetensors") for n in (2, 3))
+    assert equal(before, after)
+    lines = (run / "bad_steps.txt").read_text().splitlines()
+    assert len(lines) == 2
+    assert sum("loss nan" in line for line in lines) == 1
+    assert any(f"rank {rank}: loss nan" in line for line in lines)
+    assert steps_logged(run) == list(range(1, 9))
+
+
+def test_a_signal_to_one_rank_stops_all_with_75_and_the_run_goes_on_bit_equal(launch, tmp_path, undisturbed):
+    run = tmp_path / "run"
+    done = launch(2, FAULTY, "usr1", "1", "3", *training_in(run), check=False)
+    assert done.stderr.count("exitcode  : 75") == 2
+    assert "after step 4 of 8" in (run / "preempted.txt").read_text()
+    launch(2, "-m", "dualview", *training_in(run))
+    assert not (run / "preempted.txt").exists()
+    assert equal(weights(run), weights(undisturbed))
+    assert steps_logged(run) == list(range(1, 9))
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(launch, tmp_path, undisturbed):
+    """Two ranks, stopped after step 4; then one, which accumulates. Within rounding of float32."""
+    run = tmp_path / "run"
+    launch(2, FAULTY, "usr1", "0", "3", *training_in(run), check=False)
+    done = launch(1, "-m", "dualview", *training_in(run))
+    assert "train.accumulation_steps is 2 instead of 1" in " ".join((done.stdout + done.stderr).split())
+    for name, value in weights(undisturbed).items():
+        if value.is_floating_point():
+            assert (weights(run)[name] - value).abs().max() < 1e-3, name
+    assert steps_logged(run) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_is_restarted_by_train_sh_and_nothing_is_lost(tmp_path, undisturbed, rank):
+    run = tmp_path / "run"
+    process = train_sh(training_in(run))
+    wait_for_step(3, run, process)
+    (victim,) = (one for one in ranks_of(process) if one.environ()["RANK"] == str(rank))
+    victim.kill()
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr[-3000:]
+    assert "INFO     continuing" in stdout + stderr
+    assert equal(weights(run), weights(undisturbed))
+    assert steps_logged(run) == list(range(1, 9))
+
+
+def test_a_restart_on_the_shared_store_is_refused_with_the_remedy(launch, tmp_path):
+    """Without the variable that launch/train.sh sets, torch's restarted group waits for processes that are gone."""
+    done = launch(2, FAULTY, "kill", "1", "3", *training_in(tmp_path / "run"), check=False, max_restarts=1)
+    assert done.returncode != 0
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in last_words(done)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_to_the_launcher_saves_and_leaves_nobody_behind(tmp_path, number):
+    run = tmp_path / "run"
+    process = train_sh(training_in(run, "data.num_workers=1", "train.max_steps=2000"))
+    wait_for_step(3, run, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "stopped by a signal after step" in (run / "preempted.txt").read_text()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def test_a_signal_to_every_process_at_once_saves_too(tmp_path):
+    """As a cluster does it: to the launcher, the ranks and their readers of images."""
+    run = tmp_path / "run"
+    process = train_sh(training_in(run, "data.num_workers=1", "train.max_steps=2000"))
+    wait_for_step(3, run, process)
+    launcher = psutil.Process(process.pid)
+    everyone = [*launcher.children(recursive=True), launcher]
+    for member in everyone:
+        member.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=100)
+    assert "stopped by a signal after step" in (run / "preempted.txt").read_text()
+    assert "DataLoader worker" not in stderr
+    _, alive = psutil.wait_procs(everyone[:-1], timeout=20)
+    assert not alive
+
+
+def train_sh(arguments) -> subprocess.Popen:
+    """launch/train.sh with two processes."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NUM_PROCESSES": "2",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    return subprocess.Popen(
+        [str(ROOT / "launch" / "train.sh"), *arguments[1:]],
+        env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for_step(step: int, run_dir: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 100
+    while not any(logged >= step for logged in steps_logged(run_dir)):
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
+    return [child for child in psutil.Process(process.pid).children() if "RANK" in child.environ()]

@@ -1,0 +1,193 @@
+"""Continuing a run: from a signal, under other settings, on other data, and beside another process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dualview.train as training
+from dualview import checkpoint, evaluate
+from dualview.config import Config
+from dualview.errors import Preempted, UserError
+from dualview.resume import continued
+from dualview.train import train
+
+TINY = {
+    "data": {"image_size_px": 64, "num_workers": 0, "view_dropout_fraction": 0.2, "phantom": {"num_studies": 60}},
+    "model": {"backbone": "densenet_tiny", "dropout": 0.1},
+    "train": {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "micro_batch_size": 4},
+    "tracking": {"wandb": "disabled"},
+}
+
+
+def config_for(run_dir, **sections) -> Config:
+    values = {"run": {"dir": run_dir, "device": "cpu"}, **TINY}
+    return Config.model_validate({**values, **{name: {**values[name], **new} for name, new in sections.items()}})
+
+
+def weights(run_dir, name="last"):
+    return load_file(run_dir / "checkpoints" / name / "model.safetensors")
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture
+def at_count(monkeypatch):
+    """Do something when the training counts a step."""
+
+    def set_up(step_of_interest, action):
+        real = training.count
+
+        def count(group, *, step, job):
+            if step == step_of_interest:
+                action()
+            return real(group, step=step, job=job)
+
+        monkeypatch.setattr(training, "count", count)
+
+    return set_up
+
+
+def signalled(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path, at_count, monkeypatch, number):
+    train(config_for(tmp_path / "whole"))
+    run = tmp_path / "run"
+    with monkeypatch.context():
+        at_count(5, signalled(number))
+        with pytest.raises(Preempted, match="after step 6 of 8"):
+            train(config_for(run))
+    assert checkpoint.read_newest(run).state["step"] == 6
+    assert "after step 6" in (run / "preempted.txt").read_text()
+    assert signal.getsignal(number) == signal.SIG_DFL
+    monkeypatch.undo()
+    train(config_for(run))
+    assert not (run / "preempted.txt").exists()
+    assert equal(weights(run), weights(tmp_path / "whole"))
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss/total" in record] == list(range(1, 9))
+
+
+def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, monkeypatch):
+    train(config_for(tmp_path / "whole"))
+    real, run = evaluate.evaluation_loader, tmp_path / "run"
+
+    def loader(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "evaluation_loader", loader)
+        with pytest.raises(Preempted, match="during an evaluation"):
+            train(config_for(run))
+    assert checkpoint.read_newest(run).state["step"] == 4
+    result = train(config_for(run))
+    assert equal(weights(run), weights(tmp_path / "whole"))
+    assert equal(weights(run, "best"), weights(tmp_path / "whole", "best"))
+    assert result.num_steps == 8
+
+
+def test_a_finished_run_is_only_evaluated_again(tmp_path):
+    config = config_for(tmp_path / "run")
+    first, before = train(config), weights(tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    second = train(config)
+    assert second.metrics == first.metrics
+    assert equal(weights(tmp_path / "run"), before)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, at_count, monkeypatch, caplog):
+    train(config_for(tmp_path / "whole"))
+    run = tmp_path / "run"
+    at_count(6, signalled(signal.SIGTERM))
+    with pytest.raises(Preempted):
+        train(config_for(run))
+    monkeypatch.undo()
+    state = run / "checkpoints" / "step-000007" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    train(config_for(run))
+    assert "a checkpoint is damaged, going back to step-000004" in caplog.text
+    assert equal(weights(run), weights(tmp_path / "whole"))
+
+
+def test_all_checkpoints_damaged_is_an_error_that_leaves_them(tmp_path):
+    config = config_for(tmp_path / "run")
+    train(config)
+    for state in tmp_path.glob("run/checkpoints/step-*/state.pt"):
+        state.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be used"):
+        train(config)
+
+
+def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_path, caplog):
+    train(config_for(tmp_path / "run", train={"max_steps": 4}))
+    changed = {"optim": {"learning_rate": 0.5}} | TINY
+    values = {"run": {"dir": tmp_path / "run", "device": "cpu", "seed": 7}, **changed}
+    with pytest.raises(UserError) as refused:
+        train(Config.model_validate(values))
+    for line in (
+        "run.seed: the run has 0, now 7",
+        "optim.learning_rate: the run has 0.0003, now 0.5",
+        "train.max_steps: the run has 4, now 8",
+    ):
+        assert line in str(refused.value)
+    assert "log_every_steps" not in str(refused.value)
+    with caplog.at_level("INFO"):
+        train(config_for(tmp_path / "run", train={"max_steps": 4, "log_every_steps": 2}))
+    assert "continuing with train.log_every_steps: 2 instead of 1" in caplog.text
+
+
+def test_other_data_is_refused(tmp_path, monkeypatch):
+    """The same configuration, but a label of the table has changed since."""
+    config = config_for(tmp_path / "run")
+    train(config)
+    real = training.load_data
+
+    def load_data(*args, **kwargs):
+        data = real(*args, **kwargs)
+        data.train.labels[3, 0] = 1 - data.train.labels[3, 0]
+        return data
+
+    monkeypatch.setattr(training, "load_data", load_data)
+    with pytest.raises(UserError, match="other training studies"):
+        train(config)
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_another_number_of_ranks_keeps_the_global_batch(tmp_path, world_size, accumulation):
+    config = config_for(tmp_path, train={"accumulation_steps": 2})
+    now = continued(config, earlier=config.model_dump(mode="json"), micro_batches_per_step=8, world_size=world_size)
+    assert now.train.accumulation_steps == accumulation
+    assert now.model_dump(exclude={"train"}) == config.model_dump(exclude={"train"})
+
+
+def test_a_number_of_ranks_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
+    config = config_for(tmp_path)
+    with pytest.raises(UserError, match=r"3 ranks cannot share them evenly\. Continue with 1, 2, 4, 8 ranks"):
+        continued(config, earlier=config.model_dump(mode="json"), micro_batches_per_step=8, world_size=3)
+
+
+def test_a_second_run_on_the_same_directory_is_refused(tmp_path, at_count):
+    """Another process tries while this one trains."""
+    path = tmp_path / "config.yaml"
+    path.write_text(config_for(tmp_path / "run").to_yaml())
+    second = []
+    command = [sys.executable, "-m", "dualview", "train", str(path)]
+    at_count(
+        2, lambda: second.append(subprocess.run(command, capture_output=True, text=True, timeout=100, check=False))
+    )
+    train(config_for(tmp_path / "run"))
+    assert second[0].returncode == 1
+    assert f"is in use by process {os.getpid()} on " in second[0].stderr
+    assert "Nothing was changed" in second[0].stderr
