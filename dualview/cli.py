@@ -162,6 +162,8 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
     with _errors_as_messages():
         words = config or []
         more_ranks = [int(word) for word in words if word.isdigit() and ranks]  # --ranks 1 8 1024
+        if 0 in more_ranks:
+            raise UserError("--ranks has 0; each number of ranks is at least 1")
         words = [word for word in words if not (word.isdigit() and ranks)]
         availability, of = None, f"studies mixed {mix} (both/PA only/lateral only)"
         if words:

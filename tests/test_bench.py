@@ -1,14 +1,18 @@
-"""The routing bench: what it times really is the same computation, and its ratios are those of its seconds."""
+"""The routing bench times the same computation thrice; the schedule bench counts what a slow loop counts."""
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from dualview.bench import schedule
 from dualview.bench.routing import _HandWrittenAuxLoss
 from dualview.cli import app
 from dualview.models import build_model
+from dualview.schedule import plan_epoch
+from dualview.views import Availability
 
 
 def test_the_hand_written_network_computes_what_the_routed_one_computes(make_batch):
@@ -40,3 +44,50 @@ def test_json_is_one_object_whose_ratios_follow_from_its_seconds():
     assert bench["speedup_over_loop"] == pytest.approx(seconds["loop"] / seconds["routed"])
     assert bench["fraction_of_plain"] == pytest.approx((12 / seconds["routed"]) / (8 / seconds["plain"]))
     assert bench["images_per_step"]["routed"] == 4 * 2 + 3 + 1
+
+
+def bench_schedule(*arguments: str):
+    result = CliRunner().invoke(app, ["bench", "schedule", "--json", *arguments])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    return {(row["ranks"], row["order"]): row for row in rows}
+
+
+def test_the_schedule_bench_counts_what_a_loop_over_micro_batches_counts():
+    availability = schedule.studies_of_mix((0.5, 0.3, 0.2), num_studies=137)
+    for row in schedule.measure(availability=availability, ranks=[3], micro_batch_size=4, seed=5):
+        plan = plan_epoch(availability, seed=5, epoch=0, micro_batch_size=4, micro_batches_per_group=3, order=row.order)
+        stragglers, idle = [], 0
+        for step in range(plan.num_groups):
+            images = []
+            for rank in range(3):
+                kinds = availability[plan.micro_batch(step, number=rank)]
+                images.append(sum(2 if kind == Availability.BOTH else 1 for kind in kinds))
+                idle += not any(kind != Availability.PA_ONLY for kind in kinds)
+            stragglers.append(max(images) / np.mean(images))
+        assert row.straggler == pytest.approx(np.mean(stragglers))
+        assert row.idle_lateral == pytest.approx(idle / (3 * plan.num_groups))
+
+
+def test_balanced_ranks_do_equal_work_where_shuffled_ones_wait():
+    """To reach: at most 1.01, and 1.00 in every full step, against 1.33 at R = 1,024 with 50/49/1."""
+    rows = bench_schedule("--mix", "50/49/1", "--ranks", "8", "1024")
+    for ranks in (8, 1024):
+        assert rows[ranks, "view_balanced"]["straggler"] <= 1.01
+        assert rows[ranks, "view_balanced"]["straggler_full_steps"] == 1
+    assert rows[1024, "shuffled"]["straggler"] == pytest.approx(1.33, abs=0.01)
+    # at 51 % of studies with a lateral, 8 of 8 studies have none with probability 0.49 ** 8
+    assert rows[1024, "shuffled"]["idle_lateral"] == pytest.approx(0.49**8, rel=0.1)
+
+
+@pytest.mark.parametrize("mix", ["50/49", "a/b/c", "-1/50/51", "0/0/0", "nan/1/1"])
+def test_a_mix_that_is_none_is_refused(mix):
+    result = CliRunner().invoke(app, ["bench", "schedule", f"--mix={mix}"])
+    assert result.exit_code == 1
+    assert "shares of both/PA only/lateral only, such as 50/49/1" in " ".join(result.output.split())
+
+
+def test_no_rank_at_all_is_refused():
+    result = CliRunner().invoke(app, ["bench", "schedule", "--ranks", "8", "0"])
+    assert result.exit_code == 1
+    assert "--ranks has 0; each number of ranks is at least 1" in " ".join(result.output.split())

@@ -1,9 +1,12 @@
 """The epoch plan: every study once, balanced mixes, and no dependence on anything but its arguments."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from dualview.schedule import num_groups, plan_epoch
+from dualview.schedule import drop_views, num_groups, plan_epoch
 from dualview.views import Availability
 
 
@@ -71,3 +74,53 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)
     assert order(0, 0) != order(1, 0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_a_rank_holds_its_own_micro_batches_and_no_others(world_size):
+    plan = plan_epoch(studies_with(40, 25, 16), seed=3, epoch=1, micro_batch_size=4, micro_batches_per_group=6)
+    for rank in range(world_size):
+        part = plan.of_rank(rank, world_size=world_size)
+        assert part.num_groups == plan.num_groups
+        held = []
+        for group in range(plan.num_groups):
+            for accumulation in range(6 // world_size):
+                ours = part.micro_batch(group, number=accumulation)
+                np.testing.assert_array_equal(ours, plan.micro_batch(group, number=accumulation * world_size + rank))
+                held += ours.tolist()
+        assert sorted(held) == sorted(part.studies)
+    with pytest.raises(ValueError, match="6 micro-batches per group do not divide among 4 ranks"):
+        plan.of_rank(0, world_size=4)
+
+
+def test_view_dropout_hides_either_view_of_that_fraction_of_complete_studies():
+    availability = studies_with(20_000, 5_000, 1_000)
+    left = drop_views(availability, seed=0, epoch=3, fraction=0.3)
+    complete = availability == Availability.BOTH
+    assert (left[~complete] == availability[~complete]).all()
+    shares = np.bincount(left[complete], minlength=3) / 20_000
+    np.testing.assert_allclose(shares, [0.7, 0.15, 0.15], atol=0.012)  # four standard deviations
+    np.testing.assert_array_equal(left, drop_views(availability, seed=0, epoch=3, fraction=0.3))
+    assert (left != drop_views(availability, seed=0, epoch=4, fraction=0.3)).any()
+    assert (left != drop_views(availability, seed=1, epoch=3, fraction=0.3)).any()
+    np.testing.assert_array_equal(drop_views(availability, seed=0, epoch=3, fraction=0), availability)
+
+
+MEASURED = """
+import resource, sys, time
+import numpy as np
+from dualview.schedule import plan_epoch
+availability = np.random.default_rng(0).choice(3, size=10_000_000, p=[0.5, 0.49, 0.01]).astype(np.int8)
+started = time.process_time()
+plan = plan_epoch(availability, seed=0, epoch=0, micro_batch_size=8, micro_batches_per_group=1024)
+mine = plan.of_rank(1023, world_size=1024)
+print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "torch" in sys.modules)
+"""
+
+
+def test_ten_million_studies_are_planned_for_1024_ranks_within_10_s_and_2_gib_without_torch():
+    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    seconds, gib, has_torch = done.stdout.split()
+    assert float(seconds) < 10
+    assert float(gib) < 2
+    assert has_torch == "False"

@@ -6,12 +6,14 @@ import torch
 
 from dualview.config import AugmentConfig, DataConfig, SplitConfig
 from dualview.data import load_data
-from dualview.data.dataset import StudyDataset, collate, expand_all
+from dualview.data.dataset import Key, StudyDataset, collate, expand_all
 from dualview.data.images import BadImage
+from dualview.data.loading import TrainingSampler
 from dualview.data.splits import split_by_patient
 from dualview.data.table import StudyTable
 from dualview.data.transforms import augment
 from dualview.errors import UserError
+from dualview.schedule import drop_views
 from dualview.views import Availability, View
 
 S = 16
@@ -200,6 +202,34 @@ def test_a_bad_view_is_absent_and_a_study_without_any_is_left_out():
     assert bad == (("bad1", "is bad"), ("bad2", "is bad"))
     assert batch.study_index.tolist() == [0, 2]
     assert batch.view_mask.tolist() == [[False, True], [True, False]]
+
+
+# -- view dropout --
+
+
+def test_a_hidden_view_is_absent_and_the_other_is_unchanged():
+    dataset = dataset_of(table_of((("a",), ("l",))), augment=AugmentConfig())
+    whole = dataset[Key(0, 0)].images
+    for availability, shown in ((Availability.PA_ONLY, View.PA), (Availability.LATERAL_ONLY, View.LATERAL)):
+        images = dataset[Key(0, 0, availability)].images
+        assert images[1 - shown] is None
+        assert torch.equal(images[shown], whole[shown])
+
+
+def test_the_sampler_asks_for_what_view_dropout_leaves_and_every_study_once():
+    availability = np.array([0] * 40 + [1] * 10 + [2] * 5, dtype=np.int8)
+    samplers = [
+        TrainingSampler(
+            availability, micro_batch_size=4, accumulation_steps=1, max_steps=7, view_dropout_fraction=0.5,
+            seed=0, rank=rank, world_size=2,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    keys = [key for sampler in samplers for micro_batch in sampler for key in micro_batch]
+    assert sorted(key.row for key in keys) == list(range(55))
+    left = drop_views(availability, seed=0, epoch=0, fraction=0.5)
+    assert all(key.availability == left[key.row] for key in keys)
+    assert 10 < sum(key.availability != Availability.BOTH for key in keys if key.row < 40) < 30
 
 
 # -- load_data --

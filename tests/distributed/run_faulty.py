@@ -2,7 +2,8 @@
 
     python run_faulty.py FAULT RANK STEP train CONFIG ...
 
-FAULT is raise, nan (in the loss), kill (SIGKILL), stop (SIGSTOP) or usr1 (SIGUSR1 to that rank alone).
+FAULT is raise, nan (in the loss), kill (SIGKILL), stop (SIGSTOP), usr1 (SIGUSR1 to that rank alone), repeat (that rank
+takes the step before once more) or no_backward (its backward passes leave out the network).
 """
 
 import os
@@ -27,13 +28,18 @@ def count(group, *, step, job):
             raise ValueError("rank 1 has a bug")
         if fault in ("kill", "stop", "usr1"):
             os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "usr1": signal.SIGUSR1}[fault])
+        if fault == "repeat":
+            step -= 1
     return real_count(group, step=step, job=job)
 
 
 def forward(model, batch, **kwargs):
     losses = real_forward(model, batch, **kwargs)
-    if fault == "nan" and now == faulty_step and int(os.environ.get("RANK", "0")) == rank:
-        losses = losses._replace(pa=losses.pa * torch.nan)
+    if now == faulty_step and int(os.environ.get("RANK", "0")) == rank:
+        if fault == "nan":
+            losses = losses._replace(pa=losses.pa * torch.nan)
+        if fault == "no_backward":
+            losses = type(losses)(*(part.detach().requires_grad_() for part in losses))
     return losses
 
 

@@ -79,6 +79,22 @@ def test_a_rank_that_takes_no_part_is_named(launch, tmp_path, rank):
     assert f"rank {rank} of 2 took no part for 5 s (distributed.timeout_seconds)" in last_words(done)
 
 
+def test_a_rank_at_another_step_is_found_before_gradients_mix(launch, tmp_path):
+    """Without the heartbeat of `count`, this rank's gradients would be averaged with those of other steps."""
+    done = launch(2, FAULTY, "repeat", "1", "2", *training_in(tmp_path / "run"), check=False)
+    assert done.returncode != 0
+    assert "is at step 2, the mean over ranks is 2.5: some rank left out or repeated a step" in last_words(done)
+    assert steps_logged(tmp_path / "run") == [1, 2]
+
+
+def test_a_backward_left_out_on_one_rank_does_not_pair_with_the_next_step(launch, tmp_path):
+    done = launch(
+        2, FAULTY, "no_backward", "1", "2", *training_in(tmp_path / "run", "distributed.timeout_seconds=5"), check=False
+    )
+    assert done.returncode != 0
+    assert steps_logged(tmp_path / "run") == [1, 2]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_both(launch, tmp_path, rank):
     run = tmp_path / "run"

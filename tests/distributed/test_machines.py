@@ -86,7 +86,8 @@ def assert_same_weights(run_dir: Path, other: Path) -> None:
 def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine):
     command = [
         "accelerate", "launch", "--config_file", "launch/gpu16_2nodes.yaml", "--rdzv_backend", "c10d",
-        "--num_processes", "2", "--main_process_ip", "node0", "-m", "dualview", "train", *TINY, f"run.dir={tmp_path / 'run'}",
+        "--num_processes", "2", "--main_process_ip", "node0", "-m", "dualview", "train", *TINY,
+        f"run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     launchers = [
         subprocess.Popen(
