@@ -138,11 +138,11 @@ def agree(
 ) -> Agreement:
     """Sum both branches' batch statistics over ranks, and with them whether to go on: one small all-reduce."""
     flags = torch.stack([loss_sums.isfinite().all().logical_not(), loss_sums.new_tensor(stop, dtype=torch.bool)])
-    packed = job.sum(torch.cat([flags.double(), *(branch.sums.flatten() for branch in statistics.values())]))
+    packed = job.sum(torch.cat([flags.double(), *(branch.sums for branch in statistics.values())]))
     num_bad, num_stop = packed[:2].tolist()
     sizes = [branch.sums.numel() for branch in statistics.values()]
     for branch, sums in zip(statistics.values(), packed[2:].split(sizes), strict=True):
-        branch.sums.copy_(sums.view_as(branch.sums))
+        branch.sums.copy_(sums)
     # the gradient is the same on all ranks: DDP has averaged it
     return Agreement(is_finite=num_bad == 0 and math.isfinite(gradient_norm), stop=num_stop > 0)
 

@@ -96,8 +96,9 @@ class PooledStatistics:
     """Sums over the micro-batches of a step from which one branch's running statistics are updated.
 
     Attributes:
-        sums: (2, channels of all layers) float64: rows x mean and rows x mean of squares, of this
-            rank since the last `update`. All-reduce it in place, then call `update`.
+        sums: (2 x channels of all layers + layers,) float64, of this rank since the last `update`: count x
+            mean and count x mean of squares per channel, and the count, rows x pixels, per layer.
+            All-reduce it in place, then call `update`.
     """
 
     def __init__(self, branch: nn.Module) -> None:
@@ -108,7 +109,7 @@ class PooledStatistics:
         like = self.layers[0].running_mean
         assert like is not None
         self._batch = torch.zeros(2, sum(self._widths), dtype=like.dtype, device=like.device)
-        self.sums = torch.zeros_like(self._batch, dtype=torch.float64)
+        self.sums = like.new_zeros(self._batch.numel() + len(self.layers), dtype=torch.float64)
         means, variances = (row.split(self._widths) for row in self._batch)
         for layer, mean, var in zip(self.layers, means, variances, strict=True):
             layer.batch_mean, layer.batch_var = mean, var
@@ -120,11 +121,11 @@ class PooledStatistics:
     @torch.no_grad()
     def add(self, num_rows: int) -> None:
         """Take in the statistics of the forward pass just made on `num_rows` images."""
-        pixels = torch.tensor([layer.num_pixels for layer in self.layers], dtype=torch.float64)
-        count = (num_rows * pixels).repeat_interleave(torch.tensor(self._widths)).to(self.sums.device)
+        of_layer = num_rows * torch.tensor([layer.num_pixels for layer in self.layers], dtype=torch.float64)
+        count = of_layer.repeat_interleave(torch.tensor(self._widths)).to(self.sums.device)
         mean, var = self._batch.double()
         mean_of_squares = var * (count - 1) / count + mean.square()
-        self.sums += num_rows * torch.stack([mean, mean_of_squares])
+        self.sums += torch.cat([count * mean, count * mean_of_squares, of_layer.to(self.sums.device)])
         # So that a non-finite batch does not live on in 0 x inf. Autograd holds on to these tensors but, in
         # training, does not read them; `.data` tells it not to mind the change.
         self._batch.data.zero_()
@@ -136,9 +137,10 @@ class PooledStatistics:
         The variance is the unbiased one of all rows x pixels of the step, as BatchNorm2d's own.
         """
         if num_rows > 0:
-            pixels = torch.tensor([layer.num_pixels for layer in self.layers], dtype=torch.float64)
-            count = (num_rows * pixels).repeat_interleave(torch.tensor(self._widths)).to(self.sums.device)
-            mean, mean_of_squares = self.sums / num_rows
+            sums, of_layer = self.sums.split([self._batch.numel(), len(self.layers)])
+            widths = torch.tensor(self._widths, device=self.sums.device)
+            count = of_layer.repeat_interleave(widths, output_size=sum(self._widths))
+            mean, mean_of_squares = sums.view(2, -1) / count
             var = (mean_of_squares - mean.square()).clamp(min=0) * count / (count - 1)
             for layer, layer_mean, layer_var in zip(
                 self.layers, mean.split(self._widths), var.split(self._widths), strict=True

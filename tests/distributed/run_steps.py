@@ -29,8 +29,8 @@ from dualview.step import agree, count, finish_gradients, forward, seed_dropout,
 
 # Each step: 4 micro-batches of studies; b both, p PA only, l lateral only; a capital has no known label.
 STEPS = {
+    "micro-batches 0 and 2, all of rank 0 of 2, have no lateral": ["ppp", "bbl", "pp", "lbb"],  # nor had any before
     "mixed": ["bbp", "lbb", "pl", "bpl"],
-    "micro-batches 0 and 2, all of rank 0 of 2, have no lateral": ["ppp", "bbl", "pp", "lbb"],
     "micro-batch 1 has no known label": ["bp", "BPL", "lb", "p"],
     "lateral only in the first micro-batches, which do not synchronise": ["bl", "l", "pp", "p"],
     "micro-batch 3 is empty": ["bl", "p", "bb", ""],
