@@ -18,12 +18,13 @@ from rich import get_console
 from rich.logging import RichHandler
 from rich.progress import track
 
+from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
-from dualview.config import load
+from dualview.config import DistributedConfig, RunConfig, load
 from dualview.console import auroc_table
 from dualview.data import load_data
-from dualview.distributed import is_main_by_environment, launcher_error_file
+from dualview.distributed import is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError
 from dualview.train import train as run_training
 
@@ -183,3 +184,23 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
             typer.echo(json.dumps(schedule_bench.as_json(rows, of=of)))
         else:
             get_console().print(schedule_bench.as_table(rows, of=of))
+
+
+@bench.command("exactness")
+def bench_exactness(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds over both variants")] = 10,
+    image_size_px: Annotated[int, typer.Option(min=64, help="Height and width of the images")] = 224,
+) -> None:
+    """Time a step with the global count and pooled statistics against one without. Launch with several processes."""
+    with _errors_as_messages(), start(RunConfig(), distributed=DistributedConfig()) as job:
+        result = exactness_bench.measure(
+            job=job,
+            image_size_px=image_size_px,
+            rounds=rounds,
+            track=lambda steps: track(steps, "timing", disable=as_json or not job.is_main, transient=True),
+        )
+        if job.is_main and as_json:
+            typer.echo(json.dumps(result.to_dict()))
+        elif job.is_main:
+            get_console().print(exactness_bench.as_table(result))

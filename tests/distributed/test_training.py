@@ -75,3 +75,10 @@ def test_an_error_ends_all_processes_with_one_message(launch, tmp_path):
     assert done.returncode != 0
     assert done.stderr.count("error: run.dir") == 2
     assert "is not empty and not a run of dualview, it holds metrics.jsonl" in last_words(done)
+
+
+def test_the_exactness_bench_compares_steps_of_one_run(launch):
+    done = launch(2, "-m", "dualview", "bench", "exactness", "--json", "--rounds", "1", "--image-size-px", "64")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ranks"] == 2
+    assert result["slowdown"] == pytest.approx(result["seconds_exact"] / result["seconds_plain"])  # of one round
