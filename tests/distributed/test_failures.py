@@ -7,11 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from dualview import distributed
+from dualview.config import DistributedConfig, RunConfig
+from dualview.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FAULTY = Path(__file__).with_name("run_faulty.py")
@@ -58,6 +63,15 @@ def undisturbed(launch, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
     launch(2, "-m", "dualview", *training_in(run_dir))
     return run_dir
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
+    """Wrong launcher flags start worlds of one, each of which would train alone into the same directory."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    started = distributed.start(RunConfig(device="cpu"), distributed=DistributedConfig())
+    with pytest.raises(UserError, match="started 2 processes, but they see 1"), started:
+        pass
 
 
 def test_a_rank_that_raises_has_the_last_word(launch, tmp_path):

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
+FAULTY = Path(__file__).with_name("run_faulty.py")
 NODES = ("node0", "node1")
 TINY = [
     "configs/quickstart.yaml",
@@ -24,6 +25,7 @@ TINY = [
     "train.max_steps=8",
     "train.micro_batch_size=4",
     "train.eval_every_steps=4",
+    "train.checkpoint_every_steps=1",
     "train.log_every_steps=1",
     "tracking.wandb=disabled",
 ]
@@ -83,11 +85,14 @@ def assert_same_weights(run_dir: Path, other: Path) -> None:
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine):
+@pytest.mark.parametrize("program", [["-m", "dualview"], [FAULTY, "kill", "1", "3"]], ids=["", "a killed rank"])
+def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine, program):
+    """Also where a rank is killed on one of them and both launchers start again."""
     command = [
+        "bash", "-c", 'source launch/restarts.sh && exec "$@"', "bash",
         "accelerate", "launch", "--config_file", "launch/gpu16_2nodes.yaml", "--rdzv_backend", "c10d",
-        "--num_processes", "2", "--main_process_ip", "node0", "-m", "dualview", "train", *TINY,
-        f"run.dir={tmp_path / 'run'}",
+        "--num_processes", "2", "--main_process_ip", "node0", "--max_restarts", "1",
+        *program, "train", *TINY, f"run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     launchers = [
         subprocess.Popen(
@@ -102,6 +107,7 @@ def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine):
         for launcher in launchers:
             launcher.kill()
     assert [launcher.returncode for launcher in launchers] == [0, 0], "\n".join(said)
+    assert ("INFO     continuing" in "".join(said)) == (FAULTY in program)
     assert_same_weights(tmp_path / "run", on_one_machine)
 
 

@@ -93,10 +93,18 @@ def test_sync_norm_on_two_processes_is_batch_norm_on_both_micro_batches_together
         torch.testing.assert_close(value, truth["state"][name], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("num_processes", [2, 4])
+EVALUATED = {
+    2: {"idle_branch": "skip"},
+    3: {"steps": "epoch", "studies": "20", "micro_batches": "3"},
+    4: {"idle_branch": "skip"},
+}
+
+
+@pytest.mark.parametrize("num_processes", EVALUATED)
 def test_evaluation_is_bit_equal_and_counts_every_study_once(computed, num_processes):
+    """C6, with fewer studies than ranks too."""
     for num_studies in (10, 1):
-        ours = computed(num_processes, idle_branch="skip")[f"evaluation of {num_studies}"]
+        ours = computed(num_processes, **EVALUATED[num_processes])[f"evaluation of {num_studies}"]
         truth = computed(1)[f"evaluation of {num_studies}"]
         assert ours["head_mask"][:, 0].all()
         assert torch.equal(ours["head_mask"], truth["head_mask"])
