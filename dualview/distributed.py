@@ -194,14 +194,17 @@ def launcher_error_file() -> str | None:
 def _refuse_stale_store() -> None:
     """By default torch's launcher keeps one store for all attempts, with the addresses of the processes that died.
 
+    A group restarted on it finds itself or hangs, as it happens.
+
     Raises:
         UserError: this is a restarted group on such a store (PyTorch issue 167288).
     """
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if restarted and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
+    if restarted and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise UserError(
-            "the launcher restarted this group on a store with the addresses of processes that are gone: export "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before launching with restarts (launch/train.sh does)"
+            "the launcher restarted this group on a store with the addresses of processes that are gone. Launch with "
+            "launch/train.sh; or export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and use the c10d rendezvous "
+            "(PET_STANDALONE=1 on one machine, --rdzv_backend c10d on several), or without --max_restarts"
         )
 
 

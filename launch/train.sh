@@ -7,6 +7,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/restarts.sh"
+export PET_STANDALONE=1 # torch's c10d rendezvous: Accelerate's static one restarts a group on the old group's store
 if [[ -x $here/../.venv/bin/accelerate ]]; then
   PATH=$here/../.venv/bin:$PATH
 fi

@@ -65,6 +65,32 @@ def undisturbed(launch, tmp_path_factory):
     return run_dir
 
 
+@pytest.fixture
+def train_sh():
+    """Starts launch/train.sh with two processes; what a failed test leaves of them is killed."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NUM_PROCESSES": "2",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    started: list[psutil.Process] = []
+
+    def start(arguments) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [str(ROOT / "launch" / "train.sh"), *arguments[1:]],
+            env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(psutil.Process(process.pid))
+        return process
+
+    yield start
+    for launcher in started:
+        if launcher.is_running():
+            for process in [*launcher.children(recursive=True), launcher]:
+                process.kill()
+
+
 def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
     """Wrong launcher flags start worlds of one, each of which would train alone into the same directory."""
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -146,13 +172,13 @@ def test_a_run_goes_on_with_another_number_of_ranks(launch, tmp_path, undisturbe
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_is_restarted_by_train_sh_and_nothing_is_lost(tmp_path, undisturbed, rank):
+def test_a_killed_rank_is_restarted_by_train_sh_and_nothing_is_lost(tmp_path, train_sh, undisturbed, rank):
     run = tmp_path / "run"
     process = train_sh(training_in(run))
     wait_for_step(3, run, process)
     (victim,) = (one for one in ranks_of(process) if one.environ()["RANK"] == str(rank))
     victim.kill()
-    stdout, stderr = process.communicate(timeout=200)
+    stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 0, stderr[-3000:]
     assert "INFO     continuing" in stdout + stderr
     assert equal(weights(run), weights(undisturbed))
@@ -163,11 +189,11 @@ def test_a_restart_on_the_shared_store_is_refused_with_the_remedy(launch, tmp_pa
     """Without the variable that launch/train.sh sets, torch's restarted group waits for processes that are gone."""
     done = launch(2, FAULTY, "kill", "1", "3", *training_in(tmp_path / "run"), check=False, max_restarts=1)
     assert done.returncode != 0
-    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in last_words(done)
+    assert "Launch with launch/train.sh; or export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in last_words(done)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_to_the_launcher_saves_and_leaves_nobody_behind(tmp_path, number):
+def test_a_signal_to_the_launcher_saves_and_leaves_nobody_behind(tmp_path, train_sh, number):
     run = tmp_path / "run"
     process = train_sh(training_in(run, "data.num_workers=1", "train.max_steps=2000"))
     wait_for_step(3, run, process)
@@ -180,7 +206,7 @@ def test_a_signal_to_the_launcher_saves_and_leaves_nobody_behind(tmp_path, numbe
     assert not alive
 
 
-def test_a_signal_to_every_process_at_once_saves_too(tmp_path):
+def test_a_signal_to_every_process_at_once_saves_too(tmp_path, train_sh):
     """As a cluster does it: to the launcher, the ranks and their readers of images."""
     run = tmp_path / "run"
     process = train_sh(training_in(run, "data.num_workers=1", "train.max_steps=2000"))
@@ -194,20 +220,6 @@ def test_a_signal_to_every_process_at_once_saves_too(tmp_path):
     assert "DataLoader worker" not in stderr
     _, alive = psutil.wait_procs(everyone[:-1], timeout=20)
     assert not alive
-
-
-def train_sh(arguments) -> subprocess.Popen:
-    """launch/train.sh with two processes."""
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "NUM_PROCESSES": "2",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
-    return subprocess.Popen(
-        [str(ROOT / "launch" / "train.sh"), *arguments[1:]],
-        env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
 
 
 def wait_for_step(step: int, run_dir: Path, process: subprocess.Popen) -> None:
