@@ -22,8 +22,10 @@ from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
 from dualview.config import DistributedConfig, RunConfig, load
-from dualview.console import auroc_table
+from dualview.console import account_tables, auroc_table
 from dualview.data import load_data
+from dualview.data.account import account, dropped_images
+from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.distributed import is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError
 from dualview.train import train as run_training
@@ -121,6 +123,40 @@ def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: defaults, file and overrides together."""
     with _errors_as_messages():
         typer.echo(load(config, overrides=overrides).to_yaml(), nl=False)
+
+
+@app.command("data")
+def show_data(  # noqa: PLR0917 - the options of a command
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    dropped: Annotated[
+        Path | None, typer.Option(help="Write every image that is left out, and why, to this CSV")
+    ] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(help="Draw random studies into this PNG")] = None,
+    num_studies: Annotated[int, typer.Option(min=1, help="Studies on the contact sheet")] = 12,
+) -> None:
+    """Count what a configuration reads: images, studies, patients, labels. No training, and no image unless asked."""
+    with _errors_as_messages():
+        loaded = load(config, overrides=overrides)
+        data = load_data(loaded.data, seed=loaded.run.seed)
+        counts = account(data)
+        if as_json:
+            typer.echo(json.dumps(counts))
+        else:
+            for table in account_tables(counts):
+                get_console().print(table)
+        if dropped is not None:
+            dropped_images(data).to_csv(dropped, index=False)
+        if contact_sheet is not None:
+            draw_contact_sheet(
+                contact_sheet,
+                table=data.train,
+                read=data.read,
+                image_size_px=loaded.data.image_size_px,
+                num_studies=num_studies,
+                seed=loaded.run.seed,
+            )
 
 
 @bench.command("routing")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from dualview.errors import UserError, listed
+from dualview.findings import UncertainPolicy
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,6 +54,10 @@ class SplitConfig(Section):
     """Fraction of the patients to report on."""
     column: str | None = None
     """Column of the CSV that holds train, val or test; then the fractions are not used."""
+    file: Path | None = None
+    """A `split.csv` of an earlier run (patient, split), to be used instead of the fractions."""
+    official: bool = True
+    """Use the split that a data set comes with, where it has one."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -108,43 +113,77 @@ class AugmentConfig(Section):
     """Standard deviation of Gaussian noise on pixels in [-1, 1]. Source: the authors' `dataset.py`."""
 
 
-class DataConfig(Section):
-    """Which studies, which findings, how images are read."""
+AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
-    source: Literal["phantom", "csv", "covid_cxr"] = "phantom"
-    """`phantom` is drawn from the seed; `csv` is any table with one row per image; `covid_cxr` is
-    the layout of the COVID-19 image data collection (metadata.csv and images/)."""
+
+class CohortConfig(Section):
+    """Which studies of a data set take part, as rules applied in this order. By default all do."""
+
+    adults_only: bool = False
+    """`padchest`: leave out rows whose `Pediatric` is not `No`."""
+    drop_repeated_rows: bool = False
+    """`padchest`: of rows equal in all but the image, keep the first."""
+    labelled_only: bool = False
+    """Leave out studies without a label."""
+    availability: list[AVAILABILITY_NAMES] = []
+    """Kinds of study to take; with `one_study_per_patient` in order of preference: a patient with a study of
+    the first kind is represented by it. Empty: all kinds."""
+    one_image_per_view: bool = False
+    """Leave out studies with several images of one view."""
+    drop_labels: list[str] = []
+    """Leave out studies that have one of these labels, such as `suboptimal study`."""
+    one_study_per_patient: bool = False
+    """Take each patient's earliest study; of several that day, one drawn by `tie_seed`."""
+    tie_seed: int = 0
+    """Decides between studies of one patient and day."""
+    neutral_labels: list[str] = []
+    """Labels that say nothing, such as the empty one; studies that have no other are left out."""
+
+
+class SourceConfig(Section):
+    """One data set: where it is, which of its studies and findings take part."""
+
+    source: Literal["phantom", "csv", "covid_cxr", "padchest", "mimic_cxr", "chexpert", "openi", "dicom"] = "phantom"
+    """`phantom` is drawn from the seed; `csv` is any table with one row per image; `dicom` a folder of DICOM
+    files; the others are public data sets as they come (docs/datasets.md)."""
+    name: str | None = None
+    """What the source is called in tables and reports; without it `source`."""
     root: Path | None = None
     """Folder that image paths are relative to."""
     csv: Path | None = None
-    """Table of images; without it `metadata.csv` in `data.root`."""
+    """Table of images; without it the data set's own file in `data.root` (for `csv`: `metadata.csv`). For
+    `dicom` a table of labels, one row per study, or null."""
     columns: ColumnsConfig = ColumnsConfig()
     findings: dict[str, list[str]] = {}
-    """Findings to learn. For `csv`: a list of label columns, or finding -> its one column. For
-    `covid_cxr`: finding -> diagnoses that make it positive. Not used by `phantom`."""
-    frontal_views: list[str] = ["PA", "AP"]
-    """Values of the view column that take the PA branch."""
-    lateral_views: list[str] = ["L", "LATERAL", "LL"]
-    """Values of the view column that take the lateral branch."""
+    """Findings to learn: a list of names, or finding -> what the data set calls it: for `csv`, `chexpert`,
+    `mimic_cxr` and `dicom` its one column, for `padchest`, `openi` and `covid_cxr` the labels that make it positive.
+    Empty: all that the data set has (not for `csv`, `covid_cxr`). Not used by `phantom`."""
+    vocabulary: Literal["own", "xrv"] = "own"
+    """`xrv`: torchxrayvision's 18 pathologies instead of the data set's own names; those it does not have are
+    unknown. With it `findings` chooses among the 18."""
+    frontal_views: list[str] | None = None
+    """Values of the view column that take the PA branch. null: those of the data set; for `csv` PA, AP."""
+    lateral_views: list[str] | None = None
+    """Values of the view column that take the lateral branch. null: those of the data set; for `csv` L, LATERAL, LL."""
     ignored_views: list[str] = []
-    """Values of the view column whose rows are left out, and counted."""
-    several_images: Literal["first", "random", "all"] = "first"
-    """A study with several images of one view trains on the first listed; on one drawn anew each
-    epoch; or on all, each pairing once per epoch. Evaluation always uses the first listed."""
-    on_bad_image: Literal["error", "treat_view_as_missing"] = "error"
-    """An image that cannot be read ends the run, or counts as a view the study does not have."""
+    """`csv`, `covid_cxr`: values of the view column whose rows are left out, and counted; any other is an error.
+    The public data sets leave out, and count, every view that stands in neither list."""
+    uncertain: str | dict[str, str] = "ignore"
+    """What training makes of uncertain labels: ignore, zero, one or smooth(a,b), for all findings or per finding
+    (`default` names the rest). In val and test they are unknown."""
+    unmentioned: Literal["unknown", "negative"] = "unknown"
+    """`chexpert`, `mimic_cxr`: what a blank label is, beside those that `No Finding` makes negative."""
+    labeler: Literal["chexpert", "negbio"] = "chexpert"
+    """`mimic_cxr`: whose labels."""
+    cohort: CohortConfig = CohortConfig()
+    min_positive_patients: int = Field(0, ge=0)
+    """Leave out findings with fewer patients, counted in the whole cohort."""
+    weight: float = Field(1.0, gt=0)
+    """Weight of each of its studies in the training loss."""
     check_files: bool = True
-    """Look for every image file before training starts."""
-    image_size_px: int = Field(224, ge=32, le=2048)
-    """Height and width of the network's input."""
-    split: SplitConfig = SplitConfig()
-    phantom: PhantomConfig = PhantomConfig()
-    augment: AugmentConfig = AugmentConfig()
-    view_dropout_fraction: Fraction = 0.0
-    """View dropout: this fraction of the training studies with both views shows one of them only, PA or
-    lateral alike, drawn anew each epoch from (seed, epoch, study)."""
-    num_workers: int = Field(4, ge=0)
-    """Processes that read images for each rank; 0 reads in the training process."""
+    """Look for every image file before anything else; false also works without images, from the tables alone."""
+    on_missing_file: Literal["error", "drop"] = "error"
+    """A file that is not there ends it with a list, or is left out and counted."""
 
     @model_validator(mode="before")
     @classmethod
@@ -161,26 +200,85 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> Self:
         problems = []
-        if self.source != "phantom":
-            if self.root is None:
-                problems.append(f"source '{self.source}' needs data.root, the folder of the images")
-            if not self.findings:
-                problems.append(f"source '{self.source}' needs data.findings, the findings to learn")
-        if self.source == "csv":
+        if self.source != "phantom" and self.root is None and (self.check_files or self.csv is None):
+            problems.append(f"source '{self.source}' needs data.root, the folder of the images")
+        if self.source in ("csv", "covid_cxr") and not self.findings:
+            problems.append(f"source '{self.source}' needs data.findings, the findings to learn")
+        if self.source in ("csv", "chexpert", "mimic_cxr", "dicom") and self.vocabulary == "own":
             for finding, columns in self.findings.items():
                 if len(columns) != 1:
                     problems.append(f"finding '{finding}' must name exactly one column, found {columns}")
         groups = {
-            "frontal_views": self.frontal_views,
-            "lateral_views": self.lateral_views,
+            "frontal_views": self.frontal_views or [],
+            "lateral_views": self.lateral_views or [],
             "ignored_views": self.ignored_views,
         }
         for (name, views), (other, others) in combinations(groups.items(), 2):
             if shared := sorted(set(views) & set(others)):
                 problems.append(f"{shared} stand in both {name} and {other}; put each view in one list")
+        for policy in self.uncertain.values() if isinstance(self.uncertain, dict) else [self.uncertain]:
+            try:
+                UncertainPolicy.parse(policy)
+            except ValueError as error:
+                problems.append(f"uncertain: {error}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def uncertain_policy(self, finding: str) -> UncertainPolicy:
+        """The policy for the uncertain labels of a finding."""
+        if isinstance(self.uncertain, str):
+            return UncertainPolicy.parse(self.uncertain)
+        return UncertainPolicy.parse(self.uncertain.get(finding, self.uncertain.get("default", "ignore")))
+
+
+class DataConfig(SourceConfig):
+    """Which studies, which findings, how images are read. One source stands here, several in `sources`."""
+
+    sources: list[SourceConfig] = []
+    """Several data sets to train on together, each with the keys above. A finding that one of them does not
+    have is unknown there."""
+    several_images: Literal["first", "random", "all"] = "first"
+    """A study with several images of one view trains on the first listed; on one drawn anew each
+    epoch; or on all, each pairing once per epoch. Evaluation always uses the first listed."""
+    on_bad_image: Literal["error", "treat_view_as_missing"] = "error"
+    """An image that cannot be read ends the run, or counts as a view the study does not have."""
+    image_size_px: int = Field(224, ge=32, le=2048)
+    """Height and width of the network's input."""
+    split: SplitConfig = SplitConfig()
+    phantom: PhantomConfig = PhantomConfig()
+    augment: AugmentConfig = AugmentConfig()
+    view_dropout_fraction: Fraction = 0.0
+    """View dropout: this fraction of the training studies with both views shows one of them only, PA or
+    lateral alike, drawn anew each epoch from (seed, epoch, study)."""
+    num_workers: int = Field(4, ge=0)
+    """Processes that read images for each rank; 0 reads in the training process."""
+
+    @model_validator(mode="after")
+    def _one_source_or_several(self) -> Self:
+        if not self.sources:
+            return self
+        given = [
+            name
+            for name, field in SourceConfig.model_fields.items()
+            if name != "check_files" and getattr(self, name) != field.default
+        ]
+        if given:
+            raise ValueError(f"with data.sources, {', '.join(given)} must stand in its entries")
+        names = [source.name or source.source for source in self.sources]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sources: {repeated} come more than once; give each its own name")
+        if "phantom" in {source.source for source in self.sources}:
+            raise ValueError("sources: phantom cannot be mixed with other data")
+        return self
+
+    @property
+    def all_sources(self) -> list[SourceConfig]:
+        """The entries of `sources`, or this section itself; `check_files: false` here is for all."""
+        if not self.sources:
+            return [self]
+        return [source.model_copy(update={"check_files": source.check_files and self.check_files})
+                for source in self.sources]  # fmt: skip
 
 
 class ModelConfig(Section):

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from dualview import checkpoint
 from dualview.config import Config
-from dualview.data import Data, load_data
+from dualview.data import Data, check_labels, load_data
 from dualview.data.dataset import StudyDataset, expand_all
 from dualview.data.loading import TrainingSampler, training_loader
+from dualview.data.splits import write_splits
 from dualview.data.table import StudyTable
 from dualview.distributed import Job, start
 from dualview.errors import Preempted
@@ -75,6 +76,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 world_size=job.world_size,
             )
         data = load_data(config.data, seed=config.run.seed)
+        check_labels(data.train)
         train_set, val_set, test_set = _datasets(data, config)
         if state:
             refuse_other_data(train_set.table, earlier=state["train_studies"], config=config)
@@ -138,6 +140,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         config_yaml = describe_run(config)
         if job.is_main:
             (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
+            write_splits(run_dir / "split.csv", data.splits)
             logger.info("%s", _what_runs(config, data=data, job=job, model=model, max_steps=max_steps))
             if earlier:
                 logger.info("continuing %s at step %d of %d", run_dir, step, max_steps)

@@ -70,7 +70,7 @@ def test_all_problems_come_at_once_with_their_keys(write):
         ("data: {source: csv, root: /x}", "needs data.findings"),
         ("data: {source: csv, root: /x, findings: [A, A]}", "more than once"),
         ("data: {source: csv, root: /x, findings: {A: [a, b]}}", "exactly one column"),
-        ("data: {source: covid_cxr, root: /x, findings: [A], frontal_views: [L]}", "stand in both"),
+        ("data: {source: covid_cxr, root: /x, findings: [A], frontal_views: [L], lateral_views: [L]}", "stand in both"),
         ("data: {source: phantom, image_size_px: 32}", "use at least 64"),
         ("data: {source: phantom, phantom: {both: 0.9}}", "must add up to 1"),
         ("optim: {learning_rate: .inf}", "finite number"),

@@ -1,16 +1,23 @@
 """Data: from a configuration to the studies of each split and a reader of their images."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dualview.config import DataConfig
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from dualview.config import DataConfig, SourceConfig
 from dualview.data import phantom
 from dualview.data.dataset import ImageReader
 from dualview.data.images import FileImages
-from dualview.data.sources import covid_cxr, csv_table
+from dualview.data.sources import read_source
+from dualview.data.sources.image_rows import SourceTable
 from dualview.data.splits import split_by_patient
-from dualview.data.table import StudyTable
+from dualview.data.table import StudyTable, concatenate
 from dualview.errors import UserError
+from dualview.findings import XRV
+from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +30,7 @@ class Data:
     val: StudyTable
     test: StudyTable
     read: ImageReader
+    sources: tuple[SourceTable, ...]
 
     @property
     def splits(self) -> dict[str, StudyTable]:
@@ -30,24 +38,108 @@ class Data:
 
 
 def load_data(config: DataConfig, *, seed: int) -> Data:
-    """Read the study table of the configured source and divide it by patient. No image is read yet.
+    """Read the study tables of the configured sources and divide each by patient. No image is read yet.
+
+    With several sources, findings are the union of theirs, patients and images carry the name of
+    their source, and what a source does not label is unknown there. Policies for uncertain labels
+    act on the training split; in val and test an uncertain label is unknown.
 
     Raises:
-        UserError: problems of the source, an empty split, or nothing to learn.
+        UserError: problems of a source, or an empty split.
     """
     read: ImageReader
-    if config.source == "phantom":
+    if config.source == "phantom" and not config.sources:
         table, read = phantom.draw(config.phantom, seed=seed, image_size_px=config.image_size_px)
+        nothing = pd.DataFrame({"path": [], "reason": []}, dtype=object)
+        sources = [
+            SourceTable(name="phantom", table=table, num_images_read=int(table.num_images.sum()), dropped=nothing)
+        ]
     else:
-        assert config.root is not None  # checked by DataConfig
-        table = (csv_table if config.source == "csv" else covid_cxr).read(config)
-        read = FileImages(config.root, image_size_px=config.image_size_px)
-    splits = split_by_patient(table, config=config.split, seed=seed)
-    _check_labels(splits["train"])
-    return Data(**splits, read=read)
+        sources = [read_source(source, split=config.split) for source in config.all_sources]
+        if len(sources) > 1:
+            sources = [_with_name(source) for source in sources]
+        read = _reader(config)
+    parts = []
+    for number, (source, of) in enumerate(zip(sources, config.all_sources, strict=True)):
+        splits = split_by_patient(_weighted(source.table, of), config=config.split, seed=seed)
+        splits["train"] = with_policies(splits["train"], source=of, seed=seed, number=number)
+        parts.append(splits)
+    merged = {name: _merged([splits[name] for splits in parts], config=config) for name in ("train", "val", "test")}
+    return Data(**merged, read=read, sources=tuple(sources))
 
 
-def _check_labels(train: StudyTable) -> None:
+def with_policies(table: StudyTable, *, source: SourceConfig, seed: int, number: int = 0) -> StudyTable:
+    """The table with uncertain labels made into what the source's policies say (findings.py).
+
+    Smoothed labels are a function of (seed, number of the source, position in the table).
+    """
+    if table.uncertain is None:
+        return table
+    labels, label_mask = table.labels.copy(), table.label_mask.copy()
+    drawn = np.random.default_rng([seed, 3, number]).random(table.labels.shape, dtype=np.float32)
+    for k, finding in enumerate(table.findings):
+        bounds = source.uncertain_policy(finding).bounds
+        if bounds is not None:
+            rows = table.uncertain[:, k]
+            labels[rows, k] = bounds[0] + (bounds[1] - bounds[0]) * drawn[rows, k]
+            label_mask[rows, k] = True
+    return replace(table, labels=labels, label_mask=label_mask, uncertain=table.uncertain & ~label_mask)
+
+
+def _weighted(table: StudyTable, source: SourceConfig) -> StudyTable:
+    return table if source.weight == 1 else replace(table, weight=np.full(len(table), source.weight, np.float32))
+
+
+def _with_name(source: SourceTable) -> SourceTable:
+    """The source with its name before every patient and image, as several sources may use the same ones."""
+    table, prefix = source.table, f"{source.name}:"
+    images = []
+    for view in View:
+        named = np.empty(len(table), object)
+        for row, paths in enumerate(table.images[view]):
+            named[row] = tuple(prefix + path for path in paths)
+        images.append(named)
+    return replace(
+        source,
+        table=replace(
+            table,
+            patient_ids=prefix + table.patient_ids,
+            images=(images[View.PA], images[View.LATERAL]),
+            attributes={**table.attributes, "source": np.full(len(table), source.name, object)},
+        ),
+    )
+
+
+def _reader(config: DataConfig) -> ImageReader:
+    readers = {
+        source.name or source.source: FileImages(source.root, image_size_px=config.image_size_px)
+        for source in config.all_sources
+    }
+    if not config.sources:
+        return next(iter(readers.values()))
+    return SeveralSources(readers) if len(readers) > 1 else next(iter(readers.values()))
+
+
+class SeveralSources:
+    """Reader of paths that begin with the name of their source."""
+
+    def __init__(self, readers: dict[str, FileImages]) -> None:
+        self.readers = readers
+
+    def __call__(self, path: str) -> Tensor:
+        """The image at `NAME:path`; raises as the source's own reader does."""
+        name, _, within = path.partition(":")
+        return self.readers[name](within)
+
+
+def _merged(tables: list[StudyTable], *, config: DataConfig) -> StudyTable:
+    table = concatenate(tables) if len(tables) > 1 else tables[0]
+    if all(source.vocabulary == "xrv" and not source.findings for source in config.all_sources):
+        return table.with_findings(XRV)
+    return table
+
+
+def check_labels(train: StudyTable) -> None:
     """Raises: UserError where no finding has both classes; findings with one class are named in the log."""
     one_class = []
     for k, finding in enumerate(train.findings):

@@ -31,8 +31,8 @@ class FileImages:
     resized with antialiasing (the authors' `ImageOps.fit`).
     """
 
-    def __init__(self, root: Path, *, image_size_px: int) -> None:
-        self.root = root
+    def __init__(self, root: Path | None, *, image_size_px: int) -> None:
+        self.root = root or Path()
         self.image_size_px = image_size_px
 
     def __call__(self, path: str) -> Tensor:

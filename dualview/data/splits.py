@@ -1,48 +1,137 @@
 """Train, val and test: a patient is in one of them only."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
 
 from dualview.config import SplitConfig
 from dualview.data.table import StudyTable
-from dualview.errors import UserError
-from dualview.views import View
+from dualview.errors import UserError, listed
 
 SPLITS = ("train", "val", "test")
 
 
 def split_by_patient(table: StudyTable, *, config: SplitConfig, seed: int) -> dict[str, StudyTable]:
-    """Divide the studies of a table: by its own split column where there is one, else by fractions.
+    """Divide the studies of a table: by a file, by the table's own split, else by fractions.
 
-    By fractions, the patients with a lateral view and those without are divided each on their own, so
-    that rare laterals reach every split. A function of the table, the fractions and the seed.
+    By fractions, patients are stratified by what views their studies have and by the rarest finding
+    they have, so that rare laterals and rare findings reach every split. A function of the table,
+    the fractions and the seed.
 
     Raises:
-        UserError: a split that was asked for is empty.
+        UserError: a split that was asked for is empty, or a patient is in two.
     """
-    names = table.split if table.split is not None else _draw(table, config=config, seed=seed)
+    if config.file is not None:
+        names = _from_file(table, file=config.file)
+    elif table.split is not None and (config.official or config.column):
+        names = table.split
+    else:
+        names = _draw(table, config=config, seed=seed)
+    _refuse_patients_in_two(table, names)
     tables = {name: table.select(np.flatnonzero(names == name)) for name in SPLITS}
-    wanted = [name for name in SPLITS if name != "test" or config.test > 0 or config.column]
+    given = config.file is not None or table.split is not None
+    wanted = [name for name in SPLITS if name != "test" or (config.test > 0 and not given)]
     empty = [name for name in wanted if len(tables[name]) == 0]
-    if "train" in empty or "val" in empty or (empty and table.split is None):
+    if empty:
         counts = ", ".join(f"{name} {len(tables[name])}" for name in SPLITS)
         raise UserError(
             f"the {' and '.join(empty)} split is empty ({counts} studies of {len(set(table.patient_ids))} patients). "
-            "Change the fractions of data.split, fill data.split.column, or bring more patients"
+            "Change the fractions of data.split, the split that the data comes with (data.split.official, .column, "
+            ".file), or bring more patients"
         )
     return tables
 
 
+def write_splits(path: Path, splits: dict[str, StudyTable]) -> None:
+    """Who is in which split: patient, split; to be given as `data.split.file` to another run."""
+    rows = [(patient, name) for name, table in splits.items() for patient in dict.fromkeys(table.patient_ids)]
+    pd.DataFrame(rows, columns=["patient", "split"]).to_csv(path, index=False)
+
+
 def _draw(table: StudyTable, *, config: SplitConfig, seed: int) -> np.ndarray:
-    """(S,) split name of each study."""
+    """(S,) split name of each study, by fractions."""
     patients, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
-    has_lateral = np.zeros(len(patients), bool)
-    np.logical_or.at(has_lateral, patient_of, table.view_mask[:, View.LATERAL])
-    generator = np.random.default_rng(seed)
-    names = np.empty(len(patients), dtype=object)
-    for stratum in (True, False):
-        members = generator.permutation(np.flatnonzero(has_lateral == stratum))
-        bounds = np.rint(np.cumsum([config.train, config.val]) * len(members)).astype(int)
-        for name, part in zip(SPLITS, np.split(members, bounds), strict=True):
-            names[part] = name
+    fractions = (config.train, config.val, config.test)
+    bounds = np.rint(np.cumsum(fractions) * len(patients)).astype(int)
+    strata = _strata(table, patient_of, smallest=int(np.ceil(1 / min(f for f in fractions if f > 0))))
+    in_train, rest = _divide(np.arange(len(patients)), bounds[0], strata=strata, seed=seed)
+    in_val, _ = _divide(rest, bounds[1] - bounds[0], strata=strata, seed=seed)
+    names = np.full(len(patients), "test", object)
+    names[in_train], names[in_val] = "train", "val"
     of_study: np.ndarray = names[patient_of]
     return of_study
+
+
+def _strata(table: StudyTable, patient_of: np.ndarray, *, smallest: int) -> np.ndarray:
+    """(P,) stratum of each patient: what views there are, and the rarest finding; fewer than `smallest` are merged."""
+    num_patients = int(patient_of.max()) + 1
+    kinds = np.zeros((num_patients, 3), bool)
+    kinds[patient_of, table.availability] = True
+    views = kinds @ (1, 2, 4)
+    positive = np.zeros((num_patients, len(table.findings)), bool)
+    np.logical_or.at(positive, patient_of, table.label_mask & (table.labels > 0.5))
+    rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
+    has_any = positive.any(axis=1)
+    rarest = np.where(has_any, positive[:, rarest_first].argmax(axis=1) if len(rarest_first) else 0, -1)
+    strata = views * (len(table.findings) + 2) + rarest + 1
+    for coarser in (views + strata.max() + 1, np.full(num_patients, -1)):
+        _, stratum_of, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+        strata = np.where(sizes[stratum_of] < smallest, coarser, strata)
+    _, stratum_of, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    if sizes.min() < smallest:  # the merged rest itself: to the largest
+        strata = np.where(sizes[stratum_of] < smallest, strata[sizes[stratum_of].argmax()], strata)
+    return strata
+
+
+def _divide(members: np.ndarray, num_first: int, *, strata: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`num_first` of the members and the others, in equal shares of each stratum."""
+    num_rest = len(members) - num_first
+    if min(num_first, num_rest) <= 0:
+        return members[:num_first], members[num_first:]
+    _, sizes = np.unique(strata[members], return_counts=True)
+    stratify = strata[members] if sizes.min() > 1 and len(sizes) <= min(num_first, num_rest) else None
+    first, rest = train_test_split(
+        members, train_size=int(num_first), test_size=int(num_rest), stratify=stratify, random_state=seed
+    )
+    return np.sort(first), np.sort(rest)
+
+
+def _from_file(table: StudyTable, *, file: Path) -> np.ndarray:
+    """(S,) split name of each study, as the file says of its patient.
+
+    Raises:
+        UserError: the file cannot be read, a patient stands in it twice or not at all, or an unknown split.
+    """
+    try:
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.split.file {file} cannot be read: {error}") from None
+    if list(rows.columns) != ["patient", "split"]:
+        raise UserError(f"data.split.file {file} must have the columns patient and split, found {list(rows.columns)}")
+    problems = [
+        f"{file}:{row + 2}: {problem}"
+        for mask, problem in (
+            (~rows["split"].isin(SPLITS), f"split is not one of {', '.join(SPLITS)}"),
+            (rows["patient"].duplicated(), "patient stands in it already"),
+        )
+        for row in np.flatnonzero(mask)
+    ]
+    of_patient = dict(zip(rows["patient"], rows["split"], strict=True))
+    if absent := len(set(table.patient_ids) - set(of_patient)):
+        problems.append(f"{file}: {absent} patient(s) of the data are not in it")
+    if problems:
+        raise UserError(f"data.split.file has {len(problems)} problem(s)\n{listed(problems)}")
+    return np.array([of_patient[patient] for patient in table.patient_ids], object)
+
+
+def _refuse_patients_in_two(table: StudyTable, names: np.ndarray) -> None:
+    """Raises: UserError where a patient has studies in two splits."""
+    pairs = pd.DataFrame({"patient": table.patient_ids, "split": names}).drop_duplicates()
+    in_two = pairs["patient"].duplicated().sum()
+    if in_two:
+        raise UserError(
+            f"{in_two} patient(s) are in more than one split; a patient's images look alike, so results would be too "
+            "good. Mend the split column or file, or set data.split.official=false"
+        )

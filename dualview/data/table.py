@@ -1,6 +1,7 @@
 """The study table: one row per study, whatever the data set it came from."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,15 +15,20 @@ class StudyTable:
     `images[view][s]` holds the images of study s in that view, in the order of the source: none
     where the view is absent, several where a study has, say, two frontals. An image is a path
     relative to `data.root`, or whatever key the source's image reader understands.
+
+    A label is known, or unknown; an unknown one may be uncertain: the report hedges.
     """
 
     findings: tuple[str, ...]  # K names
     study_ids: np.ndarray  # (S,) str
     patient_ids: np.ndarray  # (S,) str
     images: tuple[np.ndarray, np.ndarray]  # per view (S,) object: tuple[str, ...]
-    labels: np.ndarray  # (S, K) float32, 0 or 1; means nothing where label_mask is False
+    labels: np.ndarray  # (S, K) float32 in [0, 1]; means nothing where label_mask is False
     label_mask: np.ndarray  # (S, K) bool, True = known
+    uncertain: np.ndarray | None = None  # (S, K) bool, True = unknown because the report hedges
     split: np.ndarray | None = None  # (S,) train, val or test, where the source says so
+    weight: np.ndarray | None = None  # (S,) float32, of the study in the training loss; None: 1
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str, blank where not known
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -30,7 +36,12 @@ class StudyTable:
     @property
     def view_mask(self) -> np.ndarray:
         """(S, V) bool, True = at least one image of the view."""
-        columns = [np.fromiter((len(paths) > 0 for paths in self.images[view]), bool, len(self)) for view in View]
+        return self.num_images > 0
+
+    @property
+    def num_images(self) -> np.ndarray:
+        """(S, V) int64, images per study and view."""
+        columns = [np.fromiter(map(len, self.images[view]), np.int64, len(self)) for view in View]
         return np.stack(columns, axis=1)
 
     @property
@@ -42,6 +53,10 @@ class StudyTable:
 
     def select(self, rows: np.ndarray) -> "StudyTable":
         """The studies at `rows` (int or bool index), in that order."""
+
+        def of(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[rows]
+
         return replace(
             self,
             study_ids=self.study_ids[rows],
@@ -49,5 +64,58 @@ class StudyTable:
             images=(self.images[View.PA][rows], self.images[View.LATERAL][rows]),
             labels=self.labels[rows],
             label_mask=self.label_mask[rows],
-            split=None if self.split is None else self.split[rows],
+            uncertain=of(self.uncertain),
+            split=of(self.split),
+            weight=of(self.weight),
+            attributes={name: values[rows] for name, values in self.attributes.items()},
         )
+
+    def with_findings(self, findings: Sequence[str]) -> "StudyTable":
+        """The same studies with these findings, in this order; one the table does not have is unknown everywhere."""
+        there = [self.findings.index(name) if name in self.findings else None for name in findings]
+
+        def columns(array: np.ndarray) -> np.ndarray:
+            parts = [np.zeros(len(self), array.dtype) if k is None else array[:, k] for k in there]
+            return np.stack(parts, axis=1) if parts else np.zeros((len(self), 0), array.dtype)
+
+        return replace(
+            self,
+            findings=tuple(findings),
+            labels=columns(self.labels),
+            label_mask=columns(self.label_mask),
+            uncertain=None if self.uncertain is None else columns(self.uncertain),
+        )
+
+
+def concatenate(tables: Sequence[StudyTable]) -> StudyTable:
+    """The studies of several tables one after the other; findings are the union, in order of appearance.
+
+    A finding that a table does not have is unknown in it, an attribute blank. Splits are dropped
+    where a table has none.
+    """
+    findings = list(dict.fromkeys(name for table in tables for name in table.findings))
+    attributes = list(dict.fromkeys(name for table in tables for name in table.attributes))
+    tables = [table.with_findings(findings) for table in tables]
+
+    def joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+        there = [array for array in arrays if array is not None]
+        return np.concatenate(there) if len(there) == len(arrays) else None
+
+    return StudyTable(
+        findings=tuple(findings),
+        study_ids=np.concatenate([table.study_ids for table in tables]),
+        patient_ids=np.concatenate([table.patient_ids for table in tables]),
+        images=(
+            np.concatenate([table.images[View.PA] for table in tables]),
+            np.concatenate([table.images[View.LATERAL] for table in tables]),
+        ),
+        labels=np.concatenate([table.labels for table in tables]),
+        label_mask=np.concatenate([table.label_mask for table in tables]),
+        uncertain=np.concatenate([np.zeros_like(t.label_mask) if t.uncertain is None else t.uncertain for t in tables]),
+        split=joined([table.split for table in tables]),
+        weight=np.concatenate([np.ones(len(t), np.float32) if t.weight is None else t.weight for t in tables]),
+        attributes={
+            name: np.concatenate([t.attributes.get(name, np.full(len(t), "", object)) for t in tables])
+            for name in attributes
+        },
+    )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dualview.config import AugmentConfig, DataConfig, SplitConfig
-from dualview.data import load_data
+from dualview.data import check_labels, load_data
 from dualview.data.dataset import Key, StudyDataset, collate, expand_all
 from dualview.data.images import BadImage
 from dualview.data.loading import TrainingSampler
@@ -250,7 +250,7 @@ def csv_config(tmp_path, rows):
 
 def test_a_finding_with_one_class_is_named_and_all_of_them_are_refused(tmp_path, caplog):
     rows = [f"p{i},{i},PA,{i}.png,{i % 2},1" for i in range(20)]
-    load_data(csv_config(tmp_path, rows), seed=0)
+    check_labels(load_data(csv_config(tmp_path, rows), seed=0).train)
     assert "one class only in the training split: B (12 positive, 0 negative)" in caplog.text
     with pytest.raises(UserError, match="no finding has both positive and negative studies"):
-        load_data(csv_config(tmp_path, [row.replace(",0,1", ",1,1") for row in rows]), seed=0)
+        check_labels(load_data(csv_config(tmp_path, [row.replace(",0,1", ",1,1") for row in rows]), seed=0).train)

@@ -25,7 +25,8 @@ def table(tmp_path):
                     Image.new("L", (20, 20)).save(tmp_path / cell)
         (tmp_path / "images.csv").write_text("\n".join([header, *rows]) + "\n")
         config = {"source": "csv", "root": tmp_path, "csv": tmp_path / "images.csv", "findings": ["A", "B"], **data}
-        return csv_table.read(DataConfig.model_validate(config))
+        config = DataConfig.model_validate(config)
+        return csv_table.read(config, split_column=config.split.column).table
 
     return read
 
@@ -150,7 +151,7 @@ def test_covid_cxr_counts_are_those_of_its_readme(covid_cxr):
         frontal_views=["PA", "AP", "AP Supine"],
         lateral_views=["L"],
     )
-    table = covid_source.read(config)
+    table = covid_source.read(config).table
     assert np.bincount(table.availability).tolist() == [35, 219, 1]
     assert len(set(table.patient_ids)) == 152
     assert sum(len(paths) > 1 for paths in table.images[View.PA]) == 11

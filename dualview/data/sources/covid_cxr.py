@@ -7,58 +7,61 @@ Labels are of the study: a finding of the config is positive where any image of 
 its diagnoses, negative where all images have others, and unknown where no image has a diagnosis.
 """
 
-from collections import defaultdict
+import numpy as np
 
-from dualview.config import DataConfig
-from dualview.data.sources.image_rows import ImageRow, Problems, read_table, studies_from, view_of
-from dualview.data.table import StudyTable
+from dualview.config import SourceConfig
+from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table, text_table
 from dualview.errors import UserError
 
+FRONTAL, LATERAL = ("PA", "AP"), ("L",)
 UNKNOWN = {"", "todo", "Unknown"}
 
 
-def read(config: DataConfig) -> StudyTable:
+def read(source: SourceConfig) -> SourceTable:
     """Studies of the folder `data.root`.
 
     Raises:
         UserError: all problems of the file together, or diagnoses in the config that no row has.
     """
-    file, table = read_table(config, columns=["patientid", "offset", "finding", "view", "folder", "filename"])
-    problems = Problems(file)
-    diagnoses: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for patient, offset, cell in zip(table["patientid"], table["offset"], table["finding"], strict=True):
-        diagnoses[patient, offset] |= {part.strip() for part in cell.split(",")} - UNKNOWN
-    _check_diagnoses(config, there=set().union(*diagnoses.values()))
+    check_root(source)
+    file = find_table(source, names=["metadata.csv"])
+    table = text_table(
+        file,
+        columns=["patientid", "offset", "finding", "view", "folder", "filename", "sex", "age"],
+        hint="Is it the metadata.csv of the collection?",
+    )
+    table = table.assign(
+        patient=table["patientid"],
+        study=table["patientid"] + "/" + table["offset"],
+        path=table["folder"] + "/" + table["filename"],
+    )
+    rows = ImageRows(table, file=file, source=source)
+    blank = (table["patientid"] == "") | (table["filename"] == "")
+    for line in table["line"][blank]:
+        rows.problems.add(int(line), "patientid and filename must not be blank")
+    of_row = table["finding"].map(lambda cell: {part.strip() for part in cell.split(",")} - UNKNOWN)
+    of_study: dict[str, set[str]] = {study: set() for study in table["study"]}
+    for study, diagnoses in zip(table["study"], of_row, strict=True):
+        of_study[study] |= diagnoses
+    _check_diagnoses(source, there=set().union(*of_study.values()))
 
-    rows: list[ImageRow] = []
-    for line, cells in zip(table.index, table.to_dict("records"), strict=True):
-        if not cells["patientid"] or not cells["filename"]:
-            problems.add(int(line), "patientid and filename must not be blank")
-            continue
-        try:
-            view = view_of(cells["view"], config=config)
-        except ValueError as error:
-            problems.add(int(line), str(error))
-            continue
-        if view is None:
-            continue
-        of_study = diagnoses[cells["patientid"], cells["offset"]]
-        rows.append(
-            ImageRow(
-                line=int(line),
-                patient=cells["patientid"],
-                study=f"{cells['patientid']}/{cells['offset']}",
-                view=view,
-                path=f"{cells['folder']}/{cells['filename']}",
-                labels=tuple(
-                    int(bool(of_study & set(positive))) if of_study else None for positive in config.findings.values()
-                ),
-            )
-        )
-    return studies_from(rows, findings=tuple(config.findings), config=config, problems=problems)
+    rows.frame = table[~blank]
+    rows.assign_views(rows.frame["view"], frontal=FRONTAL, lateral=LATERAL, strict=True)
+    rows.check_files()
+    labels = np.array(
+        [
+            [
+                int(bool(of_study[study] & set(positive))) if of_study[study] else Label.UNKNOWN
+                for positive in source.findings.values()
+            ]
+            for study in rows.frame["study"]
+        ],
+        dtype=np.int8,
+    ).reshape(len(rows.frame), len(source.findings))
+    return rows.studies(findings=list(source.findings), labels=labels, attributes=["sex", "age"])
 
 
-def _check_diagnoses(config: DataConfig, *, there: set[str]) -> None:
-    wrong = sorted({name for names in config.findings.values() for name in names} - there)
+def _check_diagnoses(source: SourceConfig, *, there: set[str]) -> None:
+    wrong = sorted({name for names in source.findings.values() for name in names} - there)
     if wrong:
         raise UserError(f"data.findings names {wrong}, which no row of the table has; there are {sorted(there)}")

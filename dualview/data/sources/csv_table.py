@@ -3,63 +3,60 @@
 A finding cell is 1, 0 or blank (unknown). Images that share patient and study form one study.
 """
 
-from dualview.config import DataConfig
-from dualview.data.sources.image_rows import ImageRow, Problems, read_table, studies_from, view_of
-from dualview.data.table import StudyTable
+import numpy as np
 
-LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": None}
+from dualview.config import SourceConfig
+from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table, text_table
+
+FRONTAL, LATERAL = ("PA", "AP"), ("L", "LATERAL", "LL")
+LABELS = {"1": Label.POSITIVE, "1.0": Label.POSITIVE, "0": Label.NEGATIVE, "0.0": Label.NEGATIVE, "": Label.UNKNOWN}
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 
 
-def read(config: DataConfig) -> StudyTable:
+def read(source: SourceConfig, *, split_column: str | None = None) -> SourceTable:
     """Studies of the table at `data.csv`.
 
     Raises:
         UserError: all problems of the file together, each with file:line.
     """
-    columns = config.columns
-    label_columns = {finding: names[0] for finding, names in config.findings.items()}
-    split_column = [config.split.column] if config.split.column else []
-    file, table = read_table(
-        config,
-        columns=[columns.study, columns.patient, columns.view, columns.path, *label_columns.values(), *split_column],
+    check_root(source)
+    columns = source.columns
+    label_columns = {finding: names[0] for finding, names in source.findings.items()}
+    file = find_table(source, names=["metadata.csv"])
+    table = text_table(
+        file,
+        columns=[columns.study, columns.patient, columns.view, columns.path, *label_columns.values()]
+        + ([split_column] if split_column else []),
+        hint="Name yours in data.columns, data.findings or data.split.column",
     )
-    problems = Problems(file)
-    rows: list[ImageRow] = []
-    for line, cells in zip(table.index, table.to_dict("records"), strict=True):
-        found: list[str] = []
-        for key in ("study", "patient"):
-            if not cells[getattr(columns, key)]:
-                found.append(f"{key} is blank; every image needs one (data.columns.{key})")
-        if not cells[columns.path]:
-            found.append("path is blank; leave out the row of a view that does not exist")
-        view = None
-        try:
-            view = view_of(cells[columns.view], config=config)
-        except ValueError as error:
-            found.append(str(error))
-        labels = []
-        for finding, column in label_columns.items():
-            if cells[column] not in LABELS:
-                found.append(f"{finding} is {cells[column]!r}; allowed are 1, 0 and blank for unknown")
-            labels.append(LABELS.get(cells[column]))
-        split = None
-        if config.split.column:
-            split = SPLITS.get(cells[config.split.column].lower())
-            if split is None:
-                found.append(f"split is {cells[config.split.column]!r}; allowed are train, val and test")
-        for problem in found:
-            problems.add(int(line), problem)
-        if not found and view is not None:
-            rows.append(
-                ImageRow(
-                    line=int(line),
-                    patient=cells[columns.patient],
-                    study=cells[columns.study],
-                    view=view,
-                    path=cells[columns.path],
-                    labels=tuple(labels),
-                    split=split,
-                )
-            )
-    return studies_from(rows, findings=tuple(config.findings), config=config, problems=problems)
+    rows = ImageRows(
+        table.assign(patient=table[columns.patient], study=table[columns.study], path=table[columns.path]),
+        file=file,
+        source=source,
+    )
+    frame = rows.frame
+    blank = {
+        "study": "study is blank; every image needs one (data.columns.study)",
+        "patient": "patient is blank; every image needs one (data.columns.patient)",
+        "path": "path is blank; leave out the row of a view that does not exist",
+    }
+    usable = np.ones(len(frame), bool)
+    for name, problem in blank.items():
+        for line in frame["line"][frame[name] == ""]:
+            rows.problems.add(int(line), problem)
+        usable &= (frame[name] != "").to_numpy()
+    for finding, column in label_columns.items():
+        for line, cell in frame.loc[~frame[column].isin(LABELS), ["line", column]].itertuples(index=False):
+            rows.problems.add(int(line), f"{finding} is {cell!r}; allowed are 1, 0 and blank for unknown")
+    if split_column:
+        split = frame[split_column].str.lower().map(SPLITS)
+        for line, cell in frame.loc[split.isna(), ["line", split_column]].itertuples(index=False):
+            rows.problems.add(int(line), f"split is {cell!r}; allowed are train, val and test")
+        rows.frame = frame.assign(split=split.fillna(""))
+    rows.frame = rows.frame[usable]
+    rows.assign_views(rows.frame[columns.view], frontal=FRONTAL, lateral=LATERAL, strict=True)
+    rows.check_files()
+    labels = [
+        rows.frame[column].map(LABELS).fillna(Label.UNKNOWN).to_numpy(np.int8) for column in label_columns.values()
+    ]
+    return rows.studies(findings=list(label_columns), labels=np.stack(labels, axis=1))

@@ -1,13 +1,16 @@
-"""From checked rows of an image table, one row per image, to one row per study."""
+"""From rows of an image table, one row per image, to one row per study, with an account of what was left out."""
 
+import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dualview.config import DataConfig
+from dualview.config import SourceConfig
 from dualview.data.table import StudyTable
 from dualview.errors import UserError, listed
 from dualview.views import View
@@ -15,17 +18,24 @@ from dualview.views import View
 HEADER_LINES = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageRow:
-    """One usable row. `labels` holds 1, 0 or None (unknown) per finding."""
+class Label(IntEnum):
+    """What a row says of a finding."""
 
-    line: int  # in the file, the header being line 1
-    patient: str
-    study: str
-    view: View
-    path: str
-    labels: tuple[int | None, ...]
-    split: str | None = None
+    NEGATIVE = 0
+    POSITIVE = 1
+    UNCERTAIN = 2
+    UNKNOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTable:
+    """What one source gives: its studies, and the images that it has but does not give."""
+
+    name: str
+    table: StudyTable
+    num_images_read: int
+    dropped: pd.DataFrame  # path, reason
+    known_bad: tuple[str, ...] = ()  # images of the source that others have found missing or broken
 
 
 @dataclass
@@ -45,20 +55,186 @@ class Problems:
             raise UserError(f"{self.file} has {len(lines)} problem(s)\n{listed(lines)}")
 
 
-def read_table(config: DataConfig, *, columns: list[str]) -> tuple[Path, pd.DataFrame]:
-    """The image table as text cells, stripped, blank where empty; index = line in the file.
+class ImageRows:
+    """Rows of an image table on their way to studies.
+
+    `frame` has a row per image, at least with `line` (in the file), `patient`, `study`, `view` (of
+    `View`) and `path` by the time of `studies`. What is left out goes through `drop`, with a reason.
+    """
+
+    def __init__(self, frame: pd.DataFrame, *, file: Path, source: SourceConfig) -> None:
+        self.frame = frame
+        self.file = file
+        self.source = source
+        self.problems = Problems(file)
+        self._num_read = len(frame)
+        self._dropped: list[pd.DataFrame] = []
+
+    def drop(self, mask: "pd.Series[bool] | np.ndarray", reason: "str | pd.Series[str]") -> None:
+        """Leave out the rows where `mask` is True; `reason` is a text, or one per row of the frame."""
+        if not mask.any():
+            return
+        out = self.frame.loc[mask, ["path"]]
+        out = out.assign(reason=reason if isinstance(reason, str) else reason[mask])
+        self._dropped.append(out)
+        self.frame = self.frame[~mask]
+
+    def assign_views(
+        self, values: "pd.Series[str]", *, frontal: Sequence[str], lateral: Sequence[str], strict: bool = False
+    ) -> None:
+        """Add `view` from a column of view names, and leave out rows of any other view.
+
+        Args:
+            frontal, lateral: names, where the configuration does not give its own.
+            strict: names that `data.ignored_views` does not have either are problems.
+
+        Raises:
+            UserError: a name is in both lists.
+        """
+        frontal = list(frontal) if self.source.frontal_views is None else self.source.frontal_views
+        lateral = list(lateral) if self.source.lateral_views is None else self.source.lateral_views
+        ignored = self.source.ignored_views
+        if shared := sorted(set(frontal) & set(lateral)):
+            raise UserError(f"{shared} stand in both data.frontal_views and data.lateral_views; put each view in one")
+        self.frame = self.frame.assign(view=np.where(values.isin(lateral), int(View.LATERAL), int(View.PA)))
+        other = ~values.isin([*frontal, *lateral])
+        if strict:
+            for line, value in zip(self.frame["line"][other], values[other], strict=True):
+                if value not in ignored:
+                    self.problems.add(
+                        int(line),
+                        f"view is {value!r}; known are {frontal} (data.frontal_views), {lateral} "
+                        f"(data.lateral_views) and {ignored} (data.ignored_views)",
+                    )
+        self.drop(other, values.map(lambda value: f"view is {value}" if value else "view is not given"))
+
+    def check_files(self) -> None:
+        """Look for every file, if the configuration says so; those that are not there are problems, or dropped."""
+        if not self.source.check_files:
+            return
+        root = str(self.source.root)
+        # os.path takes a tenth of pathlib's time, which counts for 400,000 files
+        there = [os.path.isfile(os.path.join(root, path)) for path in self.frame["path"]]
+        missing = ~np.array(there, dtype=bool)
+        if self.source.on_missing_file == "drop":
+            self.drop(missing, "no such file")
+            return
+        for line, path in self.frame.loc[missing, ["line", "path"]].itertuples(index=False):
+            self.problems.add(int(line), f"no image file {root}/{path}")
+
+    def studies(
+        self, *, findings: Sequence[str] = (), labels: np.ndarray | None = None, attributes: Sequence[str] = ()
+    ) -> SourceTable:
+        """Group the rows by (patient, study), in order of first appearance, and images in the order of rows.
+
+        Problems of rows taken together are added to those found before and all are raised: an image
+        listed twice, labels of one study that contradict each other, a patient in two splits.
+
+        Args:
+            findings: K names.
+            labels: (rows, K) int8 of `Label`; what any row of a study knows, the study knows.
+            attributes: columns to keep, as the study's first row has them.
+
+        Raises:
+            UserError: any problem, or no study left.
+        """
+        frame = self.frame
+        if labels is None:
+            labels = np.zeros((len(frame), len(findings)), np.int8)
+        self._check_rows()
+        if frame.empty:
+            self.problems.raise_if_any()
+            raise UserError(f"{self.file} leaves no study: {self._reasons()}")
+        study_of_row = pd.factorize(frame["patient"] + "\0" + frame["study"])[0]
+        order = np.argsort(study_of_row, kind="stable")
+        starts = np.flatnonzero(np.diff(study_of_row[order], prepend=-1))
+        first = order[starts]  # row that a study appears in first
+        positive, negative, uncertain = (
+            np.logical_or.reduceat(labels[order] == label, starts, axis=0)
+            for label in (Label.POSITIVE, Label.NEGATIVE, Label.UNCERTAIN)
+        )
+        for s, k in np.argwhere(positive & negative):
+            self._add_contradiction(study_of_row == s, finding=findings[k], labels=labels[:, k])
+        self.problems.raise_if_any()
+
+        images = (np.empty(len(starts), object), np.empty(len(starts), object))
+        for view in View:
+            paths: list[list[str]] = [[] for _ in starts]
+            of_view = np.flatnonzero(frame["view"].to_numpy() == view)
+            for s, path in zip(study_of_row[of_view], frame["path"].to_numpy()[of_view], strict=True):
+                paths[s].append(path)
+            for s, of_study in enumerate(paths):
+                images[view][s] = tuple(of_study)
+
+        def column(name: str) -> np.ndarray:
+            return frame[name].to_numpy(dtype=object)[first]
+
+        known = positive | negative
+        table = StudyTable(
+            findings=tuple(findings),
+            study_ids=column("study"),
+            patient_ids=column("patient"),
+            images=images,
+            labels=positive.astype(np.float32),
+            label_mask=known,
+            uncertain=uncertain & ~known,
+            split=column("split") if "split" in frame and (frame["split"] != "").all() else None,
+            attributes={name: column(name) for name in attributes},
+        )
+        dropped = pd.concat([pd.DataFrame({"path": [], "reason": []}, dtype=object), *self._dropped], ignore_index=True)
+        name = self.source.name or self.source.source
+        return SourceTable(name=name, table=table, num_images_read=self._num_read, dropped=dropped)
+
+    def _check_rows(self) -> None:
+        frame = self.frame
+        first_line = frame.groupby("path", sort=False)["line"].transform("first")
+        for line, path, earlier in zip(frame["line"], frame["path"], first_line, strict=True):
+            if line != earlier:
+                self.problems.add(line, f"image {path} stands in line {earlier} already; list each image once")
+        if "split" in frame:
+            of_patient = frame.groupby("patient", sort=False)
+            split, line_of_split = of_patient["split"].transform("first"), of_patient["line"].transform("first")
+            for row in np.flatnonzero(frame["split"] != split):
+                self.problems.add(
+                    int(frame["line"].iloc[row]),
+                    f"split is {frame['split'].iloc[row]}, but the same patient is in {split.iloc[row]} "
+                    f"in line {line_of_split.iloc[row]}",
+                )
+
+    def _add_contradiction(self, rows: np.ndarray, *, finding: str, labels: np.ndarray) -> None:
+        known = [
+            (int(line), int(label))
+            for line, label in zip(self.frame["line"][rows], labels[rows], strict=True)
+            if label in (Label.POSITIVE, Label.NEGATIVE)
+        ]
+        for line, label in known:
+            if label != known[0][1]:
+                self.problems.add(
+                    line, f"{finding} is {label}, but {known[0][1]} in line {known[0][0]} of the same study"
+                )
+
+    def _reasons(self) -> str:
+        if not self._dropped:
+            return "it has no usable row"
+        counts = pd.concat(self._dropped)["reason"].value_counts()
+        return ", ".join(f"{count} image(s) left out because {reason}" for reason, count in counts.head(5).items())
+
+
+def text_table(file: Path, *, columns: Sequence[str], hint: str) -> pd.DataFrame:
+    """A CSV, compressed or not, as text cells, stripped, blank where empty; column `line` = line in the file.
 
     Identifiers stay text: "331a", "007" and PadChest's 39 digits are not numbers.
 
+    Args:
+        file: the table.
+        columns: names it must have; only they are read, where there are any.
+        hint: what to do about a missing column.
+
     Raises:
-        UserError: no root, no file, no CSV, no rows, or columns that are not there.
+        UserError: no file, no CSV, no rows, or columns that are not there.
     """
-    assert config.root is not None  # checked by DataConfig
-    if not config.root.is_dir():
-        raise UserError(f"data.root {config.root} is not a folder; give the folder that holds the images")
-    file = config.csv or config.root / "metadata.csv"
     if not file.is_file():
-        raise UserError(f"no such table: {file}; give data.csv, or put metadata.csv into data.root")
+        raise UserError(f"no such table: {file}; give data.csv, or put the table into data.root")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
@@ -74,94 +250,43 @@ def read_table(config: DataConfig, *, columns: list[str]) -> tuple[Path, pd.Data
         raise UserError(
             f"{file}: rows have more cells than the header has columns; quote cells that hold commas"
         ) from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise UserError(
             f"{file} has no column {', '.join(repr(column) for column in missing)}; it has {', '.join(table.columns)}. "
-            "Name yours in data.columns, data.findings or data.split.column"
+            f"{hint}"
         )
-    table = table.apply(lambda column: column.fillna("").str.strip())
-    table.index = pd.RangeIndex(1 + HEADER_LINES, len(table) + 1 + HEADER_LINES)
-    table = table[(table != "").any(axis=1)]  # blank lines
+    if columns:
+        table = table[list(dict.fromkeys(columns))]
+    table = pd.DataFrame({name: cells.fillna("").str.strip() for name, cells in table.items()})
+    table.insert(0, "line", np.arange(len(table)) + 1 + HEADER_LINES)
+    table = table[(table.drop(columns="line") != "").any(axis=1)]  # blank lines
     if table.empty:
         raise UserError(f"{file} has no rows")
-    return file, table
+    return table
 
 
-def view_of(value: str, *, config: DataConfig) -> View | None:
-    """The view that a cell names; None for a view to be ignored.
-
-    Raises:
-        ValueError: the cell names no view that the config knows; the text says what is allowed.
-    """
-    if value in config.frontal_views:
-        return View.PA
-    if value in config.lateral_views:
-        return View.LATERAL
-    if value in config.ignored_views:
-        return None
-    raise ValueError(
-        f"view is {value!r}; known are {config.frontal_views} (data.frontal_views), {config.lateral_views} "
-        f"(data.lateral_views) and {config.ignored_views} (data.ignored_views)"
-    )
+def check_root(source: SourceConfig) -> None:
+    """Raises: UserError where images are wanted and `data.root` is no folder."""
+    if source.check_files and (source.root is None or not source.root.is_dir()):
+        raise UserError(
+            f"data.root {source.root} is not a folder; give the folder that holds the images, or set "
+            "data.check_files=false to work from the tables alone"
+        )
 
 
-def studies_from(
-    rows: list[ImageRow], *, findings: tuple[str, ...], config: DataConfig, problems: Problems
-) -> StudyTable:
-    """Group rows by (patient, study), in order of first appearance.
-
-    Problems of rows taken together are added to `problems` and all are raised: an image listed
-    twice, labels of one study that contradict each other, a patient in two splits, files not there.
+def find_table(source: SourceConfig, *, names: Sequence[str]) -> Path:
+    """`data.csv`, or the first of these names that is in `data.root`.
 
     Raises:
-        UserError: any problem, or no study left.
+        UserError: there is none.
     """
-    assert config.root is not None
-    first_line: dict[str, int] = {}
-    patient_split: dict[str, tuple[str | None, int]] = {}
-    studies: dict[tuple[str, str], list[ImageRow]] = {}
-    for row in rows:
-        if row.path in first_line:
-            problems.add(
-                row.line, f"image {row.path} stands in line {first_line[row.path]} already; list each image once"
-            )
-            continue
-        first_line[row.path] = row.line
-        split, line = patient_split.setdefault(row.patient, (row.split, row.line))
-        if split != row.split:
-            problems.add(row.line, f"split is {row.split}, but the same patient is in {split} in line {line}")
-        if config.check_files and not (config.root / row.path).is_file():
-            problems.add(row.line, f"no image file {config.root / row.path}")
-        studies.setdefault((row.patient, row.study), []).append(row)
-
-    labels = np.zeros((len(studies), len(findings)), dtype=np.float32)
-    label_mask = np.zeros_like(labels, dtype=bool)
-    images: tuple[np.ndarray, np.ndarray] = (np.empty(len(studies), object), np.empty(len(studies), object))
-    for s, of_study in enumerate(studies.values()):
-        for view in View:
-            images[view][s] = tuple(row.path for row in of_study if row.view == view)
-        for k, finding in enumerate(findings):
-            known = [(row.line, row.labels[k]) for row in of_study if row.labels[k] is not None]
-            for line, label in known:
-                if label != known[0][1]:
-                    problems.add(
-                        line, f"{finding} is {label}, but {known[0][1]} in line {known[0][0]} of the same study"
-                    )
-            label_mask[s, k] = bool(known)
-            labels[s, k] = known[0][1] if known else 0
-    problems.raise_if_any()
-    if not studies:
-        raise UserError(f"{problems.file} leaves no study: every row's view is in data.ignored_views")
-    splits = [of_study[0].split for of_study in studies.values()]
-    return StudyTable(
-        findings=findings,
-        study_ids=np.array([study for _, study in studies], dtype=object),
-        patient_ids=np.array([patient for patient, _ in studies], dtype=object),
-        images=images,
-        labels=labels,
-        label_mask=label_mask,
-        split=None if None in splits else np.array(splits, dtype=object),
-    )
+    if source.csv is not None:
+        return source.csv
+    assert source.root is not None  # checked by SourceConfig
+    for name in names:
+        if (source.root / name).is_file():
+            return source.root / name
+    raise UserError(f"no table in {source.root}: looked for {', '.join(names)}; give data.csv")

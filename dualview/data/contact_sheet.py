@@ -1,0 +1,74 @@
+"""A picture of random studies, both views side by side, to see what the network will see."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dualview.data.dataset import ImageReader
+from dualview.data.images import BadImage
+from dualview.data.table import StudyTable
+from dualview.views import View
+
+GAP, CAPTION = 8, 18
+BACKGROUND, LINES, TEXT = 24, 70, 220
+NAMES = {View.PA: "PA", View.LATERAL: "lateral"}
+
+
+def draw(
+    path: Path, *, table: StudyTable, read: ImageReader, image_size_px: int, num_studies: int, seed: int,
+    columns: int = 3,
+) -> None:  # fmt: skip
+    """Write a PNG of `num_studies` studies drawn from the table: PA left, lateral right, no identifiers.
+
+    An absent view is a hatched field that says so; a view that cannot be read says why. Under each
+    study stand its positive findings.
+    """
+    rows = np.random.default_rng(seed).permutation(len(table))[:num_studies]
+    cell_width, cell_height = 2 * image_size_px + GAP, image_size_px + 2 * CAPTION
+    columns = min(columns, len(rows))
+    lines = -(-len(rows) // columns)
+    sheet = Image.new("L", (columns * (cell_width + 2 * GAP), lines * (cell_height + 2 * GAP)), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for position, row in enumerate(rows):
+        line, column = divmod(position, columns)
+        x, y = column * (cell_width + 2 * GAP) + GAP, line * (cell_height + 2 * GAP) + GAP
+        for view in View:
+            left = x + view * (image_size_px + GAP)
+            pen.text((left, y), NAMES[view], fill=TEXT, font=font)
+            _draw_view(sheet, (left, y + CAPTION), table.images[view][row], read=read, size=image_size_px, view=view)
+        positive = [
+            name for k, name in enumerate(table.findings) if table.label_mask[row, k] and table.labels[row, k] > 0.5
+        ]
+        caption = ", ".join(positive) or ("no positive finding" if table.label_mask[row].any() else "unlabelled")
+        longest = int(cell_width / 6.5)
+        caption = caption if len(caption) <= longest else caption[: longest - 3] + "..."
+        pen.text((x, y + CAPTION + image_size_px + 3), caption, fill=TEXT, font=font)
+    sheet.save(path)
+
+
+def _draw_view(
+    sheet: Image.Image, corner: tuple[int, int], paths: tuple[str, ...], *, read: ImageReader, size: int, view: View
+) -> None:
+    pen = ImageDraw.Draw(sheet)
+    x, y = corner
+    says = f"no {NAMES[view]} view"
+    if paths:
+        try:
+            pixels = (read(paths[0])[0].numpy() + 1) * 127.5
+            sheet.paste(Image.fromarray(pixels.round().astype(np.uint8)), corner)
+            return
+        except BadImage as error:
+            says = f"cannot be read:\n{error.reason[:60]}"
+    field = Image.new("L", (size, size), BACKGROUND)
+    hatch = ImageDraw.Draw(field)
+    for offset in range(-size, size, 16):
+        hatch.line((offset, 0, offset + size, size), fill=LINES)
+    sheet.paste(field, corner)
+    pen.rectangle((x, y, x + size - 1, y + size - 1), outline=LINES)
+    font = ImageFont.load_default(14)
+    box = pen.multiline_textbbox((0, 0), says, font=font)
+    left, top = x + (size - box[2]) / 2, y + (size - box[3]) / 2
+    pen.rectangle((left - 6, top - 4, left + box[2] + 6, top + box[3] + 6), fill=BACKGROUND)
+    pen.multiline_text((left, top), says, fill=TEXT, font=font, align="center")

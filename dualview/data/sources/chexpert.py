@@ -1,0 +1,86 @@
+"""CheXpert v1.0 and v1.0-small (Irvin et al. 2019, arXiv:1901.07031): train.csv, valid.csv, test.csv.
+
+Patient, study and split stand in `Path` only: CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg.
+Frontals are PA or AP; what is lateral says `Frontal/Lateral`, and the file name where a table lacks it.
+"""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from dualview.config import SourceConfig
+from dualview.data.sources.chexpert_labels import labels_of
+from dualview.data.sources.cohort import drop_rare_findings, select
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
+from dualview.errors import UserError
+from dualview.findings import CHEXPERT
+
+TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
+FRONTAL, LATERAL = ("Frontal",), ("Lateral",)
+PATH = r"^(?:.*/)?(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$"
+
+
+def read(source: SourceConfig) -> SourceTable:
+    """Studies of all tables in `data.root`, or of the one at `data.csv`, with the official split.
+
+    Where there is no table but the training one, there is no official split.
+
+    Raises:
+        UserError: problems of a table, or files that are not there.
+    """
+    check_root(source)
+    if source.csv is not None:
+        files = [source.csv]
+    else:
+        assert source.root is not None
+        there = [[source.root / name for name in names if (source.root / name).is_file()] for names in TABLES.values()]
+        files = [of_split[0] for of_split in there if of_split] or [find_table(source, names=TABLES["train"])]
+    tables = [text_table(file, columns=["Path", *CHEXPERT], hint="Is it CheXpert's own table?") for file in files]
+    optional = [text_table(file, columns=[], hint="") for file in files]
+    for table, whole in zip(tables, optional, strict=True):
+        for column in ("Sex", "Age", "AP/PA", "Frontal/Lateral"):
+            table[column] = whole.get(column, "")
+    table = pd.concat(tables, ignore_index=True)
+    parts = table["Path"].str.extract(PATH)
+    rows = ImageRows(
+        table.assign(
+            split=parts[0].map({"train": "train", "valid": "val", "test": "test"}),
+            patient=parts[1],
+            study=parts[1] + "/" + parts[2],
+            path=table["Path"],
+            sex=table["Sex"],
+            age=table["Age"],
+            projection=table["AP/PA"],
+            frontal_or_lateral=table["Frontal/Lateral"].where(
+                table["Frontal/Lateral"] != "", parts[4].str.capitalize()
+            ),
+        ),
+        file=files[0],
+        source=source,
+    )
+    unlike = parts[1].isna()
+    if unlike.any():
+        line, path = table.loc[unlike, ["line", "Path"]].iloc[0]
+        raise UserError(
+            f"{files[0]}: {int(unlike.sum())} path(s) are not like .../train/patient00001/study1/view1_frontal.jpg, "
+            f"the first in line {line}: {path}"
+        )
+    if rows.frame["split"].nunique() == 1:
+        rows.frame = rows.frame.drop(columns="split")
+    rows.frame = rows.frame.assign(path=_relative_to_root(rows.frame["path"], source))
+    rows.assign_views(rows.frame["frontal_or_lateral"], frontal=FRONTAL, lateral=LATERAL)
+    rows.check_files()
+    findings, labels = labels_of(rows)
+    studies = rows.studies(findings=findings, labels=labels, attributes=["sex", "age", "projection"])
+    chosen = select(studies, cohort=source.cohort)
+    return replace(chosen, table=drop_rare_findings(chosen.table, min_positive_patients=source.min_positive_patients))
+
+
+def _relative_to_root(paths: "pd.Series[str]", source: SourceConfig) -> "pd.Series[str]":
+    """Paths begin with the folder's name at Stanford; `data.root` may be that folder, or the one it is in."""
+    first = paths.iloc[0]
+    if source.root is not None and not (source.root / first).exists() and "/" in first:
+        within = paths.str.partition("/")[2]
+        if (source.root / within.iloc[0]).exists() or source.root.name == first.partition("/")[0]:
+            return within
+    return paths

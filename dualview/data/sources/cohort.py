@@ -1,0 +1,198 @@
+"""Which studies of a data set take part (`data.cohort`), and labels from the names that a study is given."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from dualview.config import CohortConfig, SourceConfig
+from dualview.data.sources.image_rows import SourceTable
+from dualview.data.table import StudyTable
+from dualview.errors import UserError
+from dualview.views import Availability, View
+
+KIND_NEEDS = {"both": (View.PA, View.LATERAL), "pa_only": (View.PA,), "lateral_only": (View.LATERAL,)}
+
+
+def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | None = None) -> SourceTable:
+    """The studies that the rules leave.
+
+    With `one_study_per_patient` each kind of `availability` is taken in turn, as the authors do it
+    (`extract_cohort.py --mode joint`, then `--mode pa` without the patients of the first): among the
+    studies with one image of each view the kind needs, a patient's earliest; a view the kind does not
+    need is then not used. Without it, kinds are those of the studies as they are.
+
+    Args:
+        source: its table has the attribute `date` where `one_study_per_patient` is wanted.
+        names: (S,) of frozenset[str], the labels of each study; what the rules on labels look at.
+
+    Raises:
+        UserError: no study is left, or rules on labels for a data set without label names.
+    """
+    table = source.table
+    if names is None:
+        if cohort.labelled_only or cohort.drop_labels or cohort.neutral_labels:
+            raise UserError(
+                f"data.cohort has rules on labels, but {source.name} has findings in columns, not label names"
+            )
+        names = np.full(len(table), frozenset(), object)
+    out = _Reasons(len(table))
+    if cohort.labelled_only:
+        out.leave_out(_each(names, lambda labels: not labels), "study has no label")
+    if cohort.one_study_per_patient:
+        kind_of = _one_per_patient(table, out, cohort=cohort, names=names)
+    else:
+        if cohort.one_image_per_view:
+            out.leave_out(np.any(table.num_images > 1, axis=1), "study has several images of one view")
+        kind_of = np.array([Availability(kind).name.lower() for kind in table.availability], object)
+        if cohort.availability:
+            out.leave_out(~np.isin(kind_of, cohort.availability), f"study is not {' or '.join(cohort.availability)}")
+        out.leave_out(_have(names, cohort.drop_labels), _drop_reason(cohort))
+        out.leave_out(_say_nothing(names, cohort), "study has no label that says something")
+    kept = np.flatnonzero(out.reason == "")
+    if not len(kept):
+        raise UserError(f"data.cohort leaves no study of {source.name}")
+    dropped = [source.dropped]
+    images = []
+    for view in View:
+        of_view = table.images[view].copy()
+        unused = np.array([view not in KIND_NEEDS[kind] for kind in kind_of])
+        unused &= out.reason == ""
+        for rows, reasons in (
+            (np.flatnonzero(out.reason != ""), out.reason),
+            (np.flatnonzero(unused), np.full(len(table), "view is not used in this cohort", object)),
+        ):
+            paths = [(path, reasons[row]) for row in rows for path in of_view[row]]
+            dropped.append(pd.DataFrame(paths, columns=["path", "reason"], dtype=object))
+        for row in np.flatnonzero(unused):
+            of_view[row] = ()
+        images.append(of_view)
+    table = replace(table, images=(images[View.PA], images[View.LATERAL])).select(kept)
+    return replace(source, table=table, dropped=pd.concat(dropped, ignore_index=True))
+
+
+class _Reasons:
+    """Why each study is left out; blank where it is not."""
+
+    def __init__(self, num_studies: int) -> None:
+        self.reason = np.full(num_studies, "", object)
+
+    def leave_out(self, mask: np.ndarray, reason: str) -> None:
+        self.reason[mask & (self.reason == "")] = reason
+
+
+def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, names: np.ndarray) -> np.ndarray:
+    """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
+    kinds = list(cohort.availability) or ["both", "pa_only", "lateral_only"]
+    bad, neutral = _have(names, cohort.drop_labels), _say_nothing(names, cohort)
+    patient = np.unique(table.patient_ids.astype(str), return_inverse=True)[1]
+    kind_of = np.full(len(table), kinds[0], object)
+    usable = out.reason == ""
+    taken = np.zeros(len(table), bool)
+    reason = np.full(len(table), f"study is not {' or '.join(kinds)}", object)
+    for kind in kinds:
+        needed = table.num_images[:, KIND_NEEDS[kind]]
+        fits = ((needed == 1) if cohort.one_image_per_view else (needed > 0)).all(axis=1) & usable
+        reason[fits & bad] = _drop_reason(cohort)
+        rows = np.flatnonzero(fits & ~bad)
+        ties = [
+            hashlib.sha256(f"{cohort.tie_seed}/{kind}/{study}".encode()).digest() for study in table.study_ids[rows]
+        ]
+        order = rows[np.lexsort((np.array(ties), table.attributes["date"][rows].astype(str)))]
+        _, first = np.unique(patient[order], return_index=True)
+        chosen = np.zeros(len(table), bool)
+        chosen[order[first]] = True
+        reason[fits & ~bad & ~chosen & ~taken] = "patient has a study that comes before"
+        reason[chosen & neutral & ~taken] = "study has no label that says something"
+        chosen &= ~neutral & ~np.isin(patient, patient[taken])
+        kind_of[chosen] = kind
+        taken |= chosen
+    untaken = ~taken & (out.reason == "")
+    out.reason[untaken] = reason[untaken]
+    return kind_of
+
+
+def _drop_reason(cohort: CohortConfig) -> str:
+    return f"study has label {' or '.join(cohort.drop_labels)}"
+
+
+def _each(names: np.ndarray, test: Callable[[frozenset[str]], bool]) -> np.ndarray:
+    return np.fromiter(map(test, names), bool, len(names))
+
+
+def _have(names: np.ndarray, wanted: Sequence[str]) -> np.ndarray:
+    """(S,) bool: the study has one of these labels."""
+    these = frozenset(wanted)
+    return _each(names, lambda labels: bool(labels & these))
+
+
+def _say_nothing(names: np.ndarray, cohort: CohortConfig) -> np.ndarray:
+    """(S,) bool: the study has labels, and all of them are neutral."""
+    neutral = frozenset(cohort.neutral_labels)
+    return _each(names, lambda labels: bool(neutral) and labels <= neutral)
+
+
+def label_by_names(
+    source: SourceTable,
+    *,
+    names: np.ndarray,
+    config: SourceConfig,
+    to_xrv: dict[str, list[str]],
+    not_findings: Sequence[str],
+) -> SourceTable:
+    """Labels for a data set that lists the names of what a study has.
+
+    A finding is positive where the study has one of its names and negative where it has others; a study
+    without any name is unknown. Findings are those of the configuration; of the vocabulary; or all names.
+
+    Args:
+        names: (S,) of frozenset[str].
+        to_xrv: finding of torchxrayvision -> names that make it positive.
+        not_findings: names that are never a finding of their own.
+
+    Raises:
+        UserError: the configuration names labels that no study has.
+    """
+    table = source.table
+    there = frozenset().union(*names)
+    findings = dict(config.findings)
+    if config.vocabulary == "xrv":
+        wanted = list(findings) or list(to_xrv)
+        findings = {name: to_xrv[name] for name in wanted if name in to_xrv}
+    elif not findings:
+        findings = {name: [name] for name in sorted(there - frozenset(not_findings))}
+    elif wrong := sorted(name for name, of_finding in findings.items() if not there & frozenset(of_finding)):
+        raise UserError(
+            f"data.findings: no study of {source.name} has any of the labels of {wrong}; there are {sorted(there)}"
+        )
+    kinds, kind_of = _distinct(names)
+    labels = np.array([[bool(kind & frozenset(of)) for of in findings.values()] for kind in kinds], np.float32)
+    known = np.array([len(kind) > 0 for kind in kinds])
+    table = replace(
+        table,
+        findings=tuple(findings),
+        labels=labels.reshape(len(kinds), len(findings))[kind_of],
+        label_mask=np.repeat(known[kind_of][:, None], len(findings), axis=1),
+        uncertain=None,
+    )
+    return replace(source, table=table)
+
+
+def _distinct(names: np.ndarray) -> tuple[list[frozenset[str]], np.ndarray]:
+    """The distinct sets, and which of them each study has."""
+    position: dict[frozenset[str], int] = {}
+    kind_of = np.fromiter((position.setdefault(labels, len(position)) for labels in names), np.int64, len(names))
+    return list(position), kind_of
+
+
+def drop_rare_findings(table: StudyTable, *, min_positive_patients: int) -> StudyTable:
+    """The table without findings that fewer patients have."""
+    if not min_positive_patients:
+        return table
+    positive = table.label_mask & (table.labels > 0.5)
+    counts = [len(set(table.patient_ids[positive[:, k]])) for k in range(len(table.findings))]
+    return table.with_findings(
+        [name for name, count in zip(table.findings, counts, strict=True) if count >= min_positive_patients]
+    )

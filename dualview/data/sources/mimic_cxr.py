@@ -1,0 +1,109 @@
+"""MIMIC-CXR-JPG 2.0.0 and 2.1.0 (Johnson et al. 2019, arXiv:1901.07042): four tables and files/pXX/pSUBJECT/sSTUDY/.
+
+Labels are of the study, from the labeler CheXpert or NegBio. The split is official and by patient, its
+middle part called `validate`. Where mimic-cxr-2.1.0-test-set-labeled.csv is there, its radiologists' labels
+of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opacity".
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from dualview.config import SourceConfig
+from dualview.data.sources.chexpert_labels import labels_of, text
+from dualview.data.sources.cohort import drop_rare_findings, select
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, text_table
+from dualview.errors import UserError
+from dualview.findings import CHEXPERT
+
+VERSIONS = ("2.1.0", "2.0.0")
+FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL", "LL")
+RENAMED = {"Airspace Opacity": "Lung Opacity"}
+HINT = "Is it MIMIC-CXR-JPG's own table?"
+
+
+def read(source: SourceConfig) -> SourceTable:
+    """Studies of the tables beside `data.csv` (the metadata), or in `data.root`.
+
+    Of several frontals those of the view named first in `data.frontal_views` come first (PA before
+    AP), as of several laterals; otherwise the order of the table.
+
+    Raises:
+        UserError: problems of a table, or files that are not there.
+    """
+    check_root(source)
+    folder = source.csv.parent if source.csv is not None else source.root
+    assert folder is not None  # checked by SourceConfig
+    file = source.csv or _table(folder, "metadata")
+    metadata = text_table(
+        file,
+        columns=["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"],
+        hint=HINT,
+    )
+    split = text_table(_table(folder, "split"), columns=["dicom_id", "split"], hint=HINT)
+    labels = _study_labels(folder, source=source)
+
+    table = metadata.merge(split[["dicom_id", "split"]], on="dicom_id", how="left").merge(
+        labels, on="study_id", how="left", validate="many_to_one"
+    )
+    is_labelled = table["is_labelled"].notna()
+    subject, study = table["subject_id"], table["study_id"]
+    table = table.assign(
+        **{column: text(table[column]) for column in CHEXPERT},
+        is_labelled=is_labelled,
+        labelled_by=text(table["is_labelled"]),
+        patient=subject,
+        study=study,
+        path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + table["dicom_id"] + ".jpg",
+        split=text(table["split"]).replace("validate", "val"),
+        date=table["StudyDate"] + " " + table["StudyTime"],
+        projection=table["ViewPosition"],
+    )
+    rows = ImageRows(table, file=file, source=source)
+    rows.assign_views(table["ViewPosition"], frontal=FRONTAL, lateral=LATERAL)
+    rows.drop(~rows.frame["split"].isin(("train", "val", "test")), "image is not in the table of splits")
+    preferred = [*(source.frontal_views or FRONTAL), *(source.lateral_views or LATERAL)]
+    frame = rows.frame.assign(
+        begins=rows.frame.groupby("study")["line"].transform("min"),
+        preference=rows.frame["ViewPosition"].map(preferred.index),
+    )
+    rows.frame = frame.sort_values(["begins", "preference", "line"])
+    rows.check_files()
+    findings, of_row = labels_of(rows, is_labelled=rows.frame["is_labelled"].to_numpy(bool))
+    studies = rows.studies(findings=findings, labels=of_row, attributes=["date", "projection", "labelled_by"])
+    chosen = select(studies, cohort=source.cohort)
+    return replace(chosen, table=drop_rare_findings(chosen.table, min_positive_patients=source.min_positive_patients))
+
+
+def _table(folder: Path, kind: str) -> Path:
+    """The table of a kind, of either version, compressed or not.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = [f"mimic-cxr-{version}-{kind}.csv{gz}" for version in VERSIONS for gz in (".gz", "")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"no table in {folder}: looked for {', '.join(names)}; give data.csv, the path of the metadata table"
+    )
+
+
+def _study_labels(folder: Path, *, source: SourceConfig) -> pd.DataFrame:
+    """study_id, the 14 columns, and `is_labelled`: by whom."""
+    columns = ["study_id", *CHEXPERT]
+    labels = text_table(_table(folder, source.labeler), columns=columns, hint=HINT)[columns]
+    labels = labels.assign(is_labelled=source.labeler)
+    for version in VERSIONS:
+        for file in (folder / f"mimic-cxr-{version}-test-set-labeled.csv{gz}" for gz in ("", ".gz")):
+            if file.is_file():
+                by_radiologists = text_table(file, columns=["study_id"], hint=HINT)
+                whole = text_table(file, columns=[], hint=HINT).rename(columns=RENAMED)
+                if missing := sorted(set(CHEXPERT) - set(whole)):
+                    raise UserError(f"{file} has no column {', '.join(missing)}. {HINT}")
+                whole = whole[columns].assign(is_labelled="radiologists")
+                others = labels[~labels["study_id"].isin(by_radiologists["study_id"])]
+                return pd.concat([others, whole], ignore_index=True)
+    return labels

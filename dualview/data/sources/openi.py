@@ -1,0 +1,144 @@
+"""Open-i, the Indiana University collection (Demner-Fushman et al. 2016, doi:10.1093/jamia/ocv080), in both forms.
+
+- Two CSVs (as on Kaggle): indiana_projections.csv (uid, filename, projection) and indiana_reports.csv
+  (uid, MeSH, Problems, ...), images in images/images_normalized/ or images/.
+- The NLM's XML reports (ecgen-radiology/*.xml: uId, MeSH/major, parentImage) with a table of DICOM
+  metadata (imageid, View Position), as torchxrayvision ships one; images as IMAGEID.png.
+
+A report is a study and, as no more is known, a patient. Labels are the first parts of MeSH headings,
+in lower case: "Opacity/lung/base/left" is "opacity". A report without a heading is unlabelled, one
+that is "normal" is negative for all.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+from xml.etree import ElementTree
+
+import numpy as np
+
+from dualview.config import SourceConfig
+from dualview.data.sources.cohort import drop_rare_findings, label_by_names, select
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, text_table
+from dualview.errors import UserError
+from dualview.findings import OPENI_TO_XRV
+
+PROJECTIONS, REPORTS = "indiana_projections.csv", "indiana_reports.csv"
+METADATA = ("nlmcxr_dicom_metadata.csv.gz", "nlmcxr_dicom_metadata.csv")
+XML = ("NLMCXR_reports.tgz", "ecgen-radiology")
+FRONTAL, LATERAL = ("Frontal", "PA", "AP"), ("Lateral", "LATERAL", "LL", "RL", "LARGE LATERAL")
+NOT_FINDINGS = ("normal", "no indexing", "technical quality of image unsatisfactory")
+UNLABELLED = frozenset({"no indexing", "technical quality of image unsatisfactory"})
+
+
+def read(source: SourceConfig) -> SourceTable:
+    """Studies of the CSVs beside `data.csv` (the projections, or the DICOM metadata) or in `data.root`.
+
+    Raises:
+        UserError: no form of the data set is there, problems of a table, or files that are not there.
+    """
+    check_root(source)
+    folder = source.csv.parent if source.csv is not None else source.root
+    assert folder is not None  # checked by SourceConfig
+    if (folder / PROJECTIONS).is_file():
+        rows, headings = _from_csv(folder, source=source)
+    elif metadata := [folder / name for name in METADATA if (folder / name).is_file()]:
+        rows, headings = _from_xml(folder, metadata=source.csv or metadata[0], source=source)
+    else:
+        raise UserError(f"no table in {folder}: looked for {PROJECTIONS}, {', '.join(METADATA)}; give data.csv")
+    rows.assign_views(rows.frame["position"], frontal=FRONTAL, lateral=LATERAL)
+    rows.check_files()
+    studies = rows.studies(attributes=["sex"])
+
+    def names_of(table_ids: np.ndarray) -> np.ndarray:
+        sets = np.empty(len(table_ids), object)
+        for s, uid in enumerate(table_ids):
+            sets[s] = headings.get(uid, frozenset()) - UNLABELLED
+        return sets
+
+    chosen = select(studies, cohort=source.cohort, names=names_of(studies.table.study_ids))
+    labelled = label_by_names(
+        chosen,
+        names=names_of(chosen.table.study_ids),
+        config=source,
+        to_xrv=OPENI_TO_XRV,
+        not_findings=NOT_FINDINGS,
+    )
+    return replace(
+        labelled, table=drop_rare_findings(labelled.table, min_positive_patients=source.min_positive_patients)
+    )
+
+
+def _heading(text: str) -> str:
+    return text.strip().lower().partition("/")[0].strip()
+
+
+def _from_csv(folder: Path, *, source: SourceConfig) -> tuple[ImageRows, dict[str, frozenset[str]]]:
+    file = source.csv or folder / PROJECTIONS
+    projections = text_table(file, columns=["uid", "filename", "projection"], hint="Is it Kaggle's form of Open-i?")
+    reports = text_table(folder / REPORTS, columns=["uid", "MeSH"], hint="Is it Kaggle's form of Open-i?")
+    headings = {
+        uid: frozenset(filter(None, map(_heading, cell.split(";"))))
+        for uid, cell in zip(reports["uid"], reports["MeSH"], strict=True)
+    }
+    where = next(
+        (name for name in ("images/images_normalized", "images") if (folder / name).is_dir()),
+        "images/images_normalized",
+    )
+    frame = projections.assign(
+        patient=projections["uid"],
+        study=projections["uid"],
+        path=where + "/" + projections["filename"],
+        position=projections["projection"],
+        sex="",
+    )
+    return ImageRows(frame, file=file, source=source), headings
+
+
+def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[ImageRows, dict[str, frozenset[str]]]:
+    table = text_table(
+        metadata, columns=["imageid", "View Position", "Patient's Sex"], hint="Is it torchxrayvision's table of Open-i?"
+    )
+    headings: dict[str, frozenset[str]] = {}
+    report_of: dict[str, str] = {}
+    for file in _reports(folder):
+        root = ElementTree.parse(file).getroot()  # noqa: S314 - expat refuses entity bombs (2.4.1 and later)
+        uid = root.find("uId")
+        assert uid is not None
+        name = uid.attrib["id"]
+        headings[name] = frozenset(filter(None, (_heading(node.text or "") for node in root.iterfind(".//MeSH/major"))))
+        report_of |= {image.attrib["id"]: name for image in root.iterfind(".//parentImage")}
+    uid_of = table["imageid"].map(report_of)
+    frame = table.assign(
+        patient=uid_of.fillna(""),
+        study=uid_of.fillna(""),
+        path=table["imageid"] + ".png",
+        position=table["View Position"],
+        sex=table["Patient's Sex"],
+    )
+    rows = ImageRows(frame, file=metadata, source=source)
+    rows.drop(uid_of.isna(), "no report has the image")
+    return rows, headings
+
+
+def _reports(folder: Path) -> Iterator[IO[bytes]]:
+    """The XML files of the archive, or of the folder it unpacks to.
+
+    Raises:
+        UserError: neither is there.
+    """
+    archive, unpacked = (folder / name for name in XML)
+    if archive.is_file():
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.name.endswith(".xml") else None
+                if file is not None:
+                    yield file
+    elif unpacked.is_dir():
+        for path in sorted(unpacked.glob("*.xml")):
+            with path.open("rb") as opened:
+                yield opened
+    else:
+        raise UserError(f"no reports in {folder}: looked for {' and '.join(XML)}")

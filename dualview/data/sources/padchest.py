@@ -1,0 +1,142 @@
+"""PadChest (Bustos et al. 2020, arXiv:1901.07441): one CSV of 160,861 images, 16-bit PNGs in folders 0 to 54.
+
+The view is `Projection`: `ViewPosition_DICOM` is blank in 43 % of the rows. `Labels` is a Python list in
+text, the same for all images of a study; half of its names occur with a leading space as well. A finding
+that the list does not name is negative. One StudyID stands under two PatientIDs, with equal date and
+labels: its images are taken for one study of the patient that comes first.
+"""
+
+import ast
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dualview.config import SourceConfig
+from dualview.data.sources.cohort import drop_rare_findings, label_by_names, select
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
+from dualview.findings import PADCHEST_TO_XRV
+
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+FRONTAL, LATERAL = ("PA",), ("L",)
+NOT_FINDINGS = ("", "exclude", "suboptimal study", "unchanged", "chronic changes", "normal", "other", "no finding")
+NO_LABELS = ("", "nan")
+COLUMNS = (
+    "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection",
+    "Pediatric", "Manufacturer_DICOM", "Rows_DICOM", "Columns_DICOM", "MethodLabel", "Labels",
+)  # fmt: skip
+# Rows equal in these are one image twice (the authors' `extract_cohort.py`).
+SAME_IMAGE = (
+    "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "Projection", "Pediatric", "Rows_DICOM", "Columns_DICOM",
+    "Labels",
+)  # fmt: skip
+# Missing from the archive (the first 11) or truncated; as found by the users of torchxrayvision (its pull request 137).
+KNOWN_BAD = frozenset({
+    "216840111366964012819207061112010307142602253_04-014-084.png",
+    "216840111366964012989926673512011074122523403_00-163-058.png",
+    "216840111366964012959786098432011033083840143_00-176-115.png",
+    "216840111366964012558082906712009327122220177_00-102-064.png",
+    "216840111366964012339356563862009072111404053_00-043-192.png",
+    "216840111366964013076187734852011291090445391_00-196-188.png",
+    "216840111366964012373310883942009117084022290_00-064-025.png",
+    "216840111366964012283393834152009033102258826_00-059-087.png",
+    "216840111366964012373310883942009170084120009_00-097-074.png",
+    "216840111366964012819207061112010315104455352_04-024-184.png",
+    "216840111366964012819207061112010306085429121_04-020-102.png",
+    "216840111366964012989926673512011083134050913_00-168-009.png",
+    "216840111366964012373310883942009152114636712_00-102-045.png",
+    "216840111366964012819207061112010281134410801_00-129-131.png",
+    "216840111366964012487858717522009280135853083_00-075-001.png",
+    "216840111366964012989926673512011151082430686_00-157-045.png",
+    "216840111366964013686042548532013208193054515_02-026-007.png",
+    "216840111366964013590140476722013058110301622_02-056-111.png",
+    "216840111366964013590140476722013043111952381_02-065-198.png",
+    "216840111366964013829543166512013353113303615_02-092-190.png",
+    "216840111366964013962490064942014134093945580_01-178-104.png",
+})  # fmt: skip
+
+
+def read(source: SourceConfig) -> SourceTable:
+    """Studies of the table; what `data.cohort` leaves of them.
+
+    The 21 images known to be missing or truncated are left out where files are looked for.
+
+    Raises:
+        UserError: problems of the table or the cohort, or files that are not there.
+    """
+    check_root(source)
+    file = find_table(source, names=[TABLE, f"{TABLE}.gz"])
+    table = text_table(file, columns=COLUMNS, hint="Is it PadChest's own table?")
+    rows = ImageRows(
+        table.assign(
+            patient=table["PatientID"],
+            study=table["StudyID"],
+            path=table["ImageDir"].where(table["ImageDir"] == "", table["ImageDir"] + "/") + table["ImageID"],
+            date=table["StudyDate_DICOM"],
+            sex=table["PatientSex_DICOM"],
+            age=_age(table),
+            manufacturer=table["Manufacturer_DICOM"],
+            labelled_by=table["MethodLabel"],
+        ),
+        file=file,
+        source=source,
+    )
+    known_bad = tuple(sorted(set(table["ImageID"]) & KNOWN_BAD))
+    if source.check_files:
+        rows.drop(rows.frame["ImageID"].isin(KNOWN_BAD), "known to be missing or truncated")
+    rows.assign_views(rows.frame["Projection"], frontal=FRONTAL, lateral=LATERAL)
+    if source.cohort.adults_only:
+        rows.drop(rows.frame["Pediatric"] != "No", "patient is a child")
+    if source.cohort.drop_repeated_rows:
+        rows.drop(rows.frame.duplicated(subset=list(SAME_IMAGE)), "row repeats another but for its ImageID")
+    rows.frame = rows.frame.assign(
+        patient=rows.frame.groupby("study")["patient"].transform("first"), path=_real_paths(rows.frame, source)
+    )
+    rows.check_files()
+    studies = rows.studies(attributes=["date", "sex", "age", "manufacturer", "labelled_by", "Labels"])
+
+    names = _names(studies.table.attributes["Labels"])
+    chosen = select(studies, cohort=source.cohort, names=names)
+    names = _names(chosen.table.attributes.pop("Labels"))
+    labelled = label_by_names(chosen, names=names, config=source, to_xrv=PADCHEST_TO_XRV, not_findings=NOT_FINDINGS)
+    return replace(
+        labelled,
+        known_bad=known_bad,
+        table=drop_rare_findings(labelled.table, min_positive_patients=source.min_positive_patients),
+    )
+
+
+def _names(cells: np.ndarray) -> np.ndarray:
+    """(S,) of frozenset: the names in each `Labels` cell, stripped."""
+    codes, distinct = pd.factorize(cells)
+    sets = np.empty(len(distinct), object)
+    for position, cell in enumerate(distinct):
+        names = [] if cell in NO_LABELS else ast.literal_eval(cell)
+        sets[position] = frozenset(name.strip() for name in names)
+    return sets[codes]
+
+
+def _age(table: pd.DataFrame) -> "pd.Series[str]":
+    """Years between birth and study, blank where one is not known."""
+    years = pd.to_numeric(table["StudyDate_DICOM"].str[:4], errors="coerce") - pd.to_numeric(
+        table["PatientBirth"], errors="coerce"
+    )
+    return years.map(lambda age: "" if pd.isna(age) else str(int(age)))
+
+
+def _real_paths(frame: pd.DataFrame, source: SourceConfig) -> "pd.Series[str]":
+    """Where each image really is: `ImageDir` is sometimes wrong, and some unpack everything into one folder."""
+    paths = frame["path"]
+    if not source.check_files:
+        return paths
+    assert source.root is not None
+    where = {
+        name: (Path(folder).relative_to(source.root) / name).as_posix()
+        for folder, _, names in os.walk(source.root)
+        for name in names
+        if name.endswith(".png")
+    }
+    found = [where.get(name, path) for name, path in zip(frame["ImageID"], paths, strict=True)]
+    return pd.Series(found, index=frame.index, dtype=object)
