@@ -57,6 +57,7 @@ def main() -> None:
     )
     for chatty in ("accelerate", "torch", "PIL", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs the traceback of every decoder that it tries
     app()
 
 

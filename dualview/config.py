@@ -245,6 +245,8 @@ class DataConfig(SourceConfig):
     """An image that cannot be read ends the run, or counts as a view the study does not have."""
     image_size_px: int = Field(224, ge=32, le=2048)
     """Height and width of the network's input."""
+    aspect: Literal["center_crop", "pad", "stretch"] = "center_crop"
+    """How an image becomes square: cut to its centre (the authors' `ImageOps.fit`), black margins, or stretched."""
     split: SplitConfig = SplitConfig()
     phantom: PhantomConfig = PhantomConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -112,7 +112,7 @@ def _with_name(source: SourceTable) -> SourceTable:
 
 def _reader(config: DataConfig) -> ImageReader:
     readers = {
-        source.name or source.source: FileImages(source.root, image_size_px=config.image_size_px)
+        source.name or source.source: FileImages(source.root, image_size_px=config.image_size_px, aspect=config.aspect)
         for source in config.all_sources
     }
     if not config.sources:

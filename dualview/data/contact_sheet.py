@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dualview.data.bad_image import BadImage
 from dualview.data.dataset import ImageReader
-from dualview.data.images import BadImage
 from dualview.data.table import StudyTable
 from dualview.views import View
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dualview.batch import StudyBatch
 from dualview.config import AugmentConfig
-from dualview.data.images import BadImage
+from dualview.data.bad_image import BadImage
 from dualview.data.table import StudyTable
 from dualview.data.transforms import augment
 from dualview.views import Availability, View

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,31 +10,34 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from dualview.data import dicom
+from dualview.data.bad_image import BadImage
+
+Aspect = Literal["center_crop", "pad", "stretch"]
+
 MIN_SIDE_PX = 16
 SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of the bit depth
 
 
-class BadImage(Exception):
-    """An image that cannot be used; `path` is as in the study table, `reason` fits into a sentence."""
-
-    def __init__(self, path: str, *, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
-
-
 class FileImages:
-    """Reader of PNG, JPEG, TIFF and whatever else Pillow decodes, by content and not by file name.
+    """Reader of DICOM, and of PNG, JPEG, TIFF and whatever else Pillow decodes, by content and not by file name.
 
-    Intensities are scaled by bit depth alone: 8-bit by 255, 16-bit by 65535 (as torchxrayvision; the
-    authors divide by 65536), then from [0, 1] to [-1, 1]. So an 8-bit and a 16-bit file of one picture
-    agree. Colour becomes gray by ITU-R 601 luma. The picture is cropped to its central square and
-    resized with antialiasing (the authors' `ImageOps.fit`).
+    Intensities are scaled by what the file can hold: 8-bit by 255, 16-bit by 65535 (as torchxrayvision;
+    the authors divide by 65536), DICOM by its window or bits (dicom.py), then from [0, 1] to [-1, 1]. So
+    files of one picture agree, whatever their kind. Colour becomes gray by ITU-R 601 luma. The picture
+    is made square and resized with antialiasing.
+
+    Args:
+        root: folder that paths are relative to.
+        image_size_px: S.
+        aspect: `center_crop` cuts to the central square (the authors' `ImageOps.fit`), `pad` adds black
+            margins, `stretch` changes the aspect.
     """
 
-    def __init__(self, root: Path | None, *, image_size_px: int) -> None:
+    def __init__(self, root: Path | None, *, image_size_px: int, aspect: Aspect = "center_crop") -> None:
         self.root = root or Path()
         self.image_size_px = image_size_px
+        self.aspect = aspect
 
     def __call__(self, path: str) -> Tensor:
         """The image at `path`, relative to the root: (1, S, S) float32 in [-1, 1].
@@ -42,7 +46,11 @@ class FileImages:
             BadImage: missing, truncated, no image, too large to be safe, smaller than 16 px, several
                 frames, or the same value everywhere (a placeholder for a missing view).
         """
-        pixels = torch.from_numpy(_gray(self.root / path, name=path))[None]  # (1, height, width) in [0, 1]
+        return self.unit(path) * 2 - 1
+
+    def unit(self, path: str) -> Tensor:
+        """As `__call__`, but in [0, 1]."""
+        pixels = torch.from_numpy(decode(self.root / path, name=path))[None]  # (1, height, width) in [0, 1]
         height, width = pixels.shape[1:]
         if min(height, width) < MIN_SIDE_PX:
             raise BadImage(path, reason=f"is {width}x{height} px; both sides need at least {MIN_SIDE_PX}")
@@ -50,10 +58,29 @@ class FileImages:
             raise BadImage(
                 path, reason="has one value everywhere; leave placeholders for missing views out of the table"
             )
-        square = functional.center_crop(pixels, [min(height, width)] * 2)
-        resized = functional.resize(square, [self.image_size_px] * 2, antialias=True)
-        result: Tensor = resized.clamp(0, 1) * 2 - 1
-        return result
+        if self.aspect == "center_crop":
+            pixels = functional.center_crop(pixels, [min(height, width)] * 2)
+        elif self.aspect == "pad":
+            across, down = max(height - width, 0), max(width - height, 0)
+            margins = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
+            pixels = functional.pad(pixels, margins)
+        resized: Tensor = functional.resize(pixels, [self.image_size_px] * 2, antialias=True)
+        return resized.clamp(0, 1)
+
+
+def decode(file: Path, *, name: str) -> np.ndarray:
+    """Decoded gray pixels (height, width) float32 in [0, 1], upright.
+
+    Raises:
+        BadImage: see `FileImages`; `name` is what it calls the file.
+    """
+    try:
+        with file.open("rb") as opened:
+            is_dicom = opened.read(132)[128:] == b"DICM"
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise BadImage(name, reason="no such file" if missing else f"cannot be opened ({error.strerror})") from None
+    return dicom.decode(file, name=name) if is_dicom else _gray(file, name=name)
 
 
 def _gray(file: Path, *, name: str) -> np.ndarray:
@@ -71,8 +98,6 @@ def _gray(file: Path, *, name: str) -> np.ndarray:
                 return np.asarray(gray, dtype=np.float32) / SCALE_OF_MODE[gray.mode]
     except BadImage:
         raise
-    except FileNotFoundError:
-        raise BadImage(name, reason="no such file") from None
     except UnidentifiedImageError:
         raise BadImage(name, reason="is not an image in a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -6,8 +6,8 @@ import torch
 
 from dualview.config import AugmentConfig, DataConfig, SplitConfig
 from dualview.data import check_labels, load_data
+from dualview.data.bad_image import BadImage
 from dualview.data.dataset import Key, StudyDataset, collate, expand_all
-from dualview.data.images import BadImage
 from dualview.data.loading import TrainingSampler
 from dualview.data.splits import split_by_patient
 from dualview.data.table import StudyTable

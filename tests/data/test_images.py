@@ -103,7 +103,7 @@ def bad_files(folder, gradient):
         "black.png": "one value everywhere",
         "frames.tif": "has 2 frames",
         "float.tif": "Pillow mode F",
-        "folder.png": "cannot be decoded",
+        "folder.png": "cannot be opened",
     }
 
 
@@ -120,3 +120,18 @@ def test_a_decompression_bomb_is_refused(tmp_path, read, gradient, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BadImage, match="unsafe"):
         read("a.png")
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 80), (80, 40), (41, 80)])
+def test_aspect_crops_pads_or_stretches(tmp_path, height, width):
+    """A white picture with one black border column or row, so that what was cut or added can be seen."""
+    pixels = np.full((height, width), 255, np.uint8)
+    pixels[0, 0] = 0
+    save(pixels, tmp_path / "a.png")
+
+    def share_of_white(aspect):
+        return float((FileImages(tmp_path, image_size_px=64, aspect=aspect)("a.png") > 0.9).float().mean())
+
+    assert share_of_white("center_crop") == pytest.approx(1, abs=0.01)
+    assert share_of_white("pad") == pytest.approx(min(height, width) / max(height, width), abs=0.04)
+    assert share_of_white("stretch") == pytest.approx(1, abs=0.01)

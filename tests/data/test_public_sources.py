@@ -209,8 +209,8 @@ def chexpert_folder(tmp_path, **tables):
     for name, rows in tables.items():
         frame = pd.DataFrame(
             [{"Path": f"CheXpert-v1.0-small/{name}/{path}", "Sex": "Male", "Age": "60",
-              "Frontal/Lateral": "Lateral" if "lateral" in path else "Frontal", "AP/PA": "", **dict.fromkeys(CHEXPERT, ""),
-              **labels} for path, labels in rows]
+              "Frontal/Lateral": "Lateral" if "lateral" in path else "Frontal", "AP/PA": "",
+              **dict.fromkeys(CHEXPERT, ""), **labels} for path, labels in rows]
         )  # fmt: skip
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
         for path, _ in rows:
