@@ -71,6 +71,7 @@ class StudyBatch(NamedTuple):
     labels: Tensor  # (B, K) float, 0 or 1
     label_mask: Tensor  # (B, K) bool, True = known
     study_index: Tensor  # (B,) int64, the study's row in the study table
+    weight: Tensor  # (B,) float, of the study in the loss
 
     @property
     def num_studies(self) -> int:
@@ -85,6 +86,7 @@ class StudyBatch(NamedTuple):
         labels: Tensor | None = None,
         label_mask: Tensor | None = None,
         study_index: Tensor | None = None,
+        weight: Tensor | None = None,
         image_shape: tuple[int, int, int] | None = None,
     ) -> "StudyBatch":
         """Pack one image or None per study and view.
@@ -94,6 +96,7 @@ class StudyBatch(NamedTuple):
             labels: (B, K), 0 or 1; without it K is 0 and the batch can only be predicted on.
             label_mask: (B, K) bool, True = known; without it every label is known.
             study_index: (B,) int64; without it 0 .. B-1.
+            weight: (B,), of each study in the loss; without it 1.
             image_shape: (C, H, W) of the images, needed only where no image says it.
 
         Raises:
@@ -128,6 +131,7 @@ class StudyBatch(NamedTuple):
             labels=labels,
             label_mask=torch.ones_like(labels, dtype=torch.bool) if label_mask is None else label_mask,
             study_index=torch.arange(len(pa)) if study_index is None else study_index,
+            weight=torch.ones(len(pa), dtype=labels.dtype) if weight is None else weight,
         )
 
     @classmethod

@@ -18,6 +18,7 @@ from rich import get_console
 from rich.logging import RichHandler
 from rich.progress import track
 
+from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
@@ -27,7 +28,8 @@ from dualview.data import load_data
 from dualview.data.account import account, dropped_images
 from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.distributed import is_main_by_environment, launcher_error_file, start
-from dualview.errors import AnotherRankFailed, Preempted, UserError
+from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
+from dualview.prepare import prepare as run_prepare
 from dualview.train import train as run_training
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -160,6 +162,21 @@ def show_data(  # noqa: PLR0917 - the options of a command
             )
 
 
+@app.command()
+def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Decode and resize every image once, into data.store. Goes on where it was interrupted."""
+    with _errors_as_messages():
+        loaded = load(config, overrides=overrides)
+        result = run_prepare(loaded, console=get_console())
+        what = "is up to date" if result.was_there else f"made in {result.seconds:.0f} s"
+        console = get_console()
+        console.print(f"{result.folder} {what}: {result.num_images:,} images, {result.num_bytes / 2**30:.2f} GiB")
+        if result.bad:
+            reasons = [f"{path}: {reason}" for path, reason in result.bad.items()]
+            console.print(f"{len(reasons)} image(s) cannot be used\n{listed(reasons)}", highlight=False, markup=False)
+            console.print(f"All of them are in {result.folder}/index.parquet, column reason", highlight=False)
+
+
 @bench.command("routing")
 def bench_routing(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
@@ -221,6 +238,29 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
             typer.echo(json.dumps(schedule_bench.as_json(rows, of=of)))
         else:
             get_console().print(schedule_bench.as_table(rows, of=of))
+
+
+@bench.command("data")
+def bench_data(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds over all ways")] = 5,
+    image_size_px: Annotated[int, typer.Option(min=64, help="Height and width that the network gets")] = 224,
+    file_size_px: Annotated[int, typer.Option(min=64, help="Height and width of the files")] = 1024,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for augmentation and training")] = "cpu",
+) -> None:
+    """Time images from the store, decoded on the fly and through torchxrayvision, and waiting in training."""
+    with _errors_as_messages():
+        result = data_bench.measure(
+            rounds=rounds,
+            image_size_px=image_size_px,
+            file_size_px=file_size_px,
+            device=device,
+            track=lambda steps: track(steps, description="timing", disable=as_json, transient=True),
+        )
+        if as_json:
+            typer.echo(json.dumps(result.to_dict()))
+        else:
+            get_console().print(data_bench.as_table(result))
 
 
 @bench.command("exactness")

@@ -111,6 +111,18 @@ class AugmentConfig(Section):
     """Shift, uniform in plus or minus this fraction of the image side, per axis and view."""
     noise_std: float = Field(0.05, ge=0, le=1)
     """Standard deviation of Gaussian noise on pixels in [-1, 1]. Source: the authors' `dataset.py`."""
+    scale_fraction: float = Field(0.0, ge=0, le=0.5)
+    """Zoom, uniform in 1 plus or minus this, per view."""
+    shear_degrees: float = Field(0.0, ge=0, le=30)
+    """Horizontal shear, uniform in plus or minus this angle, per view."""
+    contrast_fraction: float = Field(0.0, ge=0, lt=1)
+    """Contrast factor around the image's mean, uniform in 1 plus or minus this, per view."""
+    erase_probability: Fraction = 0.0
+    """Probability that a rectangle of an image is made black (random erasing, Zhong et al. 2020)."""
+    erase_fraction: float = Field(0.2, ge=0.02, le=0.9)
+    """Largest area of that rectangle; the smallest is 0.02."""
+    horizontal_flip_probability: Fraction = 0.0
+    """Mirrors the image and moves the heart to the right, so a run with it warns; 0 never does."""
 
 
 AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
@@ -255,6 +267,20 @@ class DataConfig(SourceConfig):
     lateral alike, drawn anew each epoch from (seed, epoch, study)."""
     num_workers: int = Field(4, ge=0)
     """Processes that read images for each rank; 0 reads in the training process."""
+    augment_on: Literal["worker", "device"] = "worker"
+    """Augment in the processes that read, or a whole batch at once on the device that trains: the same pixels."""
+    store: Path | None = None
+    """Folder of images decoded once by `dualview prepare`; with it no image file is read in training."""
+    store_bits: Literal[8, 16] = 16
+    """Bits per pixel of the store; 16 keep the depth of 16-bit PNGs and DICOM."""
+    stage_to: str | None = None
+    """Node-local folder, such as $SLURM_TMPDIR, to copy the store to first, once per node."""
+
+    @model_validator(mode="after")
+    def _staging_has_a_store(self) -> Self:
+        if self.stage_to is not None and self.store is None:
+            raise ValueError("stage_to needs data.store, the store to copy")
+        return self
 
     @model_validator(mode="after")
     def _one_source_or_several(self) -> Self:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from types import FrameType
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 Anything = TypeVar("Anything")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 ROLL_CALL_SECONDS = 5.0
+POLL_SECONDS = 0.2
 
 
 class Job:
@@ -115,6 +116,27 @@ class Job:
         """The first process of each node goes through the block before the node's others enter it."""
         context: AbstractContextManager[None] = self.accelerator.local_main_process_first()
         return context
+
+    def once_per_node(self, work: Callable[[], object]) -> None:
+        """Do `work` in the first process of each node, however long it takes; all ranks call and wait.
+
+        It runs in a thread while the ranks keep in touch, so that no time limit of theirs is reached.
+        """
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        if self.accelerator.is_local_main_process:
+            thread.start()
+        while self.sum_numbers([thread.is_alive()])[0]:
+            thread.join(POLL_SECONDS) if thread.ident else time.sleep(POLL_SECONDS)
+        if failed:
+            raise failed[0]
 
     def barrier(self) -> None:
         """Wait for every rank."""

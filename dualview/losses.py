@@ -49,8 +49,9 @@ def auxloss_sums(
     """Loss sums of a micro-batch.
 
     Every study counts once through the head of its route; a study with both views also through its
-    two branch heads with weights 0.3 (source: the authors' `--loss-weights 0.3 0.3`). To be divided
-    by the number of studies of the whole step that have a known label.
+    two branch heads with weights 0.3 (source: the authors' `--loss-weights 0.3 0.3`); all times the
+    study's own weight. To be divided by the summed weights of the studies of the whole step that
+    have a known label.
     """
     rows = batch.rows
 
@@ -58,6 +59,7 @@ def auxloss_sums(
         losses = study_losses(
             logits, labels=batch.labels[at], label_mask=batch.label_mask[at], pos_weight=pos_weight
         )  # (N,)
+        losses = losses * batch.weight[at]
         return losses.sum() if weight is None else (weight * losses).sum()
 
     def row_weights(num_rows: int, positions_of_both: Tensor, weight_of_both: float) -> Tensor:

@@ -1,9 +1,10 @@
 """What happens within one optimizer step: counts over ranks, forward, gradients, statistics.
 
 A step covers a group of micro-batches (see schedule.py). Each micro-batch backpropagates its loss sum
-times R / N, where N is the number of labelled studies of the whole group over all ranks: after DDP's
-average over R ranks that is the gradient of the mean over the group. Before the optimizer moves, all
-ranks agree that the step was finite (else all skip it) and whether to stop.
+times R / N, where N is the number of labelled studies of the whole group over all ranks (the sum of their
+weights, where `data.sources` gives any): after DDP's average over R ranks that is the gradient of the mean
+over the group. Before the optimizer moves, all ranks agree that the step was finite (else all skip it) and
+whether to stop.
 """
 
 import logging
@@ -34,6 +35,7 @@ class StepCounts:
 
     studies: int
     labelled: int  # studies with at least one known label
+    weight: float  # of these, summed
     rows_pa: int
     rows_lateral: int
     rows_both: int
@@ -55,13 +57,14 @@ def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
     Raises:
         RuntimeError: they are not. Gradients of different steps would be averaged without a word.
     """
-    local = [0] * len(fields(StepCounts))
-    for batch, bad_images in group:
+    local = [0.0] * len(fields(StepCounts))
+    for batch, bad_images, _ in group:
         labelled = batch.label_mask.any(dim=1)
         rows = batch.rows
         here = StepCounts(
             studies=batch.num_studies,
             labelled=int(labelled.sum()),
+            weight=float(batch.weight[labelled].double().sum()),
             rows_pa=len(rows.pa),
             rows_lateral=len(rows.lateral),
             rows_both=len(rows.both),
@@ -73,13 +76,14 @@ def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
             bad_images=len(bad_images),
         )
         local = [total + number for total, number in zip(local, astuple(here), strict=True)]
-    step_sum, *sums = job.sum_numbers([float(number) for number in (step, *local)])
+    step_sum, *sums = job.sum_numbers([step, *local])
     if step_sum != step * job.world_size:
         raise RuntimeError(
             f"rank {job.rank} is at step {step + 1}, the mean over ranks is {step_sum / job.world_size + 1:g}: "
             "some rank left out or repeated a step"
         )
-    return StepCounts(*map(int, sums))
+    num_studies, num_labelled, total_weight, *others = sums
+    return StepCounts(int(num_studies), int(num_labelled), total_weight, *map(int, others))
 
 
 def seed_dropout(seed: int, *, step: int, micro_batch: int) -> None:
@@ -184,7 +188,7 @@ class BadSteps:
         self.total += 1
         self.in_a_row += 1
         texts = []
-        for number, ((batch, _), loss) in enumerate(zip(group, losses, strict=True)):
+        for number, ((batch, _, _), loss) in enumerate(zip(group, losses, strict=True)):
             ids = ", ".join(str(self._study_ids[row]) for row in batch.study_index.tolist())
             micro_batch = number * self._job.world_size + self._job.rank
             texts.append(f"step {step + 1}, micro-batch {micro_batch}, rank {self._job.rank}: loss {loss:g}: {ids}")

@@ -7,6 +7,7 @@ One pass of the loop is one optimizer step; step.py holds its parts.
 """
 
 import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from dualview.data import Data, check_labels, load_data
 from dualview.data.dataset import StudyDataset, expand_all
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
+from dualview.data.store import stage
 from dualview.data.table import StudyTable
+from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job, start
-from dualview.errors import Preempted
+from dualview.errors import Preempted, UserError
 from dualview.evaluate import SplitEvaluation, evaluate_split, write_metrics, write_predictions
 from dualview.losses import HeadLosses, reference_pos_weight
 from dualview.meter import BestCheckpoint, Meter
@@ -75,8 +78,10 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 micro_batches_per_step=state["micro_batches_per_step"],
                 world_size=job.world_size,
             )
-        data = load_data(config.data, seed=config.run.seed)
+        data = load_data(config.data, seed=config.run.seed, store=_store(config, job=job))
         check_labels(data.train)
+        if config.data.augment.horizontal_flip_probability and job.is_main:
+            logger.warning("data.augment.horizontal_flip_probability mirrors images: hearts come out on the right")
         train_set, val_set, test_set = _datasets(data, config)
         if state:
             refuse_other_data(train_set.table, earlier=state["train_studies"], config=config)
@@ -201,11 +206,12 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             rates = set_learning_rates(optimizer, step=step, max_steps=max_steps, config=config.optim)
 
             loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
-            for number, (batch, _) in enumerate(group):
+            for number, (batch, _, keys) in enumerate(group):
                 seed_dropout(config.run.seed, step=step, micro_batch=number * job.world_size + job.rank)
                 with job.no_sync(wrapped, when=number < len(group) - 1):
-                    losses = forward(wrapped, job.move(batch), config=config, pos_weight=pos_weight)
-                    (losses.total * (job.world_size / max(counts.labelled, 1))).backward()
+                    inputs = to_input_batch(job.move(batch), keys=job.move(keys), augment=config.data.augment)
+                    losses = forward(wrapped, inputs, config=config, pos_weight=pos_weight)
+                    (losses.total * (job.world_size / (counts.weight or 1))).backward()
                 loss_sums[number] = torch.stack(losses).detach()
 
             norms = finish_gradients(model, counts=counts, clip_norm=config.optim.gradient_clip_norm)
@@ -224,7 +230,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             progress.advance(bar)
 
             if step % config.train.log_every_steps == 0 or step == max_steps:
-                means = (job.sum(loss_sums.sum(dim=0)) / max(counts.labelled, 1)).tolist()
+                means = (job.sum(loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
                 progress.update(bar, description=f"training, loss {sum(means):.3f}")
                 tracker.log(
@@ -276,6 +282,22 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
 # -- parts of the set-up ---------------------------------------------------------------------------
 
 
+def _store(config: Config, *, job: Job) -> Path | None:
+    """Where this node reads the image store, after copying it there if wanted; None without a store.
+
+    Raises:
+        UserError: there is no whole store, no room for a copy, or `data.stage_to` has a variable that is not set.
+    """
+    store, to = config.data.store, config.data.stage_to
+    if store is None or to is None:
+        return store
+    local = Path(os.path.expandvars(to))
+    if "$" in str(local):
+        raise UserError(f"data.stage_to is {to}, and this variable is not set here; give a folder")
+    job.once_per_node(lambda: stage(store, local))
+    return stage(store, local)
+
+
 def _datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, StudyDataset]:
     """Training set with augmentation, val and test sets without."""
     several = config.data.several_images
@@ -289,6 +311,7 @@ def _datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, S
             seed=config.run.seed,
             several_images="random" if training and several == "random" else "first",
             augment=config.data.augment if training else None,
+            augment_on=config.data.augment_on,
         )
 
     return dataset(train_table, training=True), dataset(data.val, training=False), dataset(data.test, training=False)

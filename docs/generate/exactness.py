@@ -27,7 +27,7 @@ from dualview.batch import Predictions, StudyBatch
 from dualview.bench import schedule
 from dualview.config import Config, DistributedConfig, PhantomConfig, RunConfig
 from dualview.config import load as load_config
-from dualview.data.dataset import Loaded, StudyDataset, collate
+from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.phantom import FINDINGS, draw
 from dualview.distributed import Job, start
 from dualview.losses import study_losses
@@ -62,7 +62,7 @@ def micro_batches(mix: Mix, *, steps: int, ranks: int, seed: int = 0) -> list[li
 
     def load(step: int, rank: int) -> StudyBatch:
         studies = [dataset[0, int(row)] for row in plan.micro_batch(step, number=rank)]
-        return collate(studies, num_findings=len(FINDINGS), image_size_px=SIZE_PX).batch
+        return dataset.collate(studies).batch
 
     return [[load(step, rank) for rank in range(ranks)] for step in range(steps)]
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from dualview.data.images import FileImages
 from dualview.data.sources import read_source
 from dualview.data.sources.image_rows import SourceTable
 from dualview.data.splits import split_by_patient
+from dualview.data.store import Settings, StoreImages
 from dualview.data.table import StudyTable, concatenate
 from dualview.errors import UserError
 from dualview.findings import XRV
@@ -37,15 +39,18 @@ class Data:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def load_data(config: DataConfig, *, seed: int) -> Data:
+def load_data(config: DataConfig, *, seed: int, store: Path | None = None) -> Data:
     """Read the study tables of the configured sources and divide each by patient. No image is read yet.
 
     With several sources, findings are the union of theirs, patients and images carry the name of
     their source, and what a source does not label is unknown there. Policies for uncertain labels
     act on the training split; in val and test an uncertain label is unknown.
 
+    Args:
+        store: folder of a whole image store to read from instead of the files (`data.store`, or a staged copy).
+
     Raises:
-        UserError: problems of a source, or an empty split.
+        UserError: problems of a source, an empty split, or a stale store.
     """
     read: ImageReader
     if config.source == "phantom" and not config.sources:
@@ -58,14 +63,25 @@ def load_data(config: DataConfig, *, seed: int) -> Data:
         sources = [read_source(source, split=config.split) for source in config.all_sources]
         if len(sources) > 1:
             sources = [_with_name(source) for source in sources]
-        read = _reader(config)
+        read = file_reader(config)
     parts = []
     for number, (source, of) in enumerate(zip(sources, config.all_sources, strict=True)):
         splits = split_by_patient(_weighted(source.table, of), config=config.split, seed=seed)
         splits["train"] = with_policies(splits["train"], source=of, seed=seed, number=number)
         parts.append(splits)
     merged = {name: _merged([splits[name] for splits in parts], config=config) for name in ("train", "val", "test")}
+    if store is not None:
+        files = file_reader(config) if all(source.check_files for source in config.all_sources) else None
+        images = StoreImages(store)
+        paths = [path for table in merged.values() for view in View for of in table.images[view] for path in of]
+        images.refuse_if_stale(paths, settings=store_settings(config), reader=files)
+        read = images
     return Data(**merged, read=read, sources=tuple(sources))
+
+
+def store_settings(config: DataConfig) -> Settings:
+    """What the pixels of the configured store depend on."""
+    return Settings(image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect)
 
 
 def with_policies(table: StudyTable, *, source: SourceConfig, seed: int, number: int = 0) -> StudyTable:
@@ -110,16 +126,6 @@ def _with_name(source: SourceTable) -> SourceTable:
     )
 
 
-def _reader(config: DataConfig) -> ImageReader:
-    readers = {
-        source.name or source.source: FileImages(source.root, image_size_px=config.image_size_px, aspect=config.aspect)
-        for source in config.all_sources
-    }
-    if not config.sources:
-        return next(iter(readers.values()))
-    return SeveralSources(readers) if len(readers) > 1 else next(iter(readers.values()))
-
-
 class SeveralSources:
     """Reader of paths that begin with the name of their source."""
 
@@ -128,8 +134,31 @@ class SeveralSources:
 
     def __call__(self, path: str) -> Tensor:
         """The image at `NAME:path`; raises as the source's own reader does."""
+        reader, within = self._of(path)
+        return reader(within)
+
+    def unit(self, path: str) -> Tensor:
+        """As FileImages.unit."""
+        reader, within = self._of(path)
+        return reader.unit(within)
+
+    def file(self, path: str) -> Path:
+        """As FileImages.file."""
+        reader, within = self._of(path)
+        return reader.file(within)
+
+    def _of(self, path: str) -> tuple[FileImages, str]:
         name, _, within = path.partition(":")
-        return self.readers[name](within)
+        return self.readers[name], within
+
+
+def file_reader(config: DataConfig) -> FileImages | SeveralSources:
+    """Reader of the image files of all sources."""
+    readers = {
+        source.name or source.source: FileImages(source.root, image_size_px=config.image_size_px, aspect=config.aspect)
+        for source in config.all_sources
+    }
+    return SeveralSources(readers) if len(readers) > 1 else next(iter(readers.values()))
 
 
 def _merged(tables: list[StudyTable], *, config: DataConfig) -> StudyTable:

@@ -13,11 +13,13 @@ from torch.utils.data import Dataset
 from dualview.batch import StudyBatch
 from dualview.config import AugmentConfig
 from dualview.data.bad_image import BadImage
+from dualview.data.randomness import key as random_key
 from dualview.data.table import StudyTable
-from dualview.data.transforms import augment
+from dualview.data.transforms import to_input_batch
 from dualview.views import Availability, View
 
-ImageReader = Callable[[str], Tensor]  # path of the study table -> (1, S, S) float32 in [-1, 1], or BadImage
+# path of the study table -> (1, S, S) float32 in [-1, 1], or stored pixels (transforms.py); or BadImage
+ImageReader = Callable[[str], Tensor]
 
 
 class Key(NamedTuple):
@@ -33,8 +35,10 @@ class LoadedStudy(NamedTuple):
 
     row: int
     images: tuple[Tensor | None, Tensor | None]  # by View
+    keys: tuple[int, int]  # by View, of what is random
     labels: Tensor  # (K,) float32
     label_mask: Tensor  # (K,) bool
+    weight: float
     bad_images: tuple[tuple[str, str], ...]  # (path, reason)
 
 
@@ -43,6 +47,7 @@ class Loaded(NamedTuple):
 
     batch: StudyBatch
     bad_images: tuple[tuple[str, str], ...]  # (path, reason)
+    keys: tuple[Tensor, Tensor] | None = None  # of PA and lateral rows that are still to be augmented
 
 
 class StudyDataset(Dataset[LoadedStudy]):
@@ -58,6 +63,7 @@ class StudyDataset(Dataset[LoadedStudy]):
         seed: of the run.
         several_images: which of several images of a view to take, `first` or `random` per epoch.
         augment: changes for training; None for evaluation.
+        augment_on: whether `collate` augments, or leaves it, with the keys, to whoever trains.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class StudyDataset(Dataset[LoadedStudy]):
         seed: int,
         several_images: Literal["first", "random"] = "first",
         augment: AugmentConfig | None = None,
+        augment_on: Literal["worker", "device"] = "worker",
     ) -> None:
         self.table = table
         self.read = read
@@ -76,6 +83,7 @@ class StudyDataset(Dataset[LoadedStudy]):
         self.seed = seed
         self.several_images = several_images
         self.augment = augment
+        self.augment_on = augment_on
 
     def __len__(self) -> int:
         return len(self.table)
@@ -90,42 +98,53 @@ class StudyDataset(Dataset[LoadedStudy]):
             Availability(availability)
         )
         images: list[Tensor | None] = [None, None]
+        keys = [random_key(self.seed, epoch, row, view) for view in View]
         bad_images: list[tuple[str, str]] = []
         for view in View:
             paths = self.table.images[view][row]
             if not paths or view == hidden:
                 continue
-            generator = np.random.default_rng([self.seed, epoch, row, view])
-            path = paths[int(generator.integers(len(paths)))] if self.several_images == "random" else paths[0]
+            path = paths[keys[view] % len(paths)] if self.several_images == "random" else paths[0]
             try:
-                image = self.read(path)
+                images[view] = self.read(path)
             except BadImage as error:
                 bad_images.append((path, error.reason))
-                continue
-            images[view] = image if self.augment is None else augment(image, config=self.augment, generator=generator)
         return LoadedStudy(
             row=row,
             images=(images[View.PA], images[View.LATERAL]),
+            keys=(keys[View.PA], keys[View.LATERAL]),
             labels=torch.from_numpy(self.table.labels[row]),
             label_mask=torch.from_numpy(self.table.label_mask[row]),
+            weight=1.0 if self.table.weight is None else float(self.table.weight[row]),
             bad_images=tuple(bad_images),
         )
 
+    def collate(self, studies: list[LoadedStudy]) -> Loaded:
+        """Pack studies into a batch of network inputs; none at all gives a batch of B = 0."""
+        usable = [study for study in studies if any(image is not None for image in study.images)]
+        num_findings = len(self.table.findings)
+        batch = StudyBatch.from_views(
+            pa=[study.images[View.PA] for study in usable],
+            lateral=[study.images[View.LATERAL] for study in usable],
+            labels=torch.stack([study.labels for study in usable]) if usable else torch.zeros(0, num_findings),
+            label_mask=torch.stack([study.label_mask for study in usable])
+            if usable
+            else torch.zeros(0, num_findings, dtype=torch.bool),
+            study_index=torch.tensor([study.row for study in usable], dtype=torch.int64),
+            weight=torch.tensor([study.weight for study in usable]),
+            image_shape=(1, self.image_size_px, self.image_size_px),
+        )
+        bad_images = tuple(bad for study in studies for bad in study.bad_images)
+        if self.augment is None:
+            return Loaded(to_input_batch(batch), bad_images)
+        keys = (_keys(usable, View.PA), _keys(usable, View.LATERAL))
+        if self.augment_on == "device":
+            return Loaded(batch, bad_images, keys)
+        return Loaded(to_input_batch(batch, keys=keys, augment=self.augment), bad_images)
 
-def collate(studies: list[LoadedStudy], *, num_findings: int, image_size_px: int) -> Loaded:
-    """Pack studies into a batch; none at all gives a batch of B = 0."""
-    usable = [study for study in studies if any(image is not None for image in study.images)]
-    batch = StudyBatch.from_views(
-        pa=[study.images[View.PA] for study in usable],
-        lateral=[study.images[View.LATERAL] for study in usable],
-        labels=torch.stack([study.labels for study in usable]) if usable else torch.zeros(0, num_findings),
-        label_mask=torch.stack([study.label_mask for study in usable])
-        if usable
-        else torch.zeros(0, num_findings, dtype=torch.bool),
-        study_index=torch.tensor([study.row for study in usable], dtype=torch.int64),
-        image_shape=(1, image_size_px, image_size_px),
-    )
-    return Loaded(batch, tuple(bad for study in studies for bad in study.bad_images))
+
+def _keys(studies: list[LoadedStudy], view: View) -> Tensor:
+    return torch.tensor([study.keys[view] for study in studies if study.images[view] is not None], dtype=torch.int64)
 
 
 def _one_by_one(paths: tuple[str, ...]) -> list[tuple[str, ...]]:

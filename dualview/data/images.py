@@ -48,9 +48,13 @@ class FileImages:
         """
         return self.unit(path) * 2 - 1
 
+    def file(self, path: str) -> Path:
+        """Where the image at `path` is."""
+        return self.root / path
+
     def unit(self, path: str) -> Tensor:
         """As `__call__`, but in [0, 1]."""
-        pixels = torch.from_numpy(decode(self.root / path, name=path))[None]  # (1, height, width) in [0, 1]
+        pixels = torch.from_numpy(decode(self.file(path), name=path))[None]  # (1, height, width) in [0, 1]
         height, width = pixels.shape[1:]
         if min(height, width) < MIN_SIDE_PX:
             raise BadImage(path, reason=f"is {width}x{height} px; both sides need at least {MIN_SIDE_PX}")

@@ -4,12 +4,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from dualview.data.dataset import Key, Loaded, StudyDataset, collate
+from dualview.data.dataset import Key, Loaded, StudyDataset
 from dualview.schedule import Order, drop_views, num_groups, plan_epoch
 
 
@@ -110,7 +109,7 @@ def _loader(
         dataset,  # type: ignore[arg-type]  # its items are studies; collate makes them Loaded
         batch_sampler=batches,
         num_workers=num_workers,
-        collate_fn=partial(collate, num_findings=len(dataset.table.findings), image_size_px=dataset.image_size_px),
+        collate_fn=dataset.collate,
         pin_memory=pin_memory,
         worker_init_fn=_heed_parent_only,
     )

@@ -54,7 +54,8 @@ def micro_batch(kinds: str, *, seed: int) -> StudyBatch:
     known[:, 0] |= ~known.any(dim=1)
     known[[kind.isupper() for kind in kinds]] = False
     view_mask = torch.tensor([[kind in "bp", kind in "bl"] for kind in kinds.lower()])
-    return StudyBatch.from_dense(images, view_mask=view_mask, labels=labels, label_mask=known)
+    batch = StudyBatch.from_dense(images, view_mask=view_mask, labels=labels, label_mask=known)
+    return batch._replace(weight=torch.rand(len(kinds), generator=generator, dtype=torch.float64) + 0.5)
 
 
 def given_steps(job: Job) -> Iterator[tuple[str, Group]]:
@@ -82,7 +83,7 @@ def epoch_steps(job: Job, *, num_studies: int, micro_batches: int) -> Iterator[t
     loaded = iter(training_loader(dataset, sampler=sampler, num_workers=0, pin_memory=False))
     for step in range(sampler.max_steps):
         group = [next(loaded) for _ in range(sampler.accumulation_steps)]
-        yield f"epoch step {step}", [Loaded(in_float64(batch), bad) for batch, bad in group]
+        yield f"epoch step {step}", [Loaded(in_float64(batch), bad) for batch, bad, _ in group]
 
 
 def in_float64(batch: StudyBatch) -> StudyBatch:
@@ -118,11 +119,11 @@ def main(
         for step, (name, group) in enumerate(groups):
             counts = count(group, step=step, job=job)
             loss_sums = torch.zeros(len(group), dtype=torch.float64)
-            for number, (batch, _) in enumerate(group):
+            for number, (batch, _, _) in enumerate(group):
                 seed_dropout(0, step=step, micro_batch=number * job.world_size + job.rank)
                 with job.no_sync(wrapped, when=number < len(group) - 1):
                     losses = forward(wrapped, batch, config=config, pos_weight=None)
-                    (losses.total * job.world_size / max(counts.labelled, 1)).backward()
+                    (losses.total * job.world_size / (counts.weight or 1)).backward()
                 loss_sums[number] = losses.total.detach()
             norms = finish_gradients(model, counts=counts, clip_norm=None)
             agreed = agree(
@@ -141,7 +142,7 @@ def main(
                 "state": {key: value.clone() for key, value in model.state_dict().items()},
                 "moments": moments,
                 "labelled": counts.labelled,
-                "studies": job.gather_texts([str(s) for batch, _ in group for s in batch.study_index.tolist()]),
+                "studies": job.gather_texts([str(s) for batch, _, _ in group for s in batch.study_index.tolist()]),
             }
 
         untrained = build_model("auxloss", num_findings=4, backbone="densenet_tiny", seed=1).to(job.device)

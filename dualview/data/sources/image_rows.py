@@ -91,9 +91,11 @@ class ImageRows:
         Raises:
             UserError: a name is in both lists.
         """
-        frontal = list(frontal) if self.source.frontal_views is None else self.source.frontal_views
-        lateral = list(lateral) if self.source.lateral_views is None else self.source.lateral_views
         ignored = self.source.ignored_views
+        frontal = [name for name in frontal if name not in ignored]
+        lateral = [name for name in lateral if name not in ignored]
+        frontal = frontal if self.source.frontal_views is None else self.source.frontal_views
+        lateral = lateral if self.source.lateral_views is None else self.source.lateral_views
         if shared := sorted(set(frontal) & set(lateral)):
             raise UserError(f"{shared} stand in both data.frontal_views and data.lateral_views; put each view in one")
         self.frame = self.frame.assign(view=np.where(values.isin(lateral), int(View.LATERAL), int(View.PA)))
