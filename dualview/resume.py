@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 # Keys, or the beginnings of keys, that change neither what is learned nor on what it is measured.
 HARMLESS = (
     "run.dir", "run.device", "run.deterministic",
-    "data.root", "data.csv", "data.check_files", "data.num_workers", "data.on_bad_image",
+    "data.root", "data.csv", "data.check_files", "data.on_missing_file", "data.num_workers", "data.on_bad_image",
+    "data.store", "data.stage_to", "data.augment_on",
     "model.weights",  # the weights it started from are in the checkpoint
     "train.accumulation_steps",  # follows from the number of ranks
     "train.channels_last", "train.eval_every_steps", "train.early_stopping_evaluations", "train.log_every_steps",

@@ -91,3 +91,15 @@ def test_no_rank_at_all_is_refused():
     result = CliRunner().invoke(app, ["bench", "schedule", "--ranks", "8", "0"])
     assert result.exit_code == 1
     assert "--ranks has 0; each number of ranks is at least 1" in " ".join(result.output.split())
+
+
+def test_data_bench_measures_every_way_on_the_same_files():
+    command = ["bench", "data", "--json", "--rounds", "1", "--image-size-px", "64", "--file-size-px", "128"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.strip().splitlines()[-1])
+    speeds = ("store_plain", "store_augmented", "files_plain", "torchxrayvision", "augment_on_device")
+    assert all(found[name] is None or found[name] > 0 for name in speeds)
+    assert found["store_augmented_against_files"] == found["store_augmented"] / found["files_plain"]
+    assert found["store_plain"] > found["files_plain"]
+    assert 0 <= found["wait_fraction"] < 1

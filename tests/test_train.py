@@ -11,10 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from dualview.batch import StudyBatch
 from dualview.cli import app
 from dualview.config import Config, load
 from dualview.errors import UserError
+from dualview.losses import auxloss_sums
 from dualview.metrics import GROUPS
+from dualview.models import build_model
 from dualview.train import train
 
 
@@ -365,3 +368,26 @@ def test_real_x_rays_train(covid_cxr, tmp_path):
     assert root.exit_code == 0, root.output
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(metrics["test"]["all"]["findings"]) == {"COVID-19", "Pneumonia (any)"}
+
+
+@pytest.mark.parametrize("probability", [0, 0.5])
+def test_a_horizontal_flip_is_warned_of(tmp_path, caplog, probability):
+    data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60},
+            "augment": {"horizontal_flip_probability": probability}}  # fmt: skip
+    train(config_for(tmp_path / "run", data=data, train={"max_steps": 1, "micro_batch_size": 4}))
+    assert ("mirrors images" in caplog.text) == (probability > 0)
+
+
+def test_a_weight_counts_like_more_studies(make_batch):
+    """Loss sum over weight sum: weights of 2 and 1 are what the first study twice and the second once are."""
+    model = build_model("auxloss", num_findings=3, backbone="densenet_tiny", seed=0).eval()
+    batch = make_batch("bp")
+    doubled = StudyBatch.from_views(
+        pa=[batch.pa[0], batch.pa[0], batch.pa[1]],
+        lateral=[batch.lateral[0], batch.lateral[0], None],
+        labels=batch.labels[[0, 0, 1]],
+    )
+    weighted = batch._replace(weight=torch.tensor([2.0, 1.0]))
+    one = auxloss_sums(model(weighted), batch=weighted).total / weighted.weight.sum()
+    other = auxloss_sums(model(doubled), batch=doubled).total / 3
+    torch.testing.assert_close(one, other)

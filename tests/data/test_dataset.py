@@ -1,5 +1,7 @@
 """From study tables to batches: splits, augmentation, several images, bad images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from dualview.data import check_labels, load_data
 from dualview.data.bad_image import BadImage
 from dualview.data.dataset import Key, StudyDataset, expand_all
 from dualview.data.loading import TrainingSampler
-from dualview.data.splits import split_by_patient
+from dualview.data.splits import split_by_patient, write_splits
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.schedule import drop_views
@@ -131,6 +133,51 @@ def test_all_makes_a_row_of_each_pairing():
         ((), ("o",)),
     ]
     assert expanded.study_ids.tolist() == ["s0"] * 4 + ["s1"] + ["s2"] * 2
+
+
+# -- splits that are given --
+
+
+def test_a_saved_split_is_taken_by_another_run(tmp_path):
+    table = many_patients()
+    drawn = split_by_patient(table, config=SplitConfig(), seed=3)
+    write_splits(tmp_path / "split.csv", drawn)
+    again = split_by_patient(table, config=SplitConfig(file=tmp_path / "split.csv"), seed=99)
+    for name, part in drawn.items():
+        assert again[name].study_ids.tolist() == part.study_ids.tolist()
+
+
+def test_problems_of_a_split_file_come_together(tmp_path):
+    file = tmp_path / "split.csv"
+    file.write_text("patient,split\npatient0,train\npatient0,val\npatient1,holdout\n")
+    with pytest.raises(
+        UserError, match=r"3 problem\(s\)(.|\n)*:4: split is not one of(.|\n)*:3: patient stands(.|\n)*48 patient"
+    ):
+        split_by_patient(many_patients(), config=SplitConfig(file=file), seed=0)
+
+
+def test_a_patient_in_two_splits_is_refused_whatever_says_so():
+    table = replace(many_patients(4), split=np.array(["train", "val", "train", "train"], object))
+    with pytest.raises(UserError, match=r"1 patient\(s\) are in more than one split"):
+        split_by_patient(table, config=SplitConfig(), seed=0)
+
+
+def test_the_official_split_can_be_left_aside():
+    table = replace(many_patients(), split=np.array(["train", "train", "val", "val"] * 25, object))
+    official = split_by_patient(table, config=SplitConfig(), seed=0)
+    assert [len(part) for part in official.values()] == [50, 50, 0]
+    drawn = split_by_patient(table, config=SplitConfig(official=False), seed=0)
+    assert [len(part) for part in drawn.values()] == [60, 20, 20]
+
+
+def test_rare_findings_reach_every_split():
+    """One patient in 20 has the finding: of 200, 10; drawn plainly, a split of 40 would often have none or four."""
+    table = table_of(*[((f"p{i}",), ()) for i in range(200)])
+    labels = (np.arange(200) % 20 == 0).astype(np.float32)[:, None]
+    table = replace(table, labels=labels)
+    for seed in range(5):
+        splits = split_by_patient(table, config=SplitConfig(), seed=seed)
+        assert [int(part.labels.sum()) for part in splits.values()] == [6, 2, 2]
 
 
 # -- batches --

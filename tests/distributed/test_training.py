@@ -1,11 +1,14 @@
 """Whole runs through accelerate launch."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+ROOT = Path(__file__).parents[2]
 
 TINY = [
     "data.phantom.num_studies=120",
@@ -82,3 +85,35 @@ def test_the_exactness_bench_compares_steps_of_one_run(launch):
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ranks"] == 2
     assert result["slowdown"] == pytest.approx(result["seconds_exact"] / result["seconds_plain"])  # of one round
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_work_of_one_process_per_node_may_take_longer_than_the_time_limit(launch, tmp_path, num_processes):
+    launch(num_processes, ROOT / "tests/distributed/run_once_per_node.py", tmp_path, "8")
+    assert (tmp_path / "done.txt").read_text() == "rank 0\n"
+
+
+def test_work_that_fails_ends_all_processes_with_its_reason(launch, tmp_path):
+    script = ROOT / "tests/distributed/run_once_per_node.py"
+    done = launch(2, script, tmp_path, "0.5", "fail", check=False)
+    assert done.returncode != 0
+    assert "no room for the copy" in done.stderr
+
+
+def test_two_processes_train_from_one_staged_store_what_one_trains_from_the_files(launch, tmp_path):
+    rows = ["patient,study,view,path,A"]
+    for study in range(40):
+        for view in ("PA", "L")[: 1 + study % 2]:
+            pixels = np.random.default_rng(study).integers(0, 65536, (64, 64)).astype(np.uint16)
+            Image.fromarray(pixels).save(tmp_path / f"{study}{view}.png")
+            rows.append(f"p{study},{study},{view},{study}{view}.png,{study // 2 % 2}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    config = ["configs/quickstart.yaml", *TINY, "data.source=csv", f"data.root={tmp_path}", "data.findings=[A]",
+              "data.image_size_px=64", "data.num_workers=1"]  # fmt: skip
+    store = [f"data.store={tmp_path / 'store'}", f"data.stage_to={tmp_path / 'node'}", "data.augment_on=device"]
+    launch(1, "-m", "dualview", "prepare", *config, store[0])
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch(1, "-m", "dualview", "train", *config, f"run.dir={one}", "train.accumulation_steps=2")
+    launch(2, "-m", "dualview", "train", *config, *store, f"run.dir={two}")
+    assert len(list((tmp_path / "node").iterdir())) == 1
+    assert logged(two, "loss/total") == pytest.approx(logged(one, "loss/total"), rel=1e-4)

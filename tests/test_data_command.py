@@ -1,0 +1,77 @@
+"""`dualview data` and `dualview prepare` as a user types them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dualview.cli import app
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """A CSV of 20 patients, every other with a lateral, one row of another view, and its images."""
+    rows = ["patient,study,view,path,A", "p0,s0,OBLIQUE,o.png,0"]
+    for n in range(20):
+        for view in ("PA", "L")[: 1 + n % 2]:
+            rows.append(f"p{n},s{n},{view},{n}{view}.png,{n // 2 % 2}")
+            noise = np.random.default_rng(n).integers(0, 255, (64, 64), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / f"{n}{view}.png")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    (tmp_path / "c.yaml").write_text(
+        "data: {source: csv, findings: [A], ignored_views: [OBLIQUE], image_size_px: 64, num_workers: 0}"
+    )
+    return [str(tmp_path / "c.yaml"), f"data.root={tmp_path}"]
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_counts_as_json_and_as_tables(arguments):
+    counts = json.loads(run("data", *arguments, "--json"))
+    assert counts["images"] == {"read": 31, "used": 30, "dropped": {"view is OBLIQUE": 1}}
+    assert counts["studies"] == {"total": 20, "both": 10, "pa_only": 10, "lateral_only": 0}
+    assert counts["findings"]["A"] == {"positive": 10, "negative": 10, "unknown": 0, "uncertain": 0}
+    assert [split["patients"] for split in counts["splits"].values()] == [12, 4, 4]
+    printed = run("data", *arguments)
+    assert "view is OBLIQUE" in printed
+    assert "pa_only" in printed
+
+
+def test_what_is_left_out_is_written_on_request(arguments, tmp_path):
+    run("data", *arguments, "--dropped", str(tmp_path / "out.csv"))
+    assert pd.read_csv(tmp_path / "out.csv").to_dict("records") == [
+        {"source": "csv", "path": "o.png", "reason": "view is OBLIQUE"}
+    ]
+
+
+def test_the_contact_sheet_shows_images_and_absence(arguments, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    run("data", *arguments, "--contact-sheet", str(sheet), "--num-studies", "4")
+    picture = np.asarray(Image.open(sheet))
+    assert picture.shape[1] == 3 * (2 * 64 + 8 + 16)
+    pa = picture[8 + 18 : 8 + 18 + 64, 8 : 8 + 64]
+    assert pa.std() > 50  # noise is there
+    absent = [picture[26:90, 8 + 72 + column * 152 : 8 + 136 + column * 152] for column in range(3)]
+    assert min(field.std() for field in absent) < 60 < max(field.std() for field in absent)
+
+
+def test_prepare_says_what_it_made_and_then_that_it_is_there(arguments, tmp_path):
+    store = f"data.store={tmp_path / 'store'}"
+    assert "30 images" in " ".join(run("prepare", *arguments, store).split())
+    assert "is up to date" in " ".join(run("prepare", *arguments, store).split())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"), [([], "needs data.store"), (["data.source=phantom", "data.store=x"], "nothing to prepare")]
+)
+def test_prepare_without_sense_is_refused(arguments, more, message):
+    result = CliRunner().invoke(app, ["prepare", *arguments, *more])
+    assert result.exit_code == 1
+    assert message in result.output
