@@ -33,7 +33,8 @@ def prepare(config: Config, *, console: Console) -> Prepared:
     if not (folder / MANIFEST).exists():
         num_bytes, seconds = estimate(items, reader=reader, settings=settings, num_workers=config.data.num_workers)
         refuse_full_disk(folder, num_bytes=num_bytes)
-        logger.info("%d images, %.2f GiB, about %.0f minutes", len(items), num_bytes / 2**30, seconds / 60)
+        duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+        logger.info("%d images, %.2f GiB, about %s", len(items), num_bytes / 2**30, duration)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
