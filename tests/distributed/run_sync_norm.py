@@ -25,6 +25,7 @@ def together() -> StudyBatch:
         lateral=[*one.lateral, None, None, None, None],
         labels=torch.cat([one.labels, two.labels]),
         label_mask=torch.cat([one.label_mask, two.label_mask]),
+        weight=torch.cat([one.weight, two.weight]),
     )
 
 
@@ -47,7 +48,7 @@ def main(out: Path) -> None:
             statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
         counts = count([Loaded(batch, ())], step=0, job=job)
         losses = forward(wrapped, batch, config=config, pos_weight=None)
-        (losses.total * job.world_size / counts.labelled).backward()
+        (losses.total * job.world_size / counts.weight).backward()
         norms = finish_gradients(model, counts=counts, clip_norm=None)
         agree(losses.total.detach(), gradient_norm=norms["total"], statistics=statistics, stop=False, job=job)
         update_statistics(statistics, counts=counts)
