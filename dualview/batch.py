@@ -163,18 +163,28 @@ class StudyBatch(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Logits of every head on the rows that reach it (packed as in `Rows`)."""
+    """Logits of every head on the rows that reach it (packed as in `Rows`); none for a head that a network lacks."""
 
-    joint: Tensor  # (N_both, K)
+    joint: Tensor  # (N_both, K), or (B, K) of networks whose joint head serves every study
     pa: Tensor  # (N_pa, K)
     lateral: Tensor  # (N_lateral, K)
 
-    def by_route(self, batch: StudyBatch) -> Tensor:
-        """Logits (B, K) of each study's own route: joint head for both views, else its view's head."""
+    def rows(self, batch: StudyBatch) -> "Predictions":
+        """The rows of the batch that each head has seen, (N,) int64 in the place of its logits."""
         rows = batch.rows
+        of_all = torch.arange(batch.num_studies, device=rows.both.device)
+        return Predictions(
+            joint=rows.both if len(self.joint) == len(rows.both) else of_all[: len(self.joint)],
+            pa=rows.pa[: len(self.pa)],
+            lateral=rows.lateral[: len(self.lateral)],
+        )
+
+    def by_route(self, batch: StudyBatch) -> Tensor:
+        """Logits (B, K) of each study's own route: the joint head where it has seen the study, else its view's head."""
         # Under autocast a head that ran is bfloat16 and one without rows is not.
         dtype = reduce(torch.promote_types, (head.dtype for head in self))
         logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1], dtype=dtype)
-        for head_rows, head_logits in ((rows.pa, self.pa), (rows.lateral, self.lateral), (rows.both, self.joint)):
-            logits = logits.index_copy(0, head_rows, head_logits.to(dtype))  # a study with both views ends as joint
+        rows = self.rows(batch)
+        for head in ("pa", "lateral", "joint"):  # the joint head's word is the last
+            logits = logits.index_copy(0, getattr(rows, head), getattr(self, head).to(dtype))
         return logits

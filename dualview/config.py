@@ -309,17 +309,34 @@ class DataConfig(SourceConfig):
                 for source in self.sources]  # fmt: skip
 
 
+Backbone = Literal[
+    "densenet121", "densenet161", "densenet169", "densenet201", "densenet_tiny",
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "convnext_tiny", "convnext_small", "convnext_base", "convnext_large",
+    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+    "efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l",
+    "swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b",
+]  # fmt: skip
+
+
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["auxloss"] = "auxloss"
-    """`auxloss`: two branches, each with its own head, and a joint head where the views meet."""
-    backbone: Literal["densenet121", "densenet161", "densenet169", "densenet201", "densenet_tiny"] = "densenet121"
-    """torchvision's DenseNet of that name for each branch; `densenet_tiny` is for tests and demonstrations."""
+    name: Literal["auxloss", "dualnet", "hemis", "attention", "single", "stacked"] = "auxloss"
+    """`auxloss`: two branches, each with its own head, and a joint head where the views meet; `dualnet`: the joint
+    head alone, absent halves zero; `hemis`: mean and variance over the views, one shared tail; `attention`: tokens of
+    the views that exist, one head; `single`: one view only; `stacked`: both views as channels, complete ones only."""
+    view: Literal["pa", "lateral"] = "pa"
+    """The view that `single` sees."""
+    backbone: Backbone = "densenet121"
+    """torchvision's network of that name for each branch; `densenet_tiny` is for tests and demonstrations. `hemis`
+    and `merge_after_block: 3` need a DenseNet."""
     merge_after_block: Literal[3, 4] = 3
-    """The views meet after this dense block; 4 is after the last norm, as in the authors' code."""
+    """`auxloss`, `dualnet`: the views meet after this dense block; 4 is after the last norm, or at the end of
+    another backbone, as in the authors' code."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout after each dense layer's second convolution, as torchvision's `drop_rate`."""
+    """Dropout after each dense layer's second convolution, as torchvision's `drop_rate`, and in the encoder of
+    `attention`."""
     norm: Literal["batch", "group", "frozen", "sync"] = "batch"
     """`batch`: batch normalisation over the micro-batch of each rank, running statistics pooled over ranks;
     `sync`: over the micro-batches of all ranks together (so it depends on their number); `group`:
@@ -327,6 +344,20 @@ class ModelConfig(Section):
     weights: str | None = None
     """null: random. `imagenet`: torchvision's, first convolution summed to one channel. Else the
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
+
+    @model_validator(mode="after")
+    def _backbone_fits_the_network(self) -> Self:
+        if self.backbone.startswith("densenet"):
+            return self
+        if self.name == "hemis":
+            raise ValueError(f"hemis shares a dense block, and {self.backbone} has none; use a DenseNet")
+        if self.name in ("auxloss", "dualnet") and self.merge_after_block == 3:
+            raise ValueError(
+                f"{self.backbone} has no dense block 3 where the views could meet; use merge_after_block=4"
+            )
+        if self.dropout and self.name != "attention":
+            raise ValueError(f"dropout is {self.dropout:g}, but only DenseNets have it after each layer; set dropout=0")
+        return self
 
 
 class LossConfig(Section):

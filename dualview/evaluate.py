@@ -22,7 +22,7 @@ from dualview.errors import Preempted, UserError
 from dualview.losses import study_losses
 from dualview.metrics import GroupMetrics, by_availability
 from dualview.run_directory import BadImages
-from dualview.views import Availability
+from dualview.views import Availability, View
 
 HEADS = ("route", "joint", "pa", "lateral")
 CHECK_EVERY = 8  # micro-batches between two questions whether to stop
@@ -34,7 +34,8 @@ class SplitPredictions:
     """Logits of one split, row by row of its study table. Equal on every rank and for any world size."""
 
     logits: np.ndarray  # (S, 4 heads, K) float64; where `head_mask` is False it means nothing
-    head_mask: np.ndarray  # (S, 4 heads) bool: route always; joint, pa, lateral where the views exist
+    head_mask: np.ndarray  # (S, 4 heads) bool: route always; joint, pa, lateral where the head has seen the study
+    view_mask: np.ndarray  # (S, V) bool: the views that were really read
     num_bad_images: int
 
     @property
@@ -46,8 +47,9 @@ class SplitPredictions:
     @property
     def availability(self) -> np.ndarray:
         """(S,) of `Availability`, by the views that were really read."""
-        kinds = np.where(self.head_mask[:, HEADS.index("lateral")], Availability.LATERAL_ONLY, Availability.PA_ONLY)
-        return np.where(self.head_mask[:, HEADS.index("joint")], Availability.BOTH, kinds).astype(np.int8)
+        has_pa, has_lateral = self.view_mask.T
+        kinds = np.where(has_lateral, Availability.LATERAL_ONLY, Availability.PA_ONLY)
+        return np.where(has_pa & has_lateral, Availability.BOTH, kinds).astype(np.int8)
 
 
 def predict_split(
@@ -73,6 +75,7 @@ def predict_split(
     num_findings = len(dataset.table.findings)
     logits = torch.zeros(len(dataset.table), len(HEADS), num_findings, dtype=torch.float64, device=job.device)
     head_count = torch.zeros(len(dataset.table), len(HEADS), dtype=torch.float64, device=job.device)
+    view_count = torch.zeros(len(dataset.table), len(View), dtype=torch.float64, device=job.device)
     loader = evaluation_loader(
         dataset,
         micro_batch_size=micro_batch_size,
@@ -98,20 +101,24 @@ def predict_split(
             studies = batch.study_index
             logits[studies, HEADS.index("route")] = predictions.by_route(batch).double()
             head_count[studies, HEADS.index("route")] = 1
+            view_count[studies] = batch.view_mask.double()
+            rows = predictions.rows(batch)
             for head in ("joint", "pa", "lateral"):
-                rows = batch.rows.both if head == "joint" else getattr(batch.rows, head)
-                logits[studies[rows], HEADS.index(head)] = getattr(predictions, head).double()
-                head_count[studies[rows], HEADS.index(head)] = 1
+                of_head = studies[getattr(rows, head)]
+                logits[of_head, HEADS.index(head)] = getattr(predictions, head).double()
+                head_count[of_head, HEADS.index(head)] = 1
     model.train(was_training)
     num_bad_images = int(job.sum_numbers([num_bad_images])[0])
     bad_images.settle(num_bad_images)
     job.sum(logits)
     job.sum(head_count)
+    job.sum(view_count)
     if not logits.isfinite().all():
         raise UserError("the network's outputs are not finite: training has diverged. Lower optim.learning_rate")
     return SplitPredictions(
         logits=logits.cpu().numpy(),
         head_mask=head_count.cpu().numpy() > 0,
+        view_mask=view_count.cpu().numpy() > 0,
         num_bad_images=num_bad_images,
     )
 

@@ -38,7 +38,7 @@ def study_losses(logits: Tensor, *, labels: Tensor, label_mask: Tensor, pos_weig
     return torch.where(label_mask, elements, 0).sum(dim=1) / label_mask.sum(dim=1).clamp(min=1)
 
 
-def auxloss_sums(
+def head_loss_sums(
     predictions: Predictions,
     *,
     batch: StudyBatch,
@@ -48,29 +48,26 @@ def auxloss_sums(
 ) -> HeadLosses:
     """Loss sums of a micro-batch.
 
-    Every study counts once through the head of its route; a study with both views also through its
-    two branch heads with weights 0.3 (source: the authors' `--loss-weights 0.3 0.3`); all times the
-    study's own weight. To be divided by the summed weights of the studies of the whole step that
-    have a known label.
+    Every study counts once through the head of its route; one that the joint head has seen also through
+    its branch heads, where there are any, with weights 0.3 (source: the authors' `--loss-weights 0.3
+    0.3`); all times the study's own weight. To be divided by the summed weights of the studies of the
+    whole step that have a known label.
     """
-    rows = batch.rows
+    rows = predictions.rows(batch)
+    in_joint = batch.weight.new_zeros(batch.num_studies, dtype=torch.bool).index_fill(0, rows.joint, True)
 
-    def weighted_sum(logits: Tensor, at: Tensor, weight: Tensor | None) -> Tensor:
+    def weighted_sum(head: str, weight_in_joint: float) -> Tensor:
+        at = getattr(rows, head)
         losses = study_losses(
-            logits, labels=batch.labels[at], label_mask=batch.label_mask[at], pos_weight=pos_weight
+            getattr(predictions, head), labels=batch.labels[at], label_mask=batch.label_mask[at], pos_weight=pos_weight
         )  # (N,)
-        losses = losses * batch.weight[at]
-        return losses.sum() if weight is None else (weight * losses).sum()
-
-    def row_weights(num_rows: int, positions_of_both: Tensor, weight_of_both: float) -> Tensor:
-        return batch.labels.new_ones(num_rows).index_fill(0, positions_of_both, weight_of_both)
+        weights = torch.ones_like(losses).masked_fill(in_joint[at], weight_in_joint)
+        return (weights * batch.weight[at] * losses).sum()
 
     return HeadLosses(
-        joint=weighted_sum(predictions.joint, rows.both, None),
-        pa=weighted_sum(predictions.pa, rows.pa, row_weights(len(rows.pa), rows.both_in_pa, pa_weight)),
-        lateral=weighted_sum(
-            predictions.lateral, rows.lateral, row_weights(len(rows.lateral), rows.both_in_lateral, lateral_weight)
-        ),
+        joint=weighted_sum("joint", 1.0),
+        pa=weighted_sum("pa", pa_weight),
+        lateral=weighted_sum("lateral", lateral_weight),
     )
 
 

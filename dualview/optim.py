@@ -23,6 +23,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     groups: list[dict[str, object]] = []
     for part in GROUPS:
         parameters = [p for name, p in model.named_parameters() if group_of(name) == part]
+        if not parameters:
+            continue  # single has one branch, stacked none
         groups.append({"params": parameters, "name": part, "lr": peak_learning_rate(part, config)})
     optimizer = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return optimizer(groups, betas=config.betas, weight_decay=config.weight_decay)

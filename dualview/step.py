@@ -22,7 +22,7 @@ from dualview.config import Config
 from dualview.data.dataset import Loaded
 from dualview.distributed import Job
 from dualview.errors import UserError
-from dualview.losses import HeadLosses, auxloss_sums
+from dualview.losses import HeadLosses, head_loss_sums
 from dualview.models.norm import PooledStatistics
 from dualview.optim import GROUPS, group_of
 
@@ -46,9 +46,15 @@ class StepCounts:
     idle_lateral: int  # micro-batches without a lateral image
     bad_images: int
 
-    def labelled_rows(self, part: str) -> int:
+    def labelled_rows(self, part: str, *, joint_sees_all: bool = False) -> int:
         """Rows with a known label that reach `pa`, `lateral` or `joint`."""
-        return {"pa": self.labelled_pa, "lateral": self.labelled_lateral, "joint": self.labelled_both}[part]
+        joint = self.labelled if joint_sees_all else self.labelled_both
+        return {"pa": self.labelled_pa, "lateral": self.labelled_lateral, "joint": joint}[part]
+
+    def rows(self, part: str, *, joint_sees_all: bool = False) -> int:
+        """Rows that reach `pa`, `lateral` or `joint`."""
+        joint = self.studies if joint_sees_all else self.rows_both
+        return {"pa": self.rows_pa, "lateral": self.rows_lateral, "joint": joint}[part]
 
 
 def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
@@ -95,7 +101,7 @@ def forward(model: nn.Module, batch: StudyBatch, *, config: Config, pos_weight: 
     """Loss sums of one micro-batch; the network may run in bfloat16, the losses never do."""
     with autocast(config, device=batch.pa.device):
         predictions = model(batch)
-    return auxloss_sums(
+    return head_loss_sums(
         predictions,
         batch=batch,
         pa_weight=config.loss.pa_weight,
@@ -115,9 +121,10 @@ def finish_gradients(model: nn.Module, *, counts: StepCounts, clip_norm: float |
     there, and so the optimizer does not move it: no weight decay, no momentum.
     """
     gradients: dict[str, list[Tensor]] = {part: [] for part in GROUPS}
+    joint_sees_all = bool(getattr(model, "joint_sees_all", False))
     for name, parameter in model.named_parameters():
         part = group_of(name)
-        if counts.labelled_rows(part) == 0:
+        if counts.labelled_rows(part, joint_sees_all=joint_sees_all) == 0:
             parameter.grad = None
         elif parameter.grad is not None:
             gradients[part].append(parameter.grad)
@@ -151,10 +158,12 @@ def agree(
     return Agreement(is_finite=num_bad == 0 and math.isfinite(gradient_norm), stop=num_stop > 0)
 
 
-def update_statistics(statistics: dict[str, PooledStatistics], *, counts: StepCounts) -> None:
+def update_statistics(
+    statistics: dict[str, PooledStatistics], *, counts: StepCounts, joint_sees_all: bool = False
+) -> None:
     """Move the running statistics by the sums of all ranks (`agree`)."""
     for part, branch in statistics.items():
-        branch.update(counts.rows_pa if part == "pa" else counts.rows_lateral)
+        branch.update(counts.rows(part, joint_sees_all=joint_sees_all))
 
 
 class BadSteps:

@@ -9,7 +9,7 @@ One pass of the loop is one optimizer step; step.py holds its parts.
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,6 +38,7 @@ from dualview.run_directory import BadImages, claim, describe_run
 from dualview.schedule import num_groups
 from dualview.step import BadSteps, agree, count, finish_gradients, forward, seed_dropout, update_statistics
 from dualview.tracking import Tracker
+from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 world_size=job.world_size,
             )
         data = load_data(config.data, seed=config.run.seed, store=_store(config, job=job))
+        in_splits, data = data, _for_network(data, config, job=job)
         check_labels(data.train)
         if config.data.augment.horizontal_flip_probability and job.is_main:
             logger.warning("data.augment.horizontal_flip_probability mirrors images: hearts come out on the right")
@@ -89,6 +91,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             model = build_model(
                 config.model.name,
                 num_findings=len(data.train.findings),
+                view=config.model.view,
                 backbone=config.model.backbone,
                 merge_after_block=config.model.merge_after_block,
                 dropout=config.model.dropout,
@@ -145,7 +148,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         config_yaml = describe_run(config)
         if job.is_main:
             (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
-            write_splits(run_dir / "split.csv", data.splits)
+            write_splits(run_dir / "split.csv", in_splits.splits)
             logger.info("%s", _what_runs(config, data=data, job=job, model=model, max_steps=max_steps))
             if earlier:
                 logger.info("continuing %s at step %d of %d", run_dir, step, max_steps)
@@ -220,7 +223,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             )
             if agreed.is_finite:
                 optimizer.step()
-                update_statistics(statistics, counts=counts)
+                update_statistics(statistics, counts=counts, joint_sees_all=model.joint_sees_all)
                 bad_steps.in_a_row = 0
             else:
                 bad_steps.skip(group, losses=loss_sums.sum(dim=1).tolist(), statistics=statistics, step=step)
@@ -296,6 +299,22 @@ def _store(config: Config, *, job: Job) -> Path | None:
         raise UserError(f"data.stage_to is {to}, and this variable is not set here; give a folder")
     job.once_per_node(lambda: stage(store, local))
     return stage(store, local)
+
+
+def _for_network(data: Data, config: Config, *, job: Job) -> Data:
+    """The studies, and of them the views, that the network can take; says how many are left out."""
+    name = config.model.name
+    if name not in ("single", "stacked"):
+        return data
+    views = list(View) if name == "stacked" else [View[config.model.view.upper()]]
+    splits = {split: table.seen_by(views, needs_all=True) for split, table in data.splits.items()}
+    if job.is_main:
+        what = "both views" if name == "stacked" else f"a {config.model.view} view"
+        left_out = ", ".join(f"{split} {len(data.splits[split]) - len(table)}" for split, table in splits.items())
+        logger.info("model.name %s needs %s; studies left out: %s", name, what, left_out)
+    if empty := [split for split in ("train", "val") if not len(splits[split])]:
+        raise UserError(f"model.name is {name}, and no study of the {' and '.join(empty)} split has the views it needs")
+    return replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
 
 
 def _datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, StudyDataset]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dualview.config import Config
-from dualview.losses import auxloss_sums
+from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.train import train
 
@@ -27,7 +27,7 @@ def test_gradients_are_those_of_the_cpu(make_batch, kinds):
         rows=type(batch.rows)(*(rows.cuda() for rows in batch.rows)),
     )
     for model, of in ((on_cpu, batch), (on_gpu, moved)):
-        auxloss_sums(model(of), batch=of).total.backward()
+        head_loss_sums(model(of), batch=of).total.backward()
     for (name, ours), theirs in zip(on_gpu.named_parameters(), on_cpu.parameters(), strict=True):
         assert (ours.grad is None) == (theirs.grad is None), name
         if ours.grad is not None:

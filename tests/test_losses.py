@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from dualview.batch import Predictions
-from dualview.losses import auxloss_sums, reference_pos_weight, study_losses
+from dualview.losses import head_loss_sums, reference_pos_weight, study_losses
 
 
 def slow_study_loss(logits, labels, mask, pos_weight):
@@ -30,7 +30,7 @@ def test_auxloss_equals_a_loop_over_studies(make_batch):
         pa=heads["pa"][batch.rows.pa],
         lateral=heads["lateral"][batch.rows.lateral],
     )
-    sums = auxloss_sums(predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight)
+    sums = head_loss_sums(predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight)
 
     weights = {"b": (1, 0.3, 0.2), "p": (0, 1, 0), "l": (0, 0, 1)}
     expected = [0.0, 0.0, 0.0]
@@ -49,7 +49,7 @@ def test_pa_only_is_plain_single_view_training(make_batch):
     batch = make_batch("pppp", size=8)
     logits = torch.randn(4, 3)
     predictions = Predictions(joint=logits[:0], pa=logits, lateral=logits[:0])
-    total = auxloss_sums(predictions, batch=batch).total
+    total = head_loss_sums(predictions, batch=batch).total
     torch.testing.assert_close(total / 4, F.binary_cross_entropy_with_logits(logits, batch.labels))
 
 
@@ -58,7 +58,7 @@ def test_all_both_is_the_papers_joint_plus_03_pa_plus_03_lateral(make_batch):
     joint, pa, lateral = torch.randn(3, 3, 3)
     bce = F.binary_cross_entropy_with_logits
     expected = bce(joint, batch.labels) + 0.3 * bce(pa, batch.labels) + 0.3 * bce(lateral, batch.labels)
-    torch.testing.assert_close(auxloss_sums(Predictions(joint, pa, lateral), batch=batch).total / 3, expected)
+    torch.testing.assert_close(head_loss_sums(Predictions(joint, pa, lateral), batch=batch).total / 3, expected)
 
 
 def test_unknown_labels_are_never_read():

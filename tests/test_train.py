@@ -1,6 +1,7 @@
 """Training in one process: it learns, it repeats itself, it stops when told, and it refuses what it cannot do."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -15,7 +16,7 @@ from dualview.batch import StudyBatch
 from dualview.cli import app
 from dualview.config import Config, load
 from dualview.errors import UserError
-from dualview.losses import auxloss_sums
+from dualview.losses import head_loss_sums
 from dualview.metrics import GROUPS
 from dualview.models import build_model
 from dualview.train import train
@@ -100,7 +101,11 @@ def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(tmp_path):
     assert first["routing/rows_pa"] + first["routing/rows_lateral"] - first["routing/rows_both"] == 4
 
 
-def test_sixteen_phantom_studies_are_overfitted(tmp_path):
+@pytest.mark.parametrize(
+    ("network", "learning_rate"),
+    [("auxloss", 1e-2), ("dualnet", 1e-2), ("hemis", 1e-2), ("attention", 1e-3), ("single", 1e-2), ("stacked", 1e-2)],
+)
+def test_sixteen_studies_are_overfitted(tmp_path, network, learning_rate):
     """AUROC 1.0 on the training studies: validation is given the same 16 by a CSV that repeats them."""
     table = tmp_path / "images.csv"
     rows = ["patient,study,view,path,A,split"]
@@ -127,9 +132,28 @@ def test_sixteen_phantom_studies_are_overfitted(tmp_path):
     }
     steps = {"max_steps": 60, "eval_every_steps": 60, "micro_batch_size": 8}
     result = train(
-        config_for(tmp_path / "run", data=data, train=steps, optim={"learning_rate": 1e-2, "warmup_steps": 5})
-    )
+        config_for(
+            tmp_path / "run", data=data, train=steps, optim={"learning_rate": learning_rate, "warmup_steps": 5},
+            model={"name": network, "backbone": "densenet_tiny"},
+        )
+    )  # fmt: skip
     assert result.best_val_macro_auroc == 1.0
+
+
+def test_studies_that_a_network_cannot_take_are_left_out_and_counted(tmp_path, caplog):
+    mix = {"num_studies": 60, "both": 0.5, "pa_only": 0.3, "lateral_only": 0.2}
+    data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": mix}
+    caplog.set_level("INFO")
+    for model, kinds, left_out in (
+        ({"name": "single", "view": "lateral"}, {"lateral_only"}, 18),
+        ({"name": "stacked"}, {"both"}, 30),
+    ):
+        run = tmp_path / model["name"]
+        train(config_for(run, data=data, model={**model, "backbone": "densenet_tiny"}))
+        counts = re.findall(r"left out: train (\d+), val (\d+), test (\d+)", caplog.text)[-1]
+        assert sum(map(int, counts)) == left_out
+        assert set(pd.read_parquet(run / "predictions-test.parquet")["availability"]) == kinds
+        assert len(pd.read_csv(run / "split.csv")) == 60  # of all, so that another network can take it
 
 
 def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
@@ -388,6 +412,6 @@ def test_a_weight_counts_like_more_studies(make_batch):
         labels=batch.labels[[0, 0, 1]],
     )
     weighted = batch._replace(weight=torch.tensor([2.0, 1.0]))
-    one = auxloss_sums(model(weighted), batch=weighted).total / weighted.weight.sum()
-    other = auxloss_sums(model(doubled), batch=doubled).total / 3
+    one = head_loss_sums(model(weighted), batch=weighted).total / weighted.weight.sum()
+    other = head_loss_sums(model(doubled), batch=doubled).total / 3
     torch.testing.assert_close(one, other)

@@ -24,7 +24,7 @@ from dualview.data.dataset import Key, StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.phantom import draw
 from dualview.data.transforms import to_input_batch
-from dualview.losses import auxloss_sums
+from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.prepare import prepare
 from dualview.views import View
@@ -230,7 +230,7 @@ def _train(data: Data, *, image_size_px: int, steps: int, device: str, on_device
         inputs = to_input_batch(
             batch, keys=None if keys is None else send_to_device(keys, device), augment=AugmentConfig()
         )
-        loss = auxloss_sums(model(inputs), batch=inputs).total
+        loss = head_loss_sums(model(inputs), batch=inputs).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch
 from dualview.errors import UserError
-from dualview.losses import auxloss_sums
+from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.models.branch import pool
 from dualview.views import View
@@ -135,7 +135,7 @@ def _steps(place: torch.device, *, image_size_px: int) -> dict[str, Callable[[],
     by_hand, plain = _ready(_HandWrittenAuxLoss(), place), _ready(_PlainDenseNet(), place)
 
     def loss(predictions: Predictions, of: StudyBatch) -> Tensor:
-        return auxloss_sums(predictions, batch=of).total / BATCH
+        return head_loss_sums(predictions, batch=of).total / BATCH
 
     def routed_step() -> None:
         loss(routed(batch), batch).backward()

@@ -70,6 +70,16 @@ class StudyTable:
             attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
+    def seen_by(self, views: Sequence[View], *, needs_all: bool) -> "StudyTable":
+        """The studies that have one of these views, or with `needs_all` all of them, without images of other views."""
+        has = self.view_mask[:, list(views)]
+        images = list(self.images)
+        for view in set(View) - set(views):
+            images[view] = np.empty(len(self), object)
+            images[view][:] = [()] * len(self)
+        kept = has.all(axis=1) if needs_all else has.any(axis=1)
+        return replace(self, images=(images[View.PA], images[View.LATERAL])).select(np.flatnonzero(kept))
+
     def with_findings(self, findings: Sequence[str]) -> "StudyTable":
         """The same studies with these findings, in this order; one the table does not have is unknown everywhere."""
         there = [self.findings.index(name) if name in self.findings else None for name in findings]

@@ -1,20 +1,43 @@
 """Networks: `build_model` makes one, its docstring shows how to use it."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
+from dualview.models.attention import Attention
 from dualview.models.auxloss import AuxLoss
-from dualview.models.norm import Norm
+from dualview.models.dualnet import DualNet
+from dualview.models.hemis import HeMIS
+from dualview.models.norm import Norm, PooledStatistics
+from dualview.models.one_branch import Single, Stacked
 from dualview.models.weights import load_weights
+from dualview.views import View
 
 __all__ = ["build_model"]
+
+
+class Network(Protocol):
+    """What the family shares beyond nn.Module: parameters under `pa.`, `lateral.` and `joint.`."""
+
+    joint_sees_all: bool
+    """Whether the joint part takes every study, or those with both views."""
+
+    def pool_statistics(
+        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, PooledStatistics]:
+        """See norm.pool_statistics."""
+
+
+NAMES = ("auxloss", "dualnet", "hemis", "attention", "single", "stacked")
 
 
 def build_model(
     name: str,
     *,
     num_findings: int,
+    view: Literal["pa", "lateral"] = "pa",
     backbone: str = "densenet121",
     merge_after_block: int = 3,
     dropout: float = 0.0,
@@ -22,7 +45,7 @@ def build_model(
     idle_branch: Literal["skip", "empty"] = "skip",
     weights: str | None = None,
     seed: int | None = None,
-) -> AuxLoss:
+) -> "AuxLoss | DualNet | HeMIS | Attention | Single | Stacked":
     """Make a network by name.
 
         >>> import torch
@@ -36,10 +59,11 @@ def build_model(
         [(1, 5), (2, 5), (2, 5)]
 
     Args:
-        name: `auxloss`.
+        name: one of `NAMES`.
         num_findings: K, outputs of every head.
-        backbone: `densenet121`, `densenet161`, `densenet169`, `densenet201` or `densenet_tiny`.
-        merge_after_block: dense block after which the views meet, 3 or 4.
+        view: which one `single` sees.
+        backbone: one of `backbone.BACKBONES`; `hemis` needs a DenseNet.
+        merge_after_block: of `auxloss` and `dualnet`: dense block after which the views meet, 3 or 4.
         dropout: probability in [0, 1) after each dense layer.
         norm: `batch`, `group`, `frozen` or `sync` (see `norm.use_norm`).
         idle_branch: `skip` or `empty` (see `AuxLoss`).
@@ -51,21 +75,29 @@ def build_model(
         ValueError: unknown name or backbone, or a merge point that does not exist.
         UserError: weights that cannot be had or do not fit.
     """
-    if name != "auxloss":
-        raise ValueError(f"unknown model '{name}'; there is auxloss")
+    if name not in NAMES:
+        raise ValueError(f"unknown model '{name}'; there are {', '.join(NAMES)}")
     if merge_after_block not in (3, 4):
         raise ValueError(f"merge_after_block is {merge_after_block}; it must be 3 or 4")
+    common: dict[str, Any] = {
+        "num_findings": num_findings, "backbone": backbone, "dropout": dropout, "norm": norm,
+        "idle_branch": idle_branch,
+    }  # fmt: skip
     with torch.random.fork_rng(enabled=seed is not None, devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        model = AuxLoss(
-            num_findings=num_findings,
-            backbone=backbone,
-            merge_after_block=merge_after_block,
-            dropout=dropout,
-            norm=norm,
-            idle_branch=idle_branch,
-        )
+        model: AuxLoss | DualNet | HeMIS | Attention | Single | Stacked
+        if name == "single":
+            model = Single(view=View[view.upper()], **common)
+        elif name == "stacked":
+            model = Stacked(**common)
+        elif name == "hemis":
+            model = HeMIS(**common)
+        elif name == "attention":
+            model = Attention(**common)
+        else:
+            network = AuxLoss if name == "auxloss" else DualNet
+            model = network(merge_after_block=merge_after_block, **common)
     if weights is not None:
         load_weights(model, weights=weights, backbone=backbone)
     return model

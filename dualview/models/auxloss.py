@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.branch import Branch, linear_head
-from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, SyncedBatchNorm2d
+from dualview.models.norm import Norm, PooledStatistics, pool_statistics
 
 
 class AuxLoss(nn.Module):
@@ -44,6 +44,7 @@ class AuxLoss(nn.Module):
         idle_branch: Literal["skip", "empty"] = "skip",
     ) -> None:
         super().__init__()
+        self.joint_sees_all = False
         self.runs_when_idle = idle_branch == "empty"
         self.pa, self.lateral = (
             Branch(
@@ -61,23 +62,8 @@ class AuxLoss(nn.Module):
     def pool_statistics(
         self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
     ) -> dict[str, PooledStatistics]:
-        """From now on BatchNorm's running statistics wait for `PooledStatistics.update`; one per branch.
-
-        For a training loop that pools them over micro-batches and ranks. Without this call they move
-        with every forward pass, as in any other network. Call it after the move to the device. Empty
-        for normalisations without running statistics to train (`group`, `frozen`).
-
-        Args:
-            sum_over_ranks: differentiable sum, with which `norm: sync` normalises over all ranks.
-        """
-        pooled = {}
-        for part, branch in (("pa", self.pa), ("lateral", self.lateral)):
-            if any(isinstance(layer, PooledBatchNorm2d) for layer in branch.modules()):
-                branch.statistics = pooled[part] = PooledStatistics(branch)
-            for layer in branch.modules():
-                if isinstance(layer, SyncedBatchNorm2d):
-                    layer.sum_over_ranks = sum_over_ranks
-        return pooled
+        """See norm.pool_statistics; one per branch."""
+        return pool_statistics({"pa": self.pa, "lateral": self.lateral}, sum_over_ranks=sum_over_ranks)
 
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of each head on the rows that reach it.

@@ -17,7 +17,8 @@ from dualview.errors import UserError, listed
 
 logger = logging.getLogger(__name__)
 
-BRANCHES = ("pa", "lateral")
+PARTS = ("pa", "lateral", "joint")
+CLASSIFIERS = ("classifier.", "fc.", "head.")  # what torchvision calls them
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -25,10 +26,10 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
     """Put weights into `model`, in place.
 
     Args:
-        model: a network whose branches are `model.pa` and `model.lateral`, each with `features`.
+        model: a network whose branches, among `pa`, `lateral` and `joint`, have `features`.
         weights: `imagenet`, or the path of a state dict (.pt, .pth) or .safetensors file. A file of one
-            backbone (torchvision's names, any number of input channels) goes into both branches and
-            leaves the heads as they are; a file of a whole dualview network goes in as it is.
+            backbone (torchvision's names, any number of input channels) goes into every branch, as far as
+            that goes, and leaves the heads as they are; a file of a whole dualview network goes in as it is.
         backbone: name of the backbone, to know which ImageNet weights to take.
 
     Raises:
@@ -37,20 +38,24 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
     """
     source, state = _imagenet(backbone) if weights == "imagenet" else _from_file(Path(weights))
     state = {_current_name(key): value for key, value in state.items()}
-    whole_network = any(key.startswith(tuple(f"{branch}." for branch in BRANCHES)) for key in state)
+    whole_network = any(key.startswith(tuple(f"{part}." for part in PARTS)) for key in state)
     expected = model.state_dict()
     if whole_network:
         proposed = state
     else:
-        expected = {key: value for key, value in expected.items() if ".features." in key}
+        # The tail of hemis has features too, but of other widths than any backbone's.
+        branches = [part for part in PARTS if _is_branch(model, part)]
+        expected = {key: value for key, value in expected.items() if key.split(".features.")[0] in branches}
         of_backbone = {f"features.{key.removeprefix('features.')}": value for key, value in state.items()}
-        left_out = sorted(key for key in state if key.removeprefix("features.").startswith("classifier."))
+        left_out = sorted(key for key in state if key.removeprefix("features.").startswith(CLASSIFIERS))
         for key in left_out:
             del of_backbone[f"features.{key}"]
         if left_out:
             logger.info("%s: %s not used, the heads start anew", source, ", ".join(left_out))
-        proposed = {f"{branch}.{key}": value for branch in BRANCHES for key, value in of_backbone.items()}
-    proposed = {key: _to_one_channel(key, value) for key, value in proposed.items()}
+        proposed = {f"{part}.{key}": value for part in branches for key, value in of_backbone.items()}
+        if _is_cut(expected):  # hemis, and dualnet that merges after block 3, end before the file does
+            proposed = {key: value for key, value in proposed.items() if key in expected}
+    proposed = {key: _to_channels(value, expected.get(key)) for key, value in proposed.items()}
 
     if not any(key.endswith("running_mean") for key in expected):  # model.norm=group keeps none
         proposed = {key: value for key, value in proposed.items() if not key.endswith(BATCH_STATISTICS)}
@@ -73,9 +78,24 @@ def _mismatches(proposed: dict[str, Tensor], *, expected: dict[str, Tensor]) -> 
     return problems
 
 
-def _to_one_channel(key: str, value: Tensor) -> Tensor:
-    """Sum a first convolution (out, in, 7, 7) over its inputs: what it gives for a gray image."""
-    return value.sum(dim=1, keepdim=True) if key.endswith("features.conv0.weight") and value.dim() == 4 else value
+def _is_branch(model: nn.Module, part: str) -> bool:
+    """Whether the part has a backbone that takes images."""
+    module = getattr(model, part, None)
+    features = getattr(module, "features", None)
+    return isinstance(features, nn.Sequential) and next(iter(dict(features.named_children()))) != "denseblock4"
+
+
+def _is_cut(expected: dict[str, Tensor]) -> bool:
+    """Whether the branches are DenseNets without their end."""
+    has = "".join(expected)
+    return ".features.conv0." in has and ".features.norm5." not in has
+
+
+def _to_channels(value: Tensor, like: Tensor | None) -> Tensor:
+    """Sum a first convolution (out, in, k, k) over its inputs, what it gives for a gray image, and share it out."""
+    if like is None or value.dim() != 4 or like.dim() != 4 or value.shape[1] != 3 or like.shape[1] not in (1, 2):
+        return value
+    return value.sum(dim=1, keepdim=True).expand(-1, like.shape[1], -1, -1) / like.shape[1]
 
 
 def _current_name(key: str) -> str:

@@ -93,6 +93,7 @@ def in_float64(batch: StudyBatch) -> StudyBatch:
 def main(
     out: Path,
     *,
+    network: str = "auxloss",
     backbone: str = "densenet_tiny",
     norm: str = "batch",
     idle_branch: str = "skip",
@@ -105,7 +106,7 @@ def main(
     results: dict[str, dict[str, object]] = {}
     with start(RunConfig(device="cpu"), distributed=distributed) as job:
         model = build_model(
-            "auxloss", num_findings=4, backbone=backbone, dropout=0.2, norm=norm, idle_branch=idle_branch, seed=0
+            network, num_findings=4, backbone=backbone, dropout=0.2, norm=norm, idle_branch=idle_branch, seed=0
         )
         model.double().train()
         wrapped = job.wrap(model)
@@ -133,7 +134,7 @@ def main(
             gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            update_statistics(statistics, counts=counts)
+            update_statistics(statistics, counts=counts, joint_sees_all=model.joint_sees_all)
             moments = {
                 n: optimizer.state[p]["exp_avg"].clone() for n, p in model.named_parameters() if p in optimizer.state
             }

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 
 from dualview.batch import StudyBatch
-from dualview.losses import auxloss_sums
+from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.models.norm import PooledBatchNorm2d
 
@@ -63,7 +63,7 @@ def test_c2_pixels_of_absent_views_do_not_matter(kinds):
         batch = StudyBatch.from_dense(filled, view_mask=view_mask, labels=torch.ones(len(kinds), 3))
         model = build().train()
         predictions = model(batch)
-        auxloss_sums(predictions, batch=batch).total.backward()
+        head_loss_sums(predictions, batch=batch).total.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         results.append(({"logits": predictions.by_route(batch)}, gradients, dict(model.named_buffers())))
     for zeros, nans in zip(*results, strict=True):
@@ -93,7 +93,7 @@ def test_c3_each_existing_image_goes_through_its_branch_once(make_batch, kinds, 
 def test_an_absent_view_gets_no_gradient(make_batch, kinds, silent):
     model = build().train()
     batch = make_batch(kinds)
-    auxloss_sums(model(batch), batch=batch).total.backward()
+    head_loss_sums(model(batch), batch=batch).total.backward()
     for name, parameter in model.named_parameters():
         if name.startswith((silent, "joint")):
             assert parameter.grad is None, name
@@ -104,7 +104,7 @@ def test_an_absent_view_gets_no_gradient(make_batch, kinds, silent):
 def test_both_views_reach_every_parameter(make_batch):
     model = build().train()
     batch = make_batch("b")
-    auxloss_sums(model(batch), batch=batch).total.backward()
+    head_loss_sums(model(batch), batch=batch).total.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -116,7 +116,7 @@ def test_c4_an_idle_branch_stays_still(make_batch, optimizer_class):
 
     def step(kinds):
         batch = make_batch(kinds)
-        auxloss_sums(model(batch), batch=batch).total.backward()
+        head_loss_sums(model(batch), batch=batch).total.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -137,7 +137,7 @@ def test_a_batch_without_any_study_can_be_backpropagated(make_batch):
     """A rank with an empty micro-batch must take part in the gradient exchange."""
     model = build().train()
     batch = StudyBatch.from_views(pa=[], lateral=[], labels=torch.zeros(0, 3), image_shape=(1, 64, 64))
-    total = auxloss_sums(model(batch), batch=batch).total
+    total = head_loss_sums(model(batch), batch=batch).total
     total.backward()
     assert total == 0
     assert not model.joint.weight.grad.any()

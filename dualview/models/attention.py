@@ -1,0 +1,127 @@
+"""Attention fusion: the feature maps of the views that exist become tokens, and one head reads them all.
+
+Each position of a view's last feature map is a token: projected, with its position and its view added. A class
+token attends to the tokens of its study through a transformer encoder (Vaswani et al. 2017, arXiv:1706.03762; class
+token of Dosovitskiy et al. 2021, arXiv:2010.11929); tokens of absent views are masked out of attention, so the same
+head serves every availability.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dualview.batch import Predictions, StudyBatch
+from dualview.models.backbone import DENSENETS, build_features, ends_with_relu, out_channels
+from dualview.models.branch import FeatureBranch, linear_head
+from dualview.models.norm import Norm, PooledStatistics, pool_statistics
+
+WIDTH, HEADS, LAYERS = 256, 8, 2
+
+
+class Attention(nn.Module):
+    """Tokens of both branches, a transformer encoder and one head; arguments as `AuxLoss`."""
+
+    def __init__(
+        self,
+        *,
+        num_findings: int,
+        backbone: str = "densenet121",
+        dropout: float = 0.0,
+        norm: Norm = "batch",
+        idle_branch: Literal["skip", "empty"] = "skip",
+    ) -> None:
+        super().__init__()
+        self.joint_sees_all = True
+        self.pa, self.lateral = (
+            TokenBranch(backbone=backbone, dropout=dropout, norm=norm, runs_when_idle=idle_branch == "empty")
+            for _ in range(2)
+        )
+        self.joint = _Reader(num_findings=num_findings, dropout=dropout)
+
+    def pool_statistics(
+        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, PooledStatistics]:
+        """See norm.pool_statistics; one per branch."""
+        return pool_statistics({"pa": self.pa, "lateral": self.lateral}, sum_over_ranks=sum_over_ranks)
+
+    def forward(self, batch: StudyBatch) -> Predictions:
+        """Logits of the one head for every study."""
+        tokens = [self.pa(batch.pa), self.lateral(batch.lateral)]  # (N, tokens, WIDTH) each
+        per_view = max(view_tokens.shape[1] for view_tokens in tokens)
+        padded = [
+            view_tokens.new_zeros(batch.num_studies, per_view, WIDTH).index_copy(0, rows, view_tokens)
+            if len(rows)
+            else view_tokens.new_zeros(batch.num_studies, per_view, WIDTH)
+            for view_tokens, rows in zip(tokens, (batch.rows.pa, batch.rows.lateral), strict=True)
+        ]
+        is_absent = ~batch.view_mask.repeat_interleave(per_view, dim=1)  # (B, 2 x per_view)
+        joint = self.joint(torch.cat(padded, dim=1), is_absent=is_absent)
+        nothing = joint[:0]
+        return Predictions(joint=joint, pa=nothing, lateral=nothing)
+
+
+class TokenBranch(FeatureBranch):
+    """A backbone whose feature map becomes tokens."""
+
+    def __init__(self, *, backbone: str, dropout: float, norm: Norm, runs_when_idle: bool) -> None:
+        features = build_features(backbone, dropout=dropout if backbone in DENSENETS else 0.0, norm=norm)
+        super().__init__(
+            features, num_channels=out_channels(features, backbone=backbone), runs_when_idle=runs_when_idle
+        )
+        self.relu = ends_with_relu(backbone)
+        self.to_token = nn.Linear(self.num_channels, WIDTH)
+        self.view = nn.Parameter(torch.zeros(WIDTH))
+        nn.init.normal_(self.view, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Tokens (N, h w, WIDTH); (0, 1, WIDTH) of an idle branch."""
+        if self.is_idle(images):
+            return images.new_zeros(0, 1, WIDTH)
+        feature_map = super().forward(images)
+        if self.relu:
+            feature_map = feature_map.relu()
+        position = positions(*feature_map.shape[2:], like=feature_map)
+        tokens: Tensor = self.to_token(feature_map.flatten(2).transpose(1, 2)) + position + self.view
+        return tokens
+
+
+class _Reader(nn.Module):
+    """Class token, encoder, head."""
+
+    def __init__(self, *, num_findings: int, dropout: float) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(WIDTH))
+        nn.init.normal_(self.class_token, std=0.02)
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, HEADS, dim_feedforward=4 * WIDTH, dropout=dropout, batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, LAYERS, norm=nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+        self.head = linear_head(WIDTH, num_findings)
+
+    def forward(self, tokens: Tensor, *, is_absent: Tensor) -> Tensor:
+        """Tokens (B, T, WIDTH) and which of them are absent (B, T) bool, to logits (B, K)."""
+        num_studies = tokens.shape[0]
+        if num_studies == 0:
+            logits: Tensor = self.head(tokens.new_zeros(0, WIDTH))  # for DDP to touch
+            return logits
+        sequence = torch.cat([self.class_token.to(tokens.dtype).expand(num_studies, 1, WIDTH), tokens], dim=1)
+        mask = torch.cat([is_absent.new_zeros(num_studies, 1), is_absent], dim=1)
+        read = self.encoder(sequence, src_key_padding_mask=mask)
+        logits = self.head(read[:, 0])
+        return logits
+
+
+def positions(height: int, width: int, *, like: Tensor) -> Tensor:
+    """Sinusoids (h w, WIDTH), half of the channels for the row and half for the column (arXiv:1706.03762, 3.5)."""
+    frequency = torch.exp(torch.arange(0, WIDTH // 2, 2) * (-math.log(10000.0) / (WIDTH // 2)))
+
+    def of(length: int) -> Tensor:
+        angle = torch.arange(length)[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=1)  # (length, WIDTH / 2)
+
+    rows, columns = of(height), of(width)
+    grid = torch.cat([rows[:, None].expand(height, width, -1), columns[None].expand(height, width, -1)], dim=2)
+    return grid.reshape(height * width, WIDTH).to(like)

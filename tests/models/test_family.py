@@ -1,0 +1,247 @@
+"""Every member of the family keeps the contracts of routing, and has the parameters of the authors' networks."""
+
+import typing
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from dualview.batch import StudyBatch
+from dualview.config import Backbone, OptimConfig
+from dualview.losses import head_loss_sums
+from dualview.models import NAMES, build_model
+from dualview.models.backbone import BACKBONES, OTHERS
+from dualview.models.weights import load_weights
+from dualview.optim import build_optimizer
+
+TWO_VIEWS = ("auxloss", "dualnet", "hemis", "attention")
+TAKES = {**dict.fromkeys(TWO_VIEWS, "bpl"), "single": "bp", "stacked": "b"}  # availabilities, `single` seeing PA
+MIXES = ("bbpl", "bpp", "lbb", "ppp", "lll", "b", "p", "l")
+
+
+def build(name, **kwargs):
+    return build_model(name, **{"num_findings": 3, "backbone": "densenet_tiny", "seed": 0, **kwargs})
+
+
+def fitting(name, kinds):
+    return "".join(kind for kind in kinds if kind in TAKES[name])
+
+
+def cases(names=NAMES):
+    return [(name, kinds) for name in names for kinds in dict.fromkeys(fitting(name, mix) for mix in MIXES) if kinds]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auxloss", 14_157_504),
+        ("dualnet", 14_157_504 - 131_200),  # the authors' two branch classifiers, which never train
+        ("hemis", 12_899_392),
+        ("stacked", 7_016_320),
+        ("single", 7_013_184),
+    ],
+)
+def test_parameters_are_those_of_the_authors_networks(name, expected):
+    """At 64 findings and one channel, counted on the authors' code."""
+    model = build(name, num_findings=64, backbone="densenet121", merge_after_block=4)
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+@pytest.mark.parametrize(("name", "kinds"), cases())
+def test_c1_routed_equals_a_loop_over_studies(make_batch, name, kinds):
+    model = build(name).double().eval()
+    batch = make_batch(kinds, dtype=torch.float64)
+    with torch.no_grad():
+        routed = model(batch).by_route(batch)
+        for row in range(len(kinds)):
+            one = StudyBatch.from_views(
+                pa=[batch.pa[batch.rows.pa == row][0] if batch.view_mask[row, 0] else None],
+                lateral=[batch.lateral[batch.rows.lateral == row][0] if batch.view_mask[row, 1] else None],
+            )
+            torch.testing.assert_close(model(one).by_route(one)[0], routed[row], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_c2_pixels_of_absent_views_do_not_matter(make_batch, name):
+    kinds = "bpl"
+    images = torch.rand(3, 2, 1, 64, 64)
+    view_mask = torch.tensor([[True, True], [True, False], [False, True]])
+    results = []
+    for absent in (0.0, float("nan")):
+        filled = torch.where(view_mask[:, :, None, None, None], images, absent)
+        batch = StudyBatch.from_dense(filled, view_mask=view_mask, labels=torch.ones(len(kinds), 3))
+        model = build(name).train()
+        predictions = model(batch)
+        head_loss_sums(predictions, batch=batch).total.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append(({"logits": predictions.by_route(batch)}, gradients, dict(model.named_buffers())))
+    for zeros, nans in zip(*results, strict=True):
+        assert zeros.keys() == nans.keys()
+        for key, value in zeros.items():
+            assert value.isfinite().all()
+            assert torch.equal(value, nans[key]), key
+
+
+@pytest.mark.parametrize(("name", "kinds"), cases())
+def test_c3_each_image_goes_through_its_branch_once(make_batch, name, kinds):
+    model = build(name)
+    seen = {"pa": [], "lateral": [], "joint": []}
+    for part, calls in seen.items():
+        if (features := getattr(getattr(model, part, None), "features", None)) is not None and part != "joint":
+            features.conv0.register_forward_hook(lambda _m, inputs, _o, calls=calls: calls.append(inputs[0].shape[0]))
+    model(make_batch(kinds))
+    for part, letters in (("pa", "bp"), ("lateral", "bl")):
+        present = sum(kind in letters for kind in kinds) if hasattr(model, part) else 0
+        assert seen[part] == ([present] if present else [])
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_c4_an_idle_branch_stays_still(make_batch, name):
+    model = build(name).train()
+    optimizer = build_optimizer(model, OptimConfig(learning_rate=1e-2, weight_decay=0.1))
+
+    def step(kinds):
+        batch = make_batch(kinds)
+        head_loss_sums(model(batch), batch=batch).total.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    step("bl")
+    before = {key: value.clone() for key, value in model.lateral.state_dict().items()}
+    step("pp")
+    assert all(torch.equal(value, before[key]) for key, value in model.lateral.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_batch_can_be_backpropagated(name):
+    model = build(name).train()
+    batch = StudyBatch.from_views(pa=[], lateral=[], labels=torch.zeros(0, 3), image_shape=(1, 64, 64))
+    total = head_loss_sums(model(batch), batch=batch).total
+    total.backward()
+    assert total == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_is_trained_by_complete_studies(make_batch, name):
+    model = build(name).train()
+    batch = make_batch("bb")
+    head_loss_sums(model(batch), batch=batch).total.backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+# -- what each computes ------------------------------------------------------------------------------
+
+
+def test_dualnet_is_auxloss_joint_head_on_complete_studies(make_batch):
+    """Same weights, both views: the same joint logits; one view: the joint head on zeros for the absent half."""
+    auxloss, dualnet = build("auxloss", merge_after_block=4).eval(), build("dualnet", merge_after_block=4).eval()
+    dualnet.load_state_dict({key: v for key, v in auxloss.state_dict().items() if key in dualnet.state_dict()})
+    batch = make_batch("bp")
+    ours, theirs = dualnet(batch), auxloss(batch)
+    torch.testing.assert_close(ours.joint[:1], theirs.joint)
+    half = F.relu(auxloss.pa.features(batch.pa[1:])).mean(dim=(2, 3))
+    expected = dualnet.joint(torch.cat([half, torch.zeros_like(half)], dim=1))
+    torch.testing.assert_close(ours.joint[1:], expected)
+
+
+def test_hemis_takes_mean_and_unbiased_variance_over_the_views_that_exist(make_batch):
+    model = build("hemis").eval()
+    batch = make_batch("bpl")
+    maps = [model.pa.features(batch.pa), model.lateral.features(batch.lateral)]
+    stacked = torch.stack([maps[0][0], maps[1][0]])
+    expected = [
+        torch.cat([stacked.mean(dim=0), stacked.var(dim=0)]),
+        torch.cat([maps[0][1], torch.zeros_like(maps[0][1])]),
+        torch.cat([maps[1][1], torch.zeros_like(maps[1][1])]),
+    ]
+    torch.testing.assert_close(model(batch).joint, model.joint(torch.stack(expected)))
+
+
+def test_single_is_one_torchvision_network_and_blind_to_the_other_view(make_batch):
+    for view, index in (("pa", 0), ("lateral", 1)):
+        model = build("single", view=view, backbone="densenet121").eval()
+        theirs = torchvision.models.densenet121(num_classes=3)
+        theirs.features.conv0 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+        branch = getattr(model, view)
+        theirs.features.load_state_dict(branch.features.state_dict())
+        theirs.classifier.load_state_dict(branch.head.state_dict())
+        batch = make_batch("bb")
+        images = (batch.pa, batch.lateral)[index]
+        torch.testing.assert_close(model(batch).by_route(batch), theirs.eval()(images), atol=1e-4, rtol=1e-4)
+
+
+def test_stacked_sees_pa_as_the_first_channel(make_batch):
+    model = build("stacked").eval()
+    batch = make_batch("pb")
+    expected = model.joint(torch.cat([batch.pa[1:], batch.lateral], dim=1)).logits
+    predictions = model(batch)
+    torch.testing.assert_close(predictions.joint, expected)
+    assert len(predictions.pa) == len(predictions.lateral) == 0
+
+
+def test_attention_without_the_absent_view_is_attention_over_the_present_tokens(make_batch):
+    """Masked tokens are as if they were not there: the encoder on the tokens of the one view alone."""
+    model = build("attention").double().train()  # in train mode, where torch's fused kernels are not used
+    batch = make_batch("p", dtype=torch.float64)
+    with torch.no_grad():
+        tokens = model.pa(batch.pa)
+        alone = torch.cat([model.joint.class_token.expand(1, 1, -1), tokens], dim=1)
+        expected = model.joint.head(model.joint.encoder(alone)[:, 0])
+        torch.testing.assert_close(model(batch).joint, expected, atol=1e-12, rtol=0)
+
+
+# -- other backbones ---------------------------------------------------------------------------------
+
+
+def test_the_configuration_knows_the_backbones_there_are():
+    assert set(typing.get_args(Backbone)) == set(BACKBONES)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "convnext_tiny", "efficientnet_b0", "swin_t"])
+@pytest.mark.parametrize("name", ["auxloss", "attention", "single", "stacked", "dualnet"])
+def test_other_backbones_train_every_branch(make_batch, name, backbone):
+    model = build(name, backbone=backbone, merge_after_block=4).train()
+    batch = make_batch("bb")
+    head_loss_sums(model(batch), batch=batch).total.backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "convnext_tiny", "efficientnet_b0", "swin_t"])
+def test_a_branch_is_torchvisions_feature_map_and_takes_its_weights(tmp_path, backbone):
+    """A three-channel torchvision network on a gray image, and our branch with its weights."""
+    theirs = torchvision.models.get_model(backbone, weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    model = build("single", backbone=backbone)
+    load_weights(model, weights=str(tmp_path / "weights.pt"), backbone=backbone)
+    model.eval()
+    caught = []
+    last = theirs.layer4 if backbone.startswith("resnet") else getattr(theirs, "permute", theirs.features)
+    last.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        theirs(image.expand(1, 3, 64, 64))
+        torch.testing.assert_close(model.pa.features(image), caught[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["hemis", "stacked", "dualnet", "attention", "auxloss"])
+def test_backbone_weights_reach_every_branch_as_far_as_it_goes(tmp_path, name):
+    theirs = torchvision.models.densenet121()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    model = build(name, backbone="densenet121")
+    load_weights(model, weights=str(tmp_path / "weights.pt"), backbone="densenet121")
+    for part in ("pa", "lateral") if name != "stacked" else ("joint",):
+        features = getattr(model, part).features
+        expected = theirs.features.denseblock2.denselayer1.conv1.weight
+        assert torch.equal(features.denseblock2.denselayer1.conv1.weight, expected)
+        summed = features.conv0.weight.sum(dim=1)
+        torch.testing.assert_close(summed, theirs.features.conv0.weight.sum(dim=1), atol=1e-5, rtol=1e-4)
+
+
+def test_hemis_needs_dense_blocks_and_so_does_merging_after_one():
+    with pytest.raises(ValueError, match="hemis shares a dense block"):
+        build("hemis", backbone="resnet18")
+    with pytest.raises(ValueError, match="has no dense blocks; use 4"):
+        build("auxloss", backbone="resnet18")
+    with pytest.raises(ValueError, match="only DenseNets have it"):
+        build("single", backbone=OTHERS[0], dropout=0.1)
