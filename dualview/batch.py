@@ -179,12 +179,19 @@ class Predictions(NamedTuple):
             lateral=rows.lateral[: len(self.lateral)],
         )
 
-    def by_route(self, batch: StudyBatch) -> Tensor:
-        """Logits (B, K) of each study's own route: the joint head where it has seen the study, else its view's head."""
+    def by_route(self, batch: StudyBatch, *, vote: bool = False) -> Tensor:
+        """Logits (B, K) of each study's own route: the joint head where it has seen the study, else its view's head.
+
+        Args:
+            vote: complete studies get the mean of the three heads' logits instead; only for networks with three.
+        """
         # Under autocast a head that ran is bfloat16 and one without rows is not.
         dtype = reduce(torch.promote_types, (head.dtype for head in self))
         logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1], dtype=dtype)
         rows = self.rows(batch)
         for head in ("pa", "lateral", "joint"):  # the joint head's word is the last
             logits = logits.index_copy(0, getattr(rows, head), getattr(self, head).to(dtype))
+        if vote:
+            of_both = (self.joint, self.pa[batch.rows.both_in_pa], self.lateral[batch.rows.both_in_lateral])
+            logits = logits.index_copy(0, rows.joint, torch.stack([head.to(dtype) for head in of_both]).mean(dim=0))
         return logits

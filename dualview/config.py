@@ -125,6 +125,28 @@ class AugmentConfig(Section):
     """Mirrors the image and moves the heart to the right, so a run with it warns; 0 never does."""
 
 
+class ViewDropoutConfig(Section):
+    """Hides a view of training studies that have both, drawn anew each epoch from (seed, epoch, study)."""
+
+    p_pa: Fraction = 0.0
+    """Probability that the PA view is hidden."""
+    p_lateral: Fraction = 0.0
+    """Probability that the lateral view is hidden."""
+    ramp_epochs: int = Field(0, ge=0)
+    """Both probabilities rise linearly from 0 in the first epoch to their values in this one."""
+
+    @model_validator(mode="after")
+    def _leaves_a_view(self) -> Self:
+        if self.p_pa + self.p_lateral > 1:
+            raise ValueError(f"p_pa + p_lateral is {self.p_pa + self.p_lateral:g}; at most 1, as one view always stays")
+        return self
+
+    def at(self, epoch: int) -> tuple[float, float]:
+        """Probabilities of hiding PA and lateral in an epoch, counted from 0."""
+        factor = min(epoch / self.ramp_epochs, 1.0) if self.ramp_epochs else 1.0
+        return self.p_pa * factor, self.p_lateral * factor
+
+
 AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
@@ -262,9 +284,7 @@ class DataConfig(SourceConfig):
     split: SplitConfig = SplitConfig()
     phantom: PhantomConfig = PhantomConfig()
     augment: AugmentConfig = AugmentConfig()
-    view_dropout_fraction: Fraction = 0.0
-    """View dropout: this fraction of the training studies with both views shows one of them only, PA or
-    lateral alike, drawn anew each epoch from (seed, epoch, study)."""
+    view_dropout: ViewDropoutConfig = ViewDropoutConfig()
     num_workers: int = Field(4, ge=0)
     """Processes that read images for each rank; 0 reads in the training process."""
     augment_on: Literal["worker", "device"] = "worker"
@@ -341,9 +361,19 @@ class ModelConfig(Section):
     """`batch`: batch normalisation over the micro-batch of each rank, running statistics pooled over ranks;
     `sync`: over the micro-batches of all ranks together (so it depends on their number); `group`:
     group normalisation; `frozen`: the statistics and affine values of `weights`, not trained."""
+    joint_rule: Literal["joint", "vote"] = "joint"
+    """What `auxloss` says of complete studies when evaluated: its joint head, or the mean of its three heads'
+    logits, as the authors' `--vote-at-test`."""
     weights: str | None = None
-    """null: random. `imagenet`: torchvision's, first convolution summed to one channel. Else the
+    """null: random. `imagenet`: torchvision's, first convolution summed to one channel. `xrv:densenet121-res224-all`
+    and its like: torchxrayvision's, with their intensity range; `xrv:PATH`: a file of such weights. Else the
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
+
+    @model_validator(mode="after")
+    def _vote_has_three_heads(self) -> Self:
+        if self.joint_rule == "vote" and self.name != "auxloss":
+            raise ValueError(f"joint_rule is vote, which needs three heads; {self.name} has one")
+        return self
 
     @model_validator(mode="after")
     def _backbone_fits_the_network(self) -> Self:

@@ -60,6 +60,7 @@ def predict_split(
     micro_batch_size: int,
     num_workers: int,
     autocast_dtype: torch.dtype | None = None,
+    vote: bool = False,
     bad_images: BadImages,
     track: Track = iter,
 ) -> SplitPredictions:
@@ -99,7 +100,7 @@ def predict_split(
                 continue
             predictions = model(batch)
             studies = batch.study_index
-            logits[studies, HEADS.index("route")] = predictions.by_route(batch).double()
+            logits[studies, HEADS.index("route")] = predictions.by_route(batch, vote=vote).double()
             head_count[studies, HEADS.index("route")] = 1
             view_count[studies] = batch.view_mask.double()
             rows = predictions.rows(batch)
@@ -183,6 +184,7 @@ def evaluate_split(
         micro_batch_size=config.train.micro_batch_size,
         num_workers=config.data.num_workers,
         autocast_dtype=torch.bfloat16 if config.train.precision == "bf16" else None,
+        vote=config.model.joint_rule == "vote",
         bad_images=bad_images,
         track=lambda loader: _with_bar(loader, progress=progress, description=f"evaluating {name}"),
     )

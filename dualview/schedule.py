@@ -61,17 +61,18 @@ def num_groups(num_studies: int, *, micro_batch_size: int, micro_batches_per_gro
     return -(-num_studies // (micro_batch_size * micro_batches_per_group))
 
 
-def drop_views(availability: np.ndarray, *, seed: int, epoch: int, fraction: float) -> np.ndarray:
-    """View dropout: of the studies with both views, `fraction` show one of them only, PA or lateral alike.
+def drop_views(availability: np.ndarray, *, seed: int, epoch: int, p_pa: float, p_lateral: float) -> np.ndarray:
+    """View dropout: a study with both views hides its PA view with `p_pa`, else its lateral with `p_lateral`.
 
-    Returns the availability (S,) int8 of this epoch, a function of (seed, epoch, study).
+    The two add up to at most 1, and the last view is never hidden. Returns the availability (S,) int8 of
+    this epoch, a function of (seed, epoch, study).
     """
-    if fraction == 0:
+    if p_pa + p_lateral == 0:
         return availability
     # a spawn key of its own: not the stream that orders the epoch
     draw = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(1,))).random(len(availability))
-    hidden = (availability == Availability.BOTH) & (draw < fraction)
-    left = np.where(draw < fraction / 2, Availability.PA_ONLY, Availability.LATERAL_ONLY)
+    hidden = (availability == Availability.BOTH) & (draw < p_pa + p_lateral)
+    left = np.where(draw < p_lateral, Availability.PA_ONLY, Availability.LATERAL_ONLY)
     return np.where(hidden, left, availability).astype(np.int8)
 
 

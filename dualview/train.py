@@ -134,7 +134,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                     micro_batch_size=config.train.micro_batch_size,
                     accumulation_steps=config.train.accumulation_steps,
                     order=config.train.order,
-                    view_dropout_fraction=config.data.view_dropout_fraction,
+                    view_dropout=config.data.view_dropout,
                     seed=config.run.seed,
                     rank=job.rank,
                     world_size=job.world_size,

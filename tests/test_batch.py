@@ -59,3 +59,14 @@ def test_refusals_say_what_is_wrong():
         StudyBatch.from_views(pa=[image, torch.rand(1, 9, 9)], lateral=[None, None])
     with pytest.raises(ValueError, match="view_mask"):
         StudyBatch.from_dense(torch.rand(2, 1, 8, 8), view_mask=torch.ones(2, 2, dtype=torch.bool))
+
+
+def test_a_vote_is_the_mean_of_three_logits_of_complete_studies(make_batch):
+    batch = make_batch("pbl", num_findings=1)
+    predictions = Predictions(
+        joint=torch.tensor([[3.0]]), pa=torch.tensor([[10.0], [6.0]]), lateral=torch.tensor([[0.0], [20.0]])
+    )
+    assert predictions.by_route(batch).flatten().tolist() == [10, 3, 20]
+    assert predictions.by_route(batch, vote=True).flatten().tolist() == [10, 3, 20]  # (3 + 6 + 0) / 3 is 3 as well
+    voted = predictions._replace(joint=torch.tensor([[9.0]])).by_route(batch, vote=True)
+    assert voted.flatten().tolist() == [10, 5, 20]

@@ -115,3 +115,10 @@ def test_every_field_says_what_it_means():
 def test_empty_file_is_all_defaults(write):
     assert load(write("")) == Config()
     assert yaml.safe_load(Config().to_yaml())["train"]["micro_batch_size"] == 8
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_that_comes_with_dualview_is_valid_and_says_how_to_run_it(path):
+    load(path)
+    head = path.read_text(encoding="utf-8").split("run:")[0]
+    assert "dualview train" in head or "./launch/" in head

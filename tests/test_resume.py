@@ -18,7 +18,12 @@ from dualview.resume import continued
 from dualview.train import train
 
 TINY = {
-    "data": {"image_size_px": 64, "num_workers": 0, "view_dropout_fraction": 0.2, "phantom": {"num_studies": 60}},
+    "data": {
+        "image_size_px": 64,
+        "num_workers": 0,
+        "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1},
+        "phantom": {"num_studies": 60},
+    },
     "model": {"backbone": "densenet_tiny", "dropout": 0.1},
     "train": {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "micro_batch_size": 4},
     "tracking": {"wandb": "disabled"},

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from dualview.config import ViewDropoutConfig
 from dualview.schedule import drop_views, num_groups, plan_epoch
 from dualview.views import Availability
 
@@ -95,21 +96,22 @@ def test_a_rank_holds_its_own_micro_batches_and_no_others(world_size):
 
 def test_view_dropout_hides_either_view_of_that_fraction_of_complete_studies():
     availability = studies_with(20_000, 5_000, 1_000)
-    left = drop_views(availability, seed=0, epoch=3, fraction=0.3)
+    left = drop_views(availability, seed=0, epoch=3, p_pa=0.1, p_lateral=0.2)
     complete = availability == Availability.BOTH
     assert (left[~complete] == availability[~complete]).all()
     shares = np.bincount(left[complete], minlength=3) / 20_000
-    np.testing.assert_allclose(shares, [0.7, 0.15, 0.15], atol=0.012)  # four standard deviations
-    np.testing.assert_array_equal(left, drop_views(availability, seed=0, epoch=3, fraction=0.3))
-    assert (left != drop_views(availability, seed=0, epoch=4, fraction=0.3)).any()
-    assert (left != drop_views(availability, seed=1, epoch=3, fraction=0.3)).any()
-    np.testing.assert_array_equal(drop_views(availability, seed=0, epoch=3, fraction=0), availability)
+    np.testing.assert_allclose(shares, [0.7, 0.2, 0.1], atol=0.012)  # four standard deviations
+    np.testing.assert_array_equal(left, drop_views(availability, seed=0, epoch=3, p_pa=0.1, p_lateral=0.2))
+    assert (left != drop_views(availability, seed=0, epoch=4, p_pa=0.1, p_lateral=0.2)).any()
+    assert (left != drop_views(availability, seed=1, epoch=3, p_pa=0.1, p_lateral=0.2)).any()
+    np.testing.assert_array_equal(drop_views(availability, seed=0, epoch=3, p_pa=0, p_lateral=0), availability)
 
 
 MEASURED = """
 import re, sys, time
 from pathlib import Path
 import numpy as np
+from dualview.config import ViewDropoutConfig
 from dualview.schedule import plan_epoch
 availability = np.random.default_rng(0).choice(3, size=10_000_000, p=[0.5, 0.49, 0.01]).astype(np.int8)
 started = time.process_time()
@@ -127,3 +129,13 @@ def test_ten_million_studies_are_planned_for_1024_ranks_within_10_s_and_2_gib_wi
     assert float(seconds) < 10
     assert float(gib) < 2
     assert has_torch == "False"
+
+
+def test_view_dropout_rises_linearly_and_each_view_has_its_own_probability():
+    ramp = ViewDropoutConfig(p_pa=0.2, p_lateral=0.4, ramp_epochs=4)
+    assert [ramp.at(epoch) for epoch in (0, 2, 4, 9)] == [(0, 0), (0.1, 0.2), (0.2, 0.4), (0.2, 0.4)]
+    left = drop_views(np.zeros(20_000, np.int8), seed=0, epoch=0, p_pa=0.2, p_lateral=0.4)
+    shares = np.bincount(left) / len(left)
+    np.testing.assert_allclose(shares, [0.4, 0.4, 0.2], atol=0.01)  # both, PA only, lateral only
+    with pytest.raises(ValueError, match="at most 1"):
+        ViewDropoutConfig(p_pa=0.6, p_lateral=0.6)

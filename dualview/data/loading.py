@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from dualview.config import ViewDropoutConfig
 from dualview.data.dataset import Key, Loaded, StudyDataset
 from dualview.schedule import Order, drop_views, num_groups, plan_epoch
 
@@ -17,7 +18,7 @@ class TrainingSampler(Sampler[list[Key]]):
 
     Args:
         availability: (S,) int8 of the training studies.
-        micro_batch_size, accumulation_steps, order, view_dropout_fraction: as in the configuration.
+        micro_batch_size, accumulation_steps, order, view_dropout: as in the configuration.
         seed: of the run.
         first_step, max_steps: from which step, and up to which, not included.
         rank, world_size: this process and how many there are.
@@ -31,7 +32,7 @@ class TrainingSampler(Sampler[list[Key]]):
         accumulation_steps: int,
         max_steps: int,
         order: Order = "view_balanced",
-        view_dropout_fraction: float = 0.0,
+        view_dropout: ViewDropoutConfig | None = None,
         seed: int,
         rank: int,
         world_size: int,
@@ -41,7 +42,7 @@ class TrainingSampler(Sampler[list[Key]]):
         self.micro_batch_size = micro_batch_size
         self.accumulation_steps = accumulation_steps
         self.order = order
-        self.view_dropout_fraction = view_dropout_fraction
+        self.view_dropout = view_dropout or ViewDropoutConfig()
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -64,8 +65,9 @@ class TrainingSampler(Sampler[list[Key]]):
         for step in range(self.first_step, self.max_steps):
             epoch, group = divmod(step, self.steps_per_epoch)
             if epoch != planned:
+                p_pa, p_lateral = self.view_dropout.at(epoch)
                 availability = drop_views(
-                    self.availability, seed=self.seed, epoch=epoch, fraction=self.view_dropout_fraction
+                    self.availability, seed=self.seed, epoch=epoch, p_pa=p_pa, p_lateral=p_lateral
                 )
                 mine = plan_epoch(
                     availability,

@@ -27,7 +27,8 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
 
     Args:
         model: a network whose branches, among `pa`, `lateral` and `joint`, have `features`.
-        weights: `imagenet`, or the path of a state dict (.pt, .pth) or .safetensors file. A file of one
+        weights: `imagenet`; `xrv:NAME`, a DenseNet of torchxrayvision, or `xrv:PATH`, a file of such weights; or
+            the path of a state dict (.pt, .pth) or .safetensors file. A file of one
             backbone (torchvision's names, any number of input channels) goes into every branch, as far as
             that goes, and leaves the heads as they are; a file of a whole dualview network goes in as it is.
         backbone: name of the backbone, to know which ImageNet weights to take.
@@ -36,7 +37,12 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
         UserError: no such file, no network, an unreadable file, or keys and shapes that do not fit,
             each named.
     """
-    source, state = _imagenet(backbone) if weights == "imagenet" else _from_file(Path(weights))
+    if weights == "imagenet":
+        source, state = _imagenet(backbone)
+    elif weights.startswith("xrv:"):
+        source, state = _torchxrayvision(weights.removeprefix("xrv:"))
+    else:
+        source, state = _from_file(Path(weights))
     state = {_current_name(key): value for key, value in state.items()}
     whole_network = any(key.startswith(tuple(f"{part}." for part in PARTS)) for key in state)
     expected = model.state_dict()
@@ -125,6 +131,29 @@ def _imagenet(backbone: str) -> tuple[str, dict[str, Tensor]]:
             f"model.weights imagenet: {place} is not torchvision's file ({_first_line(error)}); delete it"
         ) from None
     return f"imagenet ({name})", state
+
+
+def _torchxrayvision(name: str) -> tuple[str, dict[str, Tensor]]:
+    """Weights of torchxrayvision's DenseNet, made for images in [-1, 1].
+
+    Theirs are in [-1024, 1024] (its `datasets.normalize`). The first convolution has no bias, so its weights
+    times 1024 give on our images what they give on theirs.
+    """
+    if Path(name).exists():
+        source, state = _from_file(Path(name))
+    else:
+        try:
+            import torchxrayvision  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise UserError(
+                f"model.weights xrv:{name} is no file, and torchxrayvision is not there: pip install 'dualview[xrv]'"
+            ) from None
+        try:
+            source, state = f"xrv:{name}", torchxrayvision.models.DenseNet(weights=name).state_dict()
+        except Exception as error:  # it raises a bare Exception for an unknown name
+            raise UserError(f"model.weights xrv:{name} cannot be had: {_first_line(error)}") from None
+    state = {key: value for key, value in state.items() if key != "op_threshs"}
+    return source, {key: value * 1024 if key.endswith("conv0.weight") else value for key, value in state.items()}
 
 
 def _from_file(path: Path) -> tuple[str, dict[str, Tensor]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dualview.config import AugmentConfig, DataConfig, SplitConfig
+from dualview.config import AugmentConfig, DataConfig, SplitConfig, ViewDropoutConfig
 from dualview.data import check_labels, load_data
 from dualview.data.bad_image import BadImage
 from dualview.data.dataset import Key, StudyDataset, expand_all
@@ -234,14 +234,15 @@ def test_the_sampler_asks_for_what_view_dropout_leaves_and_every_study_once():
     availability = np.array([0] * 40 + [1] * 10 + [2] * 5, dtype=np.int8)
     samplers = [
         TrainingSampler(
-            availability, micro_batch_size=4, accumulation_steps=1, max_steps=7, view_dropout_fraction=0.5,
+            availability, micro_batch_size=4, accumulation_steps=1, max_steps=7,
+            view_dropout=ViewDropoutConfig(p_pa=0.25, p_lateral=0.25),
             seed=0, rank=rank, world_size=2,
         )
         for rank in range(2)
     ]  # fmt: skip
     keys = [key for sampler in samplers for micro_batch in sampler for key in micro_batch]
     assert sorted(key.row for key in keys) == list(range(55))
-    left = drop_views(availability, seed=0, epoch=0, fraction=0.5)
+    left = drop_views(availability, seed=0, epoch=0, p_pa=0.25, p_lateral=0.25)
     assert all(key.availability == left[key.row] for key in keys)
     assert 10 < sum(key.availability != Availability.BOTH for key in keys if key.row < 40) < 30
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dualview.batch import StudyBatch
-from dualview.config import AugmentConfig, Config, DistributedConfig, PhantomConfig, RunConfig
+from dualview.config import AugmentConfig, Config, DistributedConfig, PhantomConfig, RunConfig, ViewDropoutConfig
 from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.phantom import draw
@@ -73,7 +73,7 @@ def epoch_steps(job: Job, *, num_studies: int, micro_batches: int) -> Iterator[t
         table.availability,
         micro_batch_size=MICRO_BATCH_SIZE,
         accumulation_steps=micro_batches // job.world_size,
-        view_dropout_fraction=0.5,
+        view_dropout=ViewDropoutConfig(p_pa=0.25, p_lateral=0.25),
         seed=0,
         rank=job.rank,
         world_size=job.world_size,

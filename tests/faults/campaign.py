@@ -40,7 +40,7 @@ def config_for(run_dir: Path) -> Config:
             "data": {
                 "image_size_px": 64,
                 "num_workers": 0,
-                "view_dropout_fraction": 0.2,
+                "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1},
                 "several_images": "random",
                 "phantom": {"num_studies": 60, "unknown_label_fraction": 0.1},
             },

@@ -103,3 +103,29 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path):
         tiny(weights=str(broken))
     with pytest.raises(UserError, match="no such file"):
         tiny(weights=str(tmp_path / "none.pt"))
+
+
+@pytest.mark.parametrize("by", ["package", "file"])
+def test_torchxrayvision_weights_give_on_our_images_what_they_give_on_theirs(tmp_path, monkeypatch, by):
+    """Theirs are scaled to [-1024, 1024]; the package loads a local file here instead of fetching one."""
+    xrv = pytest.importorskip("torchxrayvision")
+    theirs = xrv.models.DenseNet(num_classes=18)
+    if by == "package":
+        torch.save(theirs, tmp_path / "whole.pt")
+        monkeypatch.setattr(xrv.models, "get_weights", lambda *_: str(tmp_path / "whole.pt"))
+        name = "densenet121-res224-all"
+    else:
+        torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+        name = str(tmp_path / "weights.pt")
+    model = build_model("auxloss", num_findings=3, weights=f"xrv:{name}").eval()
+    images = torch.rand(2, 1, 64, 64) * 2 - 1
+    with torch.no_grad():
+        expected = theirs.eval().features(images * 1024)
+        for branch in (model.pa, model.lateral):
+            torch.testing.assert_close(branch.features(images), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_torchxrayvision_weights_that_are_not_there_are_named():
+    pytest.importorskip("torchxrayvision")
+    with pytest.raises(UserError, match="xrv:densenet999 cannot be had"):
+        build_model("auxloss", num_findings=3, weights="xrv:densenet999")
