@@ -1,6 +1,6 @@
 """`dualview prepare`: from a configuration to its image store (data/store.py)."""
 
-import logging
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,8 +12,6 @@ from dualview.data import file_reader, load_data, store_settings
 from dualview.data.store import MANIFEST
 from dualview.data.store_writing import Prepared, estimate, items_of, refuse_full_disk, write
 from dualview.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 def prepare(config: Config, *, console: Console) -> Prepared:
@@ -34,7 +32,7 @@ def prepare(config: Config, *, console: Console) -> Prepared:
         num_bytes, seconds = estimate(items, reader=reader, settings=settings, num_workers=config.data.num_workers)
         refuse_full_disk(folder, num_bytes=num_bytes)
         duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-        logger.info("%d images, %.2f GiB, about %s", len(items), num_bytes / 2**30, duration)
+        console.print(f"{len(items):,} images, {num_bytes / 2**30:.2f} GiB, about {duration}", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
@@ -42,6 +40,5 @@ def prepare(config: Config, *, console: Console) -> Prepared:
         def track(work: Iterable[Any], total: int, description: str) -> Iterable[Any]:
             return progress.track(work, total=total, description=description)
 
-        return write(
-            folder, items=items, reader=reader, settings=settings, num_workers=config.data.num_workers, track=track
-        )
+        num_workers = min(config.data.num_workers, os.cpu_count() or 1)
+        return write(folder, items=items, reader=reader, settings=settings, num_workers=num_workers, track=track)

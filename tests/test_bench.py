@@ -97,7 +97,7 @@ def test_data_bench_measures_every_way_on_the_same_files():
     command = ["bench", "data", "--json", "--rounds", "1", "--image-size-px", "64", "--file-size-px", "128"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.strip().splitlines()[-1])
+    found = json.loads(result.stdout)
     speeds = ("store_plain", "store_augmented", "files_plain", "torchxrayvision", "augment_on_device")
     assert all(found[name] is None or found[name] > 0 for name in speeds)
     assert found["store_augmented_against_files"] == found["store_augmented"] / found["files_plain"]

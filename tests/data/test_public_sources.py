@@ -236,6 +236,34 @@ def test_chexpert_split_comes_from_the_paths_and_labels_follow_the_policies(tmp_
     assert negative.uncertain[0, CHEXPERT.index("Edema")]
 
 
+def test_problems_of_several_chexpert_tables_are_placed_in_their_own(tmp_path):
+    chexpert_folder(
+        tmp_path,
+        train=[(f"patient{n:05}/study1/view1_frontal.jpg", {}) for n in range(5)],
+        valid=[
+            ("patient90000/study1/view1_frontal.jpg", {"Edema": "2"}),
+            ("patient00003/study9/view1_frontal.jpg", {}),
+        ],
+    )
+    with pytest.raises(UserError, match=r"valid.csv has 1 problem\(s\)\n.*valid.csv:2: Edema is '2'"):
+        read(source="chexpert", root=tmp_path)
+    text = (tmp_path / "valid.csv").read_text().replace(",2,", ",1,")
+    (tmp_path / "valid.csv").write_text(text)
+    with pytest.raises(UserError, match=r"valid.csv:3: split is val, .* in train in line 5 of train.csv"):
+        read(source="chexpert", root=tmp_path)
+    (tmp_path / "valid.csv").write_text(text.replace("patient00003", "somebody"))
+    with pytest.raises(UserError, match=r"valid.csv:3: Path is CheXpert-v1.0-small/valid/somebody/study9"):
+        read(source="chexpert", root=tmp_path)
+
+
+def test_chexpert_may_stand_in_a_folder_of_its_own_name(tmp_path):
+    folder = tmp_path / "CheXpert-v1.0-small"
+    folder.mkdir()
+    chexpert_folder(folder, train=[("patient00001/study1/view1_frontal.jpg", {})])
+    table = read(source="chexpert", root=tmp_path, check_files=True).table
+    assert table.images[View.PA].tolist() == [("CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",)]
+
+
 @pytest.mark.parametrize(
     ("policy", "low", "high"),
     [("zero", 0, 0), ("one", 1, 1), ("smooth(0.55,0.85)", 0.55, 0.85), ("ignore", None, None)],
@@ -326,6 +354,14 @@ def test_mimic_radiologists_labels_replace_the_labelers(tmp_path):
 def test_mimic_other_labeler_and_unlabelled_studies(tmp_path):
     table = read(source="mimic_cxr", root=mimic_folder(tmp_path), labeler="negbio", unmentioned="negative").table
     assert table.label_mask.any(axis=1).tolist() == [True, False, False, False]  # not labelled is never negative
+
+
+def test_mimic_problems_of_labels_are_placed_in_the_table_of_labels(tmp_path):
+    file = mimic_folder(tmp_path, compress=False) / "mimic-cxr-2.1.0-chexpert.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], lines[2].replace("-1.0", "maybe"), lines[1], *lines[3:]]))
+    with pytest.raises(UserError, match=r"chexpert.csv:3: Pneumonia is 'maybe'(.|\n)*chexpert.csv:4: study_id 500"):
+        read(source="mimic_cxr", root=tmp_path)
 
 
 def test_mimic_without_tables_says_what_it_looked_for(tmp_path):

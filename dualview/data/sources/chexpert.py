@@ -9,10 +9,9 @@ from dataclasses import replace
 import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.chexpert_labels import labels_of
+from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
 from dualview.data.sources.cohort import drop_rare_findings, select
 from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
-from dualview.errors import UserError
 from dualview.findings import CHEXPERT
 
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
@@ -33,13 +32,17 @@ def read(source: SourceConfig) -> SourceTable:
         files = [source.csv]
     else:
         assert source.root is not None
-        there = [[source.root / name for name in names if (source.root / name).is_file()] for names in TABLES.values()]
+        folder = next((path for path in sorted(source.root.glob("CheXpert-v1.0*")) if path.is_dir()), source.root)
+        there = [[folder / name for name in names if (folder / name).is_file()] for names in TABLES.values()]
         files = [of_split[0] for of_split in there if of_split] or [find_table(source, names=TABLES["train"])]
-    tables = [text_table(file, columns=["Path", *CHEXPERT], hint="Is it CheXpert's own table?") for file in files]
-    optional = [text_table(file, columns=[], hint="") for file in files]
-    for table, whole in zip(tables, optional, strict=True):
-        for column in ("Sex", "Age", "AP/PA", "Frontal/Lateral"):
-            table[column] = whole.get(column, "")
+    tables, more, raised = [], [], 0
+    for file in files:
+        whole = text_table(file, columns=[], hint="")
+        table = text_table(file, columns=["Path", *CHEXPERT], hint="Is it CheXpert's own table?")
+        optional = {column: whole.get(column, "") for column in ("Sex", "Age", "AP/PA", "Frontal/Lateral")}
+        tables.append(table.assign(**optional, line=table["line"] + raised))
+        more.append((raised, file))
+        raised = int(tables[-1]["line"].max())
     table = pd.concat(tables, ignore_index=True)
     parts = table["Path"].str.extract(PATH)
     rows = ImageRows(
@@ -58,13 +61,11 @@ def read(source: SourceConfig) -> SourceTable:
         file=files[0],
         source=source,
     )
-    unlike = parts[1].isna()
-    if unlike.any():
-        line, path = table.loc[unlike, ["line", "Path"]].iloc[0]
-        raise UserError(
-            f"{files[0]}: {int(unlike.sum())} path(s) are not like .../train/patient00001/study1/view1_frontal.jpg, "
-            f"the first in line {line}: {path}"
-        )
+    rows.problems.more = more[1:]
+    add_wrong_cells(rows.problems, table)
+    for line, path in table.loc[parts[1].isna(), ["line", "Path"]].itertuples(index=False):
+        rows.problems.add(line, f"Path is {path}, not like .../train/patient00001/study1/view1_frontal.jpg")
+    rows.problems.raise_if_any()
     if rows.frame["split"].nunique() == 1:
         rows.frame = rows.frame.drop(columns="split")
     rows.frame = rows.frame.assign(path=_relative_to_root(rows.frame["path"], source))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.image_rows import ImageRows, Label
+from dualview.data.sources.image_rows import ImageRows, Label, Problems
 from dualview.errors import UserError
 from dualview.findings import CHEXPERT, CHEXPERT_TO_XRV, NO_FINDING, NOT_A_PATHOLOGY
 
@@ -23,7 +23,7 @@ def labels_of(rows: ImageRows, *, is_labelled: np.ndarray | None = None) -> tupl
     """Findings of the configuration, and the label of each row's study: K names, (rows, K) int8 of `Label`.
 
     Args:
-        rows: whose frame has the 14 columns as text.
+        rows: whose frame has the 14 columns as text, checked by `add_wrong_cells`.
         is_labelled: (rows,) bool, False for a study that no labeler has seen; without it all are labelled.
 
     Raises:
@@ -35,10 +35,6 @@ def labels_of(rows: ImageRows, *, is_labelled: np.ndarray | None = None) -> tupl
     if is_labelled is None:
         is_labelled = np.ones(len(frame), bool)
     cells = frame[list(CHEXPERT)]
-    for column in CHEXPERT:
-        wrong = ~cells[column].isin(CELLS)
-        for line, cell in zip(frame["line"][wrong], cells.loc[wrong, column], strict=True):
-            rows.problems.add(int(line), f"{column} is {cell!r}; allowed are 1, 0, -1 and blank")
     labels = cells.apply(lambda column: column.map(CELLS)).fillna(Label.UNKNOWN).to_numpy(np.int8, copy=True)
     no_finding = CHEXPERT.index(NO_FINDING)
     pathologies = [k for k, name in enumerate(CHEXPERT) if name != NO_FINDING and name not in NOT_A_PATHOLOGY]
@@ -54,6 +50,13 @@ def labels_of(rows: ImageRows, *, is_labelled: np.ndarray | None = None) -> tupl
         made_negative[:, no_finding] = is_abnormal
     labels[unknown & made_negative] = Label.NEGATIVE
     return list(findings), labels[:, [CHEXPERT.index(column) for column in findings.values()]]
+
+
+def add_wrong_cells(problems: Problems, table: pd.DataFrame) -> None:
+    """Add every cell of the 14 columns that is none of 1, 0, -1 and blank."""
+    for column in CHEXPERT:
+        for line, cell in table.loc[~table[column].isin(CELLS), ["line", column]].itertuples(index=False):
+            problems.add(int(line), f"{column} is {cell!r}; allowed are 1, 0, -1 and blank")
 
 
 def _findings(config: SourceConfig) -> dict[str, str]:

@@ -40,19 +40,32 @@ class SourceTable:
 
 @dataclass
 class Problems:
-    """What is wrong with the rows of one file, to be reported together."""
+    """What is wrong with the rows of one file, or of several read one after another, to be reported together."""
 
     file: Path
     found: list[tuple[int, str]] = field(default_factory=list)
+    more: list[tuple[int, Path]] = field(default_factory=list)  # by how much lines of a further file are raised
 
     def add(self, line: int, problem: str) -> None:
         self.found.append((line, problem))
 
+    def place(self, line: int) -> tuple[Path, int]:
+        """The file and the line in it."""
+        raised, file = max([(0, self.file), *(entry for entry in self.more if entry[0] < line)])
+        return file, line - raised
+
+    def line(self, line: int) -> str:
+        """How a sentence names a line."""
+        file, within = self.place(line)
+        return f"line {within} of {file.name}" if self.more else f"line {within}"
+
     def raise_if_any(self) -> None:
         """Raises: UserError naming file:line of each."""
         if self.found:
-            lines = [f"{self.file}:{line}: {problem}" for line, problem in sorted(self.found)]
-            raise UserError(f"{self.file} has {len(lines)} problem(s)\n{listed(lines)}")
+            places = [(*self.place(line), problem) for line, problem in sorted(self.found)]
+            lines = [f"{file}:{line}: {problem}" for file, line, problem in places]
+            files = " and ".join(dict.fromkeys(str(file) for file, _, _ in places))
+            raise UserError(f"{files} has {len(lines)} problem(s)\n{listed(lines)}")
 
 
 class ImageRows:
@@ -192,7 +205,9 @@ class ImageRows:
         first_line = frame.groupby("path", sort=False)["line"].transform("first")
         for line, path, earlier in zip(frame["line"], frame["path"], first_line, strict=True):
             if line != earlier:
-                self.problems.add(line, f"image {path} stands in line {earlier} already; list each image once")
+                self.problems.add(
+                    line, f"image {path} stands in {self.problems.line(earlier)} already; list each image once"
+                )
         if "split" in frame:
             of_patient = frame.groupby("patient", sort=False)
             split, line_of_split = of_patient["split"].transform("first"), of_patient["line"].transform("first")
@@ -200,7 +215,7 @@ class ImageRows:
                 self.problems.add(
                     int(frame["line"].iloc[row]),
                     f"split is {frame['split'].iloc[row]}, but the same patient is in {split.iloc[row]} "
-                    f"in line {line_of_split.iloc[row]}",
+                    f"in {self.problems.line(int(line_of_split.iloc[row]))}",
                 )
 
     def _add_contradiction(self, rows: np.ndarray, *, finding: str, labels: np.ndarray) -> None:
@@ -212,7 +227,8 @@ class ImageRows:
         for line, label in known:
             if label != known[0][1]:
                 self.problems.add(
-                    line, f"{finding} is {label}, but {known[0][1]} in line {known[0][0]} of the same study"
+                    line,
+                    f"{finding} is {label}, but {known[0][1]} in {self.problems.line(known[0][0])} of the same study",
                 )
 
     def _reasons(self) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.chexpert_labels import labels_of, text
+from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
 from dualview.data.sources.cohort import drop_rare_findings, select
-from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, text_table
+from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
 from dualview.errors import UserError
 from dualview.findings import CHEXPERT
 
@@ -94,16 +94,29 @@ def _table(folder: Path, kind: str) -> Path:
 def _study_labels(folder: Path, *, source: SourceConfig) -> pd.DataFrame:
     """study_id, the 14 columns, and `is_labelled`: by whom."""
     columns = ["study_id", *CHEXPERT]
-    labels = text_table(_table(folder, source.labeler), columns=columns, hint=HINT)[columns]
+    labels = _checked(_table(folder, source.labeler), renamed={})[columns]
     labels = labels.assign(is_labelled=source.labeler)
     for version in VERSIONS:
         for file in (folder / f"mimic-cxr-{version}-test-set-labeled.csv{gz}" for gz in ("", ".gz")):
             if file.is_file():
-                by_radiologists = text_table(file, columns=["study_id"], hint=HINT)
-                whole = text_table(file, columns=[], hint=HINT).rename(columns=RENAMED)
-                if missing := sorted(set(CHEXPERT) - set(whole)):
-                    raise UserError(f"{file} has no column {', '.join(missing)}. {HINT}")
-                whole = whole[columns].assign(is_labelled="radiologists")
+                by_radiologists = _checked(file, renamed=RENAMED)[columns].assign(is_labelled="radiologists")
                 others = labels[~labels["study_id"].isin(by_radiologists["study_id"])]
-                return pd.concat([others, whole], ignore_index=True)
+                return pd.concat([others, by_radiologists], ignore_index=True)
     return labels
+
+
+def _checked(file: Path, *, renamed: dict[str, str]) -> pd.DataFrame:
+    """A table of labels per study, with the columns' usual names.
+
+    Raises:
+        UserError: columns that are not there, cells that are no label, a study that comes twice.
+    """
+    theirs = {usual: name for name, usual in renamed.items()}
+    table = text_table(file, columns=["study_id", *(theirs.get(name, name) for name in CHEXPERT)], hint=HINT)
+    table = table.rename(columns=renamed)
+    problems = Problems(file)
+    add_wrong_cells(problems, table)
+    for line, study in table.loc[table["study_id"].duplicated(), ["line", "study_id"]].itertuples(index=False):
+        problems.add(int(line), f"study_id {study} stands above already; each study has one row of labels")
+    problems.raise_if_any()
+    return table
