@@ -361,6 +361,9 @@ class ModelConfig(Section):
     """`batch`: batch normalisation over the micro-batch of each rank, running statistics pooled over ranks;
     `sync`: over the micro-batches of all ranks together (so it depends on their number); `group`:
     group normalisation; `frozen`: the statistics and affine values of `weights`, not trained."""
+    shared_branch: bool = False
+    """One backbone for both views, told apart by a learned embedding; not for `single` and `stacked`. Its learning
+    rate is `optim.learning_rate`."""
     joint_rule: Literal["joint", "vote"] = "joint"
     """What `auxloss` says of complete studies when evaluated: its joint head, or the mean of its three heads'
     logits, as the authors' `--vote-at-test`."""
@@ -368,6 +371,12 @@ class ModelConfig(Section):
     """null: random. `imagenet`: torchvision's, first convolution summed to one channel. `xrv:densenet121-res224-all`
     and its like: torchxrayvision's, with their intensity range; `xrv:PATH`: a file of such weights. Else the
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
+
+    @model_validator(mode="after")
+    def _sharing_has_two_branches(self) -> Self:
+        if self.shared_branch and self.name in ("single", "stacked"):
+            raise ValueError(f"shared_branch needs two branches; {self.name} has one")
+        return self
 
     @model_validator(mode="after")
     def _vote_has_three_heads(self) -> Self:

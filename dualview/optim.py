@@ -7,11 +7,11 @@ from torch import nn
 
 from dualview.config import OptimConfig
 
-GROUPS = ("pa", "lateral", "joint")
+GROUPS = ("pa", "lateral", "joint", "shared")
 
 
 def group_of(parameter_name: str) -> str:
-    """Which part of the network a parameter belongs to: `pa`, `lateral` or `joint`."""
+    """Which part of the network a parameter belongs to: `pa`, `lateral`, `joint`, or `shared` by both views."""
     part = parameter_name.split(".", 1)[0]
     if part not in GROUPS:
         raise ValueError(f"parameter {parameter_name} is in none of {GROUPS}")
@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 
 def peak_learning_rate(part: str, config: OptimConfig) -> float:
     """The part's own learning rate where one is configured, else `optim.learning_rate`."""
-    own: float | None = getattr(config, f"learning_rate_{part}")
+    own: float | None = getattr(config, f"learning_rate_{part}", None)
     return config.learning_rate if own is None else own
 
 

@@ -47,14 +47,15 @@ class StepCounts:
     bad_images: int
 
     def labelled_rows(self, part: str, *, joint_sees_all: bool = False) -> int:
-        """Rows with a known label that reach `pa`, `lateral` or `joint`."""
+        """Studies with a known label that reach a part of the network."""
         joint = self.labelled if joint_sees_all else self.labelled_both
-        return {"pa": self.labelled_pa, "lateral": self.labelled_lateral, "joint": joint}[part]
+        return {"pa": self.labelled_pa, "lateral": self.labelled_lateral, "joint": joint, "shared": self.labelled}[part]
 
     def rows(self, part: str, *, joint_sees_all: bool = False) -> int:
-        """Rows that reach `pa`, `lateral` or `joint`."""
+        """Images, or for `joint` studies, that reach a part of the network."""
         joint = self.studies if joint_sees_all else self.rows_both
-        return {"pa": self.rows_pa, "lateral": self.rows_lateral, "joint": joint}[part]
+        images = self.rows_pa + self.rows_lateral
+        return {"pa": self.rows_pa, "lateral": self.rows_lateral, "joint": joint, "shared": images}[part]
 
 
 def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
@@ -120,7 +121,8 @@ def finish_gradients(model: nn.Module, *, counts: StepCounts, clip_norm: float |
     A part that no labelled study reached on any rank has grad None from here on, whatever DDP left
     there, and so the optimizer does not move it: no weight decay, no momentum.
     """
-    gradients: dict[str, list[Tensor]] = {part: [] for part in GROUPS}
+    there = {group_of(name) for name, _ in model.named_parameters()}
+    gradients: dict[str, list[Tensor]] = {part: [] for part in GROUPS if part in there}
     joint_sees_all = bool(getattr(model, "joint_sees_all", False))
     for name, parameter in model.named_parameters():
         part = group_of(name)

@@ -97,6 +97,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 dropout=config.model.dropout,
                 norm=config.model.norm,
                 idle_branch=config.distributed.idle_branch,
+                shared_branch=config.model.shared_branch,
                 weights=None if earlier else config.model.weights,
                 seed=config.run.seed,
             )

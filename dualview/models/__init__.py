@@ -1,33 +1,21 @@
 """Networks: `build_model` makes one, its docstring shows how to use it."""
 
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from dualview.models.attention import Attention
 from dualview.models.auxloss import AuxLoss
+from dualview.models.branch import FeatureBranch, share_backbone
 from dualview.models.dualnet import DualNet
 from dualview.models.hemis import HeMIS
-from dualview.models.norm import Norm, PooledStatistics
+from dualview.models.network import Network
+from dualview.models.norm import Norm
 from dualview.models.one_branch import Single, Stacked
 from dualview.models.weights import load_weights
 from dualview.views import View
 
 __all__ = ["build_model"]
-
-
-class Network(Protocol):
-    """What the family shares beyond nn.Module: parameters under `pa.`, `lateral.` and `joint.`."""
-
-    joint_sees_all: bool
-    """Whether the joint part takes every study, or those with both views."""
-
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics."""
 
 
 NAMES = ("auxloss", "dualnet", "hemis", "attention", "single", "stacked")
@@ -43,9 +31,10 @@ def build_model(
     dropout: float = 0.0,
     norm: Norm = "batch",
     idle_branch: Literal["skip", "empty"] = "skip",
+    shared_branch: bool = False,
     weights: str | None = None,
     seed: int | None = None,
-) -> "AuxLoss | DualNet | HeMIS | Attention | Single | Stacked":
+) -> Network:
     """Make a network by name.
 
         >>> import torch
@@ -67,6 +56,7 @@ def build_model(
         dropout: probability in [0, 1) after each dense layer.
         norm: `batch`, `group`, `frozen` or `sync` (see `norm.use_norm`).
         idle_branch: `skip` or `empty` (see `AuxLoss`).
+        shared_branch: one backbone for both views, with an embedding of the view (not `single`, `stacked`).
         weights: None, `imagenet`, or a file (see `weights.load_weights`).
         seed: of the random initial weights; None draws from torch's global generator. With a seed that
             generator is left as it was.
@@ -86,7 +76,7 @@ def build_model(
     with torch.random.fork_rng(enabled=seed is not None, devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        model: AuxLoss | DualNet | HeMIS | Attention | Single | Stacked
+        model: Network
         if name == "single":
             model = Single(view=View[view.upper()], **common)
         elif name == "stacked":
@@ -98,6 +88,11 @@ def build_model(
         else:
             network = AuxLoss if name == "auxloss" else DualNet
             model = network(merge_after_block=merge_after_block, **common)
+        if shared_branch:
+            if name in ("single", "stacked"):
+                raise ValueError(f"shared_branch needs two branches; {name} has one")
+            assert isinstance(model.pa, FeatureBranch) and isinstance(model.lateral, FeatureBranch)
+            model.shared = share_backbone(model.pa, model.lateral)
     if weights is not None:
         load_weights(model, weights=weights, backbone=backbone)
     return model

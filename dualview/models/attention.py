@@ -7,7 +7,6 @@ head serves every availability.
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,12 +15,13 @@ from torch import Tensor, nn
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.backbone import DENSENETS, build_features, ends_with_relu, out_channels
 from dualview.models.branch import FeatureBranch, linear_head
-from dualview.models.norm import Norm, PooledStatistics, pool_statistics
+from dualview.models.network import Network
+from dualview.models.norm import Norm
 
 WIDTH, HEADS, LAYERS = 256, 8, 2
 
 
-class Attention(nn.Module):
+class Attention(Network):
     """Tokens of both branches, a transformer encoder and one head; arguments as `AuxLoss`."""
 
     def __init__(
@@ -40,12 +40,6 @@ class Attention(nn.Module):
             for _ in range(2)
         )
         self.joint = _Reader(num_findings=num_findings, dropout=dropout)
-
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics; one per branch."""
-        return pool_statistics({"pa": self.pa, "lateral": self.lateral}, sum_over_ranks=sum_over_ranks)
 
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of the one head for every study."""

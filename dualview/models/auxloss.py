@@ -5,18 +5,17 @@ X-rays", MIDL 2020 (arXiv:2002.02582); the authors' code calls it "multitask". T
 image for a missing view; here each image goes through its own branch, and no other image exists.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.branch import Branch, linear_head
-from dualview.models.norm import Norm, PooledStatistics, pool_statistics
+from dualview.models.network import Network
+from dualview.models.norm import Norm
 
 
-class AuxLoss(nn.Module):
+class AuxLoss(Network):
     """Routed two-view classifier.
 
     - PA only: PA branch and its head.
@@ -44,7 +43,6 @@ class AuxLoss(nn.Module):
         idle_branch: Literal["skip", "empty"] = "skip",
     ) -> None:
         super().__init__()
-        self.joint_sees_all = False
         self.runs_when_idle = idle_branch == "empty"
         self.pa, self.lateral = (
             Branch(
@@ -58,12 +56,6 @@ class AuxLoss(nn.Module):
             for _ in range(2)
         )
         self.joint = linear_head(self.pa.merge_channels + self.lateral.merge_channels, num_findings)
-
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics; one per branch."""
-        return pool_statistics({"pa": self.pa, "lateral": self.lateral}, sum_over_ranks=sum_over_ranks)
 
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of each head on the rows that reach it.

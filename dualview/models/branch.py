@@ -22,6 +22,15 @@ class BranchOutput(NamedTuple):
     logits: Tensor  # (N, K), of the branch's own head; (0, K) without one
 
 
+class SharedBackbone(nn.Module):
+    """One backbone for the images of both views (`model.shared_branch`); batches are normalised view by view."""
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+        self.statistics: PooledStatistics | None = None
+
+
 class FeatureBranch(nn.Module):
     """A backbone that runs on the images (N, C, H, W) that exist; with none, it is not run at all.
 
@@ -37,6 +46,24 @@ class FeatureBranch(nn.Module):
         self.num_channels = num_channels
         self.runs_when_idle = runs_when_idle
         self.statistics: PooledStatistics | None = None
+        self.embedding: nn.Parameter | None = None  # (C,) added to the feature map, to tell views of one backbone
+        self._lender: list[SharedBackbone] = []  # in a list, so that its parameters are not this branch's too
+
+    @property
+    def backbone(self) -> nn.Sequential:
+        """The layers that images go through, this branch's own or shared."""
+        return self._lender[0].features if self._lender else self.features
+
+    def borrow(self, lender: SharedBackbone, *, num_channels: int) -> None:
+        """Give up the own backbone for a shared one."""
+        del self.features
+        self._lender = [lender]
+        self.embedding = nn.Parameter(torch.zeros(num_channels))
+        nn.init.normal_(self.embedding, std=0.02)
+
+    def marked(self, feature_map: Tensor) -> Tensor:
+        """The feature map with the view's embedding, where there is one."""
+        return feature_map if self.embedding is None else feature_map + self.embedding[:, None, None]
 
     def is_idle(self, images: Tensor) -> bool:
         """Whether the branch is not run on these images."""
@@ -44,16 +71,17 @@ class FeatureBranch(nn.Module):
 
     def count(self, images: Tensor) -> None:
         """Take in the statistics of the forward pass just made."""
-        if self.training and self.statistics is not None and images.shape[0] > 0:
-            self.statistics.add(images.shape[0])
+        statistics = self._lender[0].statistics if self._lender else self.statistics
+        if self.training and statistics is not None and images.shape[0] > 0:
+            statistics.add(images.shape[0])
 
     def forward(self, images: Tensor) -> Tensor:
         """The feature map (N, num_channels, h, w); (0, num_channels, 1, 1) of an idle branch."""
         if self.is_idle(images):
             return images.new_zeros(0, self.num_channels, 1, 1)
-        feature_map: Tensor = self.features(images)
+        feature_map: Tensor = self.backbone(images)
         self.count(images)
-        return feature_map
+        return self.marked(feature_map)
 
 
 class Branch(FeatureBranch):
@@ -96,14 +124,22 @@ class Branch(FeatureBranch):
                 merge_features=images.new_zeros(0, self.merge_channels),
                 logits=images.new_zeros(0, self.num_findings),
             )
-        at_merge = self.features[: self.split_point](images)
-        at_end = self.features[self.split_point :](at_merge)  # the empty slice passes it through
+        at_merge = self.marked(self.backbone[: self.split_point](images))
+        at_end = self.backbone[self.split_point :](at_merge)  # the empty slice passes it through
         self.count(images)
         merge_features = pool(at_merge, relu=self.relu)
         if self.head is None:
             return BranchOutput(merge_features, images.new_zeros(0, self.num_findings))
         end_features = merge_features if at_end is at_merge else pool(at_end, relu=self.relu)
         return BranchOutput(merge_features, self.head(end_features))
+
+
+def share_backbone(first: FeatureBranch, second: FeatureBranch) -> SharedBackbone:
+    """Make two branches use the backbone of the first, and tell their views apart by an embedding each."""
+    shared = SharedBackbone(first.features)
+    for branch in (first, second):
+        branch.borrow(shared, num_channels=getattr(branch, "merge_channels", branch.num_channels))
+    return shared
 
 
 def pool(feature_map: Tensor, *, relu: bool = True) -> Tensor:

@@ -6,18 +6,17 @@ half of the joint feature is zero after the backbone, and the branch does not ru
 classifiers, 131,200 parameters at K = 64, are left out.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.branch import Branch, linear_head
-from dualview.models.norm import Norm, PooledStatistics, pool_statistics
+from dualview.models.network import Network
+from dualview.models.norm import Norm
 
 
-class DualNet(nn.Module):
+class DualNet(Network):
     """Joint head on concatenated features, zero where a view is absent; arguments as `AuxLoss`."""
 
     def __init__(
@@ -40,12 +39,6 @@ class DualNet(nn.Module):
             for _ in range(2)
         )  # fmt: skip
         self.joint = linear_head(self.pa.merge_channels + self.lateral.merge_channels, num_findings)
-
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics; one per branch."""
-        return pool_statistics({"pa": self.pa, "lateral": self.lateral}, sum_over_ranks=sum_over_ranks)
 
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of the joint head for every study, none of branch heads."""

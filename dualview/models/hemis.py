@@ -7,7 +7,6 @@ unbiased one, (a - b)^2 / 2; of one view it is 0, and the mean is that view.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.backbone import DENSENETS, build_features, first_layers
 from dualview.models.branch import FeatureBranch, linear_head, pool
-from dualview.models.norm import Norm, PooledStatistics, pool_statistics, use_norm
+from dualview.models.network import Network
+from dualview.models.norm import Norm, PooledStatistics, use_norm
 
 
-class HeMIS(nn.Module):
+class HeMIS(Network):
     """One head for every availability; arguments as `AuxLoss`, whose merge point is fixed here.
 
     Raises:
@@ -53,13 +53,6 @@ class HeMIS(nn.Module):
         assert isinstance(num_channels, int)
         stem = first_layers(features, list(features._modules).index("denseblock4"))
         return FeatureBranch(stem, num_channels=num_channels, runs_when_idle=idle_branch == "empty")
-
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics; one per branch and one of the shared tail."""
-        parts: dict[str, nn.Module] = {"pa": self.pa, "lateral": self.lateral, "joint": self.joint}
-        return pool_statistics(parts, sum_over_ranks=sum_over_ranks)
 
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of the one head for every study."""

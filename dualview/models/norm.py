@@ -151,27 +151,3 @@ class PooledStatistics:
                 layer.running_var.lerp_(layer_var.to(layer.running_var.dtype), layer.momentum)
                 layer.num_batches_tracked += 1
         self.sums.zero_()
-
-
-def pool_statistics(
-    parts: dict[str, nn.Module], *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-) -> dict[str, PooledStatistics]:
-    """From now on running statistics wait for `PooledStatistics.update`; one for each part that has any.
-
-    For a training loop that pools them over micro-batches and ranks. Without this call they move with
-    every forward pass, as in any other network. Call it after the move to the device. Nothing for
-    normalisations without running statistics to train (`group`, `frozen`, and layer normalisation).
-
-    Args:
-        parts: name -> module with an attribute `statistics`, which is set.
-        sum_over_ranks: differentiable sum, with which `norm: sync` normalises over all ranks.
-    """
-    pooled: dict[str, PooledStatistics] = {}
-    for name, part in parts.items():
-        if any(isinstance(layer, PooledBatchNorm2d) for layer in part.modules()):
-            pooled[name] = PooledStatistics(part)
-            part.statistics = pooled[name]  # type: ignore[assignment]
-        for layer in part.modules():
-            if isinstance(layer, SyncedBatchNorm2d):
-                layer.sum_over_ranks = sum_over_ranks
-    return pooled

@@ -3,19 +3,18 @@
 Source: the PA, L and Stacked baselines of Hashir, Bertrand & Cohen, MIDL 2020 (arXiv:2002.02582).
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
 from dualview.batch import Predictions, StudyBatch
 from dualview.models.branch import Branch
-from dualview.models.norm import Norm, PooledStatistics, pool_statistics
+from dualview.models.network import Network
+from dualview.models.norm import Norm
 from dualview.views import View
 
 
-class Single(nn.Module):
+class Single(Network):
     """One branch and its head, on the studies that have its view. The other view is not looked at."""
 
     def __init__(
@@ -29,7 +28,6 @@ class Single(nn.Module):
         idle_branch: Literal["skip", "empty"] = "skip",
     ) -> None:
         super().__init__()
-        self.joint_sees_all = False
         self.view = view
         self.part = "pa" if view == View.PA else "lateral"
         branch = Branch(
@@ -44,12 +42,6 @@ class Single(nn.Module):
         branch: Branch = getattr(self, self.part)
         return branch
 
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics; one."""
-        return pool_statistics({self.part: self.branch}, sum_over_ranks=sum_over_ranks)
-
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of the branch's head for the studies that have the view, none for others."""
         images = batch.pa if self.view == View.PA else batch.lateral
@@ -62,7 +54,7 @@ class Single(nn.Module):
         return Predictions(joint=nothing, pa=logits if is_pa else nothing, lateral=nothing if is_pa else logits)
 
 
-class Stacked(nn.Module):
+class Stacked(Network):
     """One network on both views as two channels. It cannot take a missing view: such studies are left out."""
 
     def __init__(
@@ -75,17 +67,10 @@ class Stacked(nn.Module):
         idle_branch: Literal["skip", "empty"] = "skip",
     ) -> None:
         super().__init__()
-        self.joint_sees_all = False
         self.joint = Branch(
             backbone=backbone, num_findings=num_findings, merge_after_block=4, dropout=dropout, norm=norm,
             runs_when_idle=idle_branch == "empty", in_channels=2,
         )  # fmt: skip
-
-    def pool_statistics(
-        self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, PooledStatistics]:
-        """See norm.pool_statistics; one."""
-        return pool_statistics({"joint": self.joint}, sum_over_ranks=sum_over_ranks)
 
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits for the studies with both views, none for others."""

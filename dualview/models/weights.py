@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dualview.errors import UserError, listed
+from dualview.models.network import PARTS
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("pa", "lateral", "joint")
 CLASSIFIERS = ("classifier.", "fc.", "head.")  # what torchvision calls them
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

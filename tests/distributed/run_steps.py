@@ -97,6 +97,7 @@ def main(
     backbone: str = "densenet_tiny",
     norm: str = "batch",
     idle_branch: str = "skip",
+    shared_branch: str = "",
     steps: str = "given",
     studies: str = "0",
     micro_batches: str = "0",
@@ -106,7 +107,14 @@ def main(
     results: dict[str, dict[str, object]] = {}
     with start(RunConfig(device="cpu"), distributed=distributed) as job:
         model = build_model(
-            network, num_findings=4, backbone=backbone, dropout=0.2, norm=norm, idle_branch=idle_branch, seed=0
+            network,
+            num_findings=4,
+            backbone=backbone,
+            dropout=0.2,
+            norm=norm,
+            idle_branch=idle_branch,
+            seed=0,
+            shared_branch=bool(shared_branch),
         )
         model.double().train()
         wrapped = job.wrap(model)

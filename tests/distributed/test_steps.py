@@ -70,6 +70,12 @@ def test_every_member_of_the_family_trains_alike_on_two_processes(computed, netw
     assert_same_steps(computed(2, network=network), computed(1, network=network), STEPS)
 
 
+@pytest.mark.parametrize("network", ["auxloss", "hemis"])
+def test_a_shared_backbone_trains_alike_on_two_processes(computed, network):
+    options = {"network": network, "shared_branch": "yes"}
+    assert_same_steps(computed(2, **options), computed(1, **options), STEPS)
+
+
 @pytest.mark.parametrize("norm", ["group", "frozen"])
 def test_other_norms_do_not_depend_on_the_number_of_processes(computed, norm):
     assert_same_steps(computed(2, norm=norm), computed(1, norm=norm), STEPS)

@@ -245,3 +245,48 @@ def test_hemis_needs_dense_blocks_and_so_does_merging_after_one():
         build("auxloss", backbone="resnet18")
     with pytest.raises(ValueError, match="only DenseNets have it"):
         build("single", backbone=OTHERS[0], dropout=0.1)
+
+
+# -- one backbone for both views ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_a_shared_backbone_is_counted_once_and_trained_by_either_view(make_batch, name):
+    own = sum(parameter.numel() for parameter in build(name).parameters())
+    model = build(name, shared_branch=True).train()
+    backbone = sum(parameter.numel() for parameter in model.shared.parameters())
+    embeddings = model.pa.embedding.numel() + model.lateral.embedding.numel()
+    assert sum(parameter.numel() for parameter in model.parameters()) == own - backbone + embeddings
+    for kinds, silent in (("pp", "lateral."), ("ll", "pa.")):
+        model.zero_grad(set_to_none=True)
+        batch = make_batch(kinds)
+        head_loss_sums(model(batch), batch=batch).total.backward()
+        assert all(p.grad is not None for p in model.shared.parameters())
+        assert all(p.grad is None for key, p in model.named_parameters() if key.startswith(silent))
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_a_shared_backbone_tells_the_views_apart_by_their_embedding_alone(make_batch, name):
+    model = build(name, shared_branch=True).double().eval()
+    for part in ("head", "to_token", "view"):
+        if getattr(model.pa, part, None) is not None:  # equal but for the embedding of the backbone
+            ours, theirs = getattr(model.lateral, part), getattr(model.pa, part)
+            ours.data.copy_(theirs.data) if part == "view" else ours.load_state_dict(theirs.state_dict())
+    if name == "dualnet":
+        half = model.joint.in_features // 2
+        model.joint.weight.data[:, half:] = model.joint.weight.data[:, :half]
+    image = torch.rand(1, 64, 64, dtype=torch.float64)
+
+    def logits(**views):
+        batch = StudyBatch.from_views(**{"pa": [None], "lateral": [None], **views})
+        return model(batch).by_route(batch)
+
+    with torch.no_grad():
+        assert not torch.allclose(logits(pa=[image]), logits(lateral=[image]), atol=1e-9)
+        model.lateral.embedding.copy_(model.pa.embedding)
+        torch.testing.assert_close(logits(pa=[image]), logits(lateral=[image]), atol=1e-12, rtol=0)
+
+
+def test_networks_of_one_branch_have_nothing_to_share():
+    with pytest.raises(ValueError, match="needs two branches"):
+        build("single", shared_branch=True)
