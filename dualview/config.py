@@ -132,6 +132,9 @@ class ViewDropoutConfig(Section):
     """Probability that the PA view is hidden."""
     p_lateral: Fraction = 0.0
     """Probability that the lateral view is hidden."""
+    whole_step: bool = False
+    """Hide the same view of all complete studies of an optimizer step, or of none: HeMIS-CL, the authors'
+    `--drop-view-prob`."""
     ramp_epochs: int = Field(0, ge=0)
     """Both probabilities rise linearly from 0 in the first epoch to their values in this one."""
 
@@ -406,6 +409,9 @@ class LossConfig(Section):
     """Weight of the PA head on studies with both views. Source: the authors' `--loss-weights 0.3 0.3`."""
     lateral_weight: float = Field(0.3, ge=0)
     """Weight of the lateral head on studies with both views. Source: as above."""
+    curriculum_probability: Fraction = 0.0
+    """AuxLoss-CL, the authors' `--mt-task-prob`: in this fraction of the steps complete studies train one branch
+    head alone, PA or lateral alike, unweighted. For `auxloss`."""
     pos_weight: Literal["reference", "none"] = "reference"
     """`reference`: clamp(0.1 N / n, 1, pos_weight_max), N known and n positive training studies of the
     finding, after the authors' `train.py`; `none`: 1."""
@@ -528,6 +534,15 @@ class Config(Section):
             raise ValueError(
                 f"data.image_size_px is {self.data.image_size_px}, but a DenseNet halves it five times and batch "
                 "normalisation of a single image needs more than one pixel: use at least 64"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _curriculum_has_branch_heads(self) -> Self:
+        if self.loss.curriculum_probability and self.model.name != "auxloss":
+            raise ValueError(
+                f"loss.curriculum_probability trains branch heads, and model.name {self.model.name} has none beside "
+                "its one head: set it to 0"
             )
         return self
 

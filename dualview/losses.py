@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualview.batch import Predictions, StudyBatch
+from dualview.views import View
 
 
 class HeadLosses(NamedTuple):
@@ -44,6 +45,7 @@ def head_loss_sums(
     batch: StudyBatch,
     pa_weight: float = 0.3,
     lateral_weight: float = 0.3,
+    alone: View | None = None,
     pos_weight: Tensor | None = None,
 ) -> HeadLosses:
     """Loss sums of a micro-batch.
@@ -51,8 +53,12 @@ def head_loss_sums(
     Every study counts once through the head of its route; one that the joint head has seen also through
     its branch heads, where there are any, with weights 0.3 (source: the authors' `--loss-weights 0.3
     0.3`); all times the study's own weight. To be divided by the summed weights of the studies of the
-    whole step that have a known label.
+    whole step that have a known label. With `alone`, those studies train that branch head only, with
+    weight 1 (AuxLoss-CL; source: the authors' `train.py`).
     """
+    joint_weight = 1.0
+    if alone is not None:
+        joint_weight, pa_weight, lateral_weight = 0.0, float(alone == View.PA), float(alone == View.LATERAL)
     rows = predictions.rows(batch)
     in_joint = batch.weight.new_zeros(batch.num_studies, dtype=torch.bool).index_fill(0, rows.joint, True)
 
@@ -65,7 +71,7 @@ def head_loss_sums(
         return (weights * batch.weight[at] * losses).sum()
 
     return HeadLosses(
-        joint=weighted_sum("joint", 1.0),
+        joint=weighted_sum("joint", joint_weight),
         pa=weighted_sum("pa", pa_weight),
         lateral=weighted_sum("lateral", lateral_weight),
     )

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from dualview.views import Availability
+from dualview.views import Availability, View
 
 Order = Literal["view_balanced", "shuffled"]
 
@@ -74,6 +74,22 @@ def drop_views(availability: np.ndarray, *, seed: int, epoch: int, p_pa: float, 
     hidden = (availability == Availability.BOTH) & (draw < p_pa + p_lateral)
     left = np.where(draw < p_lateral, Availability.PA_ONLY, Availability.LATERAL_ONLY)
     return np.where(hidden, left, availability).astype(np.int8)
+
+
+def view_hidden_in(step: int, *, seed: int, p_pa: float, p_lateral: float) -> View | None:
+    """The view that all complete studies of a step hide, if any: view dropout of whole steps."""
+    draw = np.random.default_rng(np.random.SeedSequence([seed, step], spawn_key=(2,))).random()
+    if draw < p_lateral:
+        return View.LATERAL
+    return View.PA if draw < p_lateral + p_pa else None
+
+
+def head_trained_alone(step: int, *, seed: int, probability: float) -> View | None:
+    """The branch head that complete studies of a step train alone, if any (AuxLoss-CL)."""
+    draw = np.random.default_rng(np.random.SeedSequence([seed, step], spawn_key=(3,))).random()
+    if draw >= probability:
+        return None
+    return View.PA if draw < probability / 2 else View.LATERAL
 
 
 def plan_epoch(

@@ -25,6 +25,7 @@ from dualview.errors import UserError
 from dualview.losses import HeadLosses, head_loss_sums
 from dualview.models.norm import PooledStatistics
 from dualview.optim import GROUPS, group_of
+from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ def seed_dropout(seed: int, *, step: int, micro_batch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def forward(model: nn.Module, batch: StudyBatch, *, config: Config, pos_weight: Tensor | None) -> HeadLosses:
+def forward(
+    model: nn.Module, batch: StudyBatch, *, config: Config, pos_weight: Tensor | None, alone: View | None = None
+) -> HeadLosses:
     """Loss sums of one micro-batch; the network may run in bfloat16, the losses never do."""
     with autocast(config, device=batch.pa.device):
         predictions = model(batch)
@@ -107,6 +110,7 @@ def forward(model: nn.Module, batch: StudyBatch, *, config: Config, pos_weight: 
         batch=batch,
         pa_weight=config.loss.pa_weight,
         lateral_weight=config.loss.lateral_weight,
+        alone=alone,
         pos_weight=pos_weight,
     )
 

@@ -35,7 +35,7 @@ from dualview.models import build_model
 from dualview.optim import build_optimizer, set_learning_rates
 from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
-from dualview.schedule import num_groups
+from dualview.schedule import head_trained_alone, num_groups
 from dualview.step import BadSteps, agree, count, finish_gradients, forward, seed_dropout, update_statistics
 from dualview.tracking import Tracker
 from dualview.views import View
@@ -209,12 +209,13 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             bad_images.settle(counts.bad_images)
             rates = set_learning_rates(optimizer, step=step, max_steps=max_steps, config=config.optim)
 
+            alone = head_trained_alone(step, seed=config.run.seed, probability=config.loss.curriculum_probability)
             loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
             for number, (batch, _, keys) in enumerate(group):
                 seed_dropout(config.run.seed, step=step, micro_batch=number * job.world_size + job.rank)
                 with job.no_sync(wrapped, when=number < len(group) - 1):
                     inputs = to_input_batch(job.move(batch), keys=job.move(keys), augment=config.data.augment)
-                    losses = forward(wrapped, inputs, config=config, pos_weight=pos_weight)
+                    losses = forward(wrapped, inputs, config=config, pos_weight=pos_weight, alone=alone)
                     (losses.total * (job.world_size / (counts.weight or 1))).backward()
                 loss_sums[number] = torch.stack(losses).detach()
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from dualview.batch import Predictions
 from dualview.losses import head_loss_sums, reference_pos_weight, study_losses
+from dualview.views import View
 
 
 def slow_study_loss(logits, labels, mask, pos_weight):
@@ -88,3 +89,18 @@ def test_pos_weight_counts_known_labels_only():
     mask = torch.ones(100, 1, dtype=torch.bool)
     mask[80:] = False
     assert reference_pos_weight(labels, label_mask=mask).tolist() == [2.0]
+
+
+@pytest.mark.parametrize(("alone", "head"), [(View.PA, "pa"), (View.LATERAL, "lateral")])
+def test_a_head_trained_alone_has_the_whole_loss_of_complete_studies(make_batch, alone, head):
+    """AuxLoss-CL: complete studies count once through that head; single views are untouched."""
+    batch = make_batch("bpl")
+    logits = {name: torch.randn(rows, 3) for name, rows in (("joint", 1), ("pa", 2), ("lateral", 2))}
+    sums = head_loss_sums(Predictions(**logits), batch=batch, alone=alone)
+    of_all = head_loss_sums(Predictions(**logits), batch=batch, pa_weight=1, lateral_weight=1)
+    assert sums.joint == 0
+    torch.testing.assert_close(getattr(sums, head), getattr(of_all, head))
+    other = "lateral" if head == "pa" else "pa"
+    single = study_losses(logits[other][1:], labels=batch.labels[[2 if other == "lateral" else 1]],
+                          label_mask=batch.label_mask[:1])  # fmt: skip
+    torch.testing.assert_close(getattr(sums, other), single.sum())

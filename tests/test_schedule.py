@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dualview.config import ViewDropoutConfig
-from dualview.schedule import drop_views, num_groups, plan_epoch
-from dualview.views import Availability
+from dualview.schedule import drop_views, head_trained_alone, num_groups, plan_epoch, view_hidden_in
+from dualview.views import Availability, View
 
 
 def studies_with(both: int, pa_only: int, lateral_only: int) -> np.ndarray:
@@ -111,7 +111,6 @@ MEASURED = """
 import re, sys, time
 from pathlib import Path
 import numpy as np
-from dualview.config import ViewDropoutConfig
 from dualview.schedule import plan_epoch
 availability = np.random.default_rng(0).choice(3, size=10_000_000, p=[0.5, 0.49, 0.01]).astype(np.int8)
 started = time.process_time()
@@ -139,3 +138,17 @@ def test_view_dropout_rises_linearly_and_each_view_has_its_own_probability():
     np.testing.assert_allclose(shares, [0.4, 0.4, 0.2], atol=0.01)  # both, PA only, lateral only
     with pytest.raises(ValueError, match="at most 1"):
         ViewDropoutConfig(p_pa=0.6, p_lateral=0.6)
+
+
+def test_a_whole_step_hides_one_view_or_none_at_its_probabilities():
+    drawn = [view_hidden_in(step, seed=0, p_pa=0.2, p_lateral=0.4) for step in range(5000)]
+    shares = [drawn.count(view) / 5000 for view in (View.PA, View.LATERAL, None)]
+    np.testing.assert_allclose(shares, [0.2, 0.4, 0.4], atol=0.03)
+    assert drawn == [view_hidden_in(step, seed=0, p_pa=0.2, p_lateral=0.4) for step in range(5000)]
+
+
+def test_a_head_is_trained_alone_in_that_fraction_of_steps():
+    drawn = [head_trained_alone(step, seed=0, probability=0.4) for step in range(5000)]
+    shares = [drawn.count(view) / 5000 for view in (View.PA, View.LATERAL, None)]
+    np.testing.assert_allclose(shares, [0.2, 0.2, 0.6], atol=0.03)
+    assert {head_trained_alone(step, seed=0, probability=0) for step in range(100)} == {None}

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from dualview.config import ViewDropoutConfig
 from dualview.data.dataset import Key, Loaded, StudyDataset
-from dualview.schedule import Order, drop_views, num_groups, plan_epoch
+from dualview.schedule import Order, drop_views, num_groups, plan_epoch, view_hidden_in
+from dualview.views import Availability, View
 
 
 class TrainingSampler(Sampler[list[Key]]):
@@ -66,9 +67,9 @@ class TrainingSampler(Sampler[list[Key]]):
             epoch, group = divmod(step, self.steps_per_epoch)
             if epoch != planned:
                 p_pa, p_lateral = self.view_dropout.at(epoch)
-                availability = drop_views(
-                    self.availability, seed=self.seed, epoch=epoch, p_pa=p_pa, p_lateral=p_lateral
-                )
+                availability = self.availability
+                if not self.view_dropout.whole_step:
+                    availability = drop_views(availability, seed=self.seed, epoch=epoch, p_pa=p_pa, p_lateral=p_lateral)
                 mine = plan_epoch(
                     availability,
                     seed=self.seed,
@@ -78,9 +79,20 @@ class TrainingSampler(Sampler[list[Key]]):
                     order=self.order,
                 ).of_rank(self.rank, world_size=self.world_size)
                 planned = epoch
+            hidden = None
+            if self.view_dropout.whole_step:
+                hidden = view_hidden_in(step, seed=self.seed, p_pa=p_pa, p_lateral=p_lateral)
             for number in range(self.accumulation_steps):
                 studies = mine.micro_batch(group, number=number)
-                yield [Key(epoch, int(study), int(availability[study])) for study in studies]
+                left = [_without(hidden, int(availability[study])) for study in studies]
+                yield [Key(epoch, int(study), kind) for study, kind in zip(studies, left, strict=True)]
+
+
+def _without(view: View | None, availability: int) -> int:
+    """What is left of a complete study that hides a view; others stay as they are."""
+    if view is None or availability != Availability.BOTH:
+        return availability
+    return int(Availability.LATERAL_ONLY if view == View.PA else Availability.PA_ONLY)
 
 
 def training_loader(

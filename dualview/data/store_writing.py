@@ -120,6 +120,8 @@ def write(
         done |= {record["n"]: record for record in pending}
     _finish(partial, items=items, done=done, settings=settings, track=track)
     partial.rename(folder)
+    for name in (PLAN, JOURNAL):
+        (folder / name).unlink()
     return Prepared(
         folder=folder,
         num_images=len(items),
@@ -249,5 +251,3 @@ def _finish(
         files[name] = {"bytes": size, "crc32": checksums}
     manifest = {"settings": asdict(settings), "num_images": len(items), "files": files}
     write_whole(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for name in (PLAN, JOURNAL):
-        (partial / name).unlink()

@@ -269,3 +269,19 @@ def test_a_finding_with_one_class_is_named_and_all_of_them_are_refused(tmp_path,
     assert "one class only in the training split: B (12 positive, 0 negative)" in caplog.text
     with pytest.raises(UserError, match="no finding has both positive and negative studies"):
         check_labels(load_data(csv_config(tmp_path, [row.replace(",0,1", ",1,1") for row in rows]), seed=0).train)
+
+
+def test_a_whole_step_hides_the_same_view_on_every_rank_and_accumulation():
+    availability = np.array([0] * 40 + [1] * 10, dtype=np.int8)
+    dropout = ViewDropoutConfig(p_pa=0.4, p_lateral=0.4, whole_step=True)
+    of_step = {}
+    for rank in range(2):
+        sampler = TrainingSampler(
+            availability, micro_batch_size=4, accumulation_steps=2, max_steps=30, view_dropout=dropout, seed=0,
+            rank=rank, world_size=2,
+        )  # fmt: skip
+        for number, keys in enumerate(sampler):
+            shown = {key.availability for key in keys if key.row < 40}
+            of_step.setdefault(number // 2, set()).update(shown)
+    assert all(len(kinds) <= 1 for kinds in of_step.values())
+    assert set().union(*of_step.values()) == {0, 1, 2}

@@ -256,6 +256,14 @@ def test_problems_of_several_chexpert_tables_are_placed_in_their_own(tmp_path):
         read(source="chexpert", root=tmp_path)
 
 
+def test_a_rule_on_dates_needs_dates(tmp_path):
+    chexpert_folder(tmp_path, train=[("patient00001/study1/view1_frontal.jpg", {})])
+    with pytest.raises(UserError, match="has no dates"):
+        read(source="chexpert", root=tmp_path, cohort={"one_study_per_patient": True})
+    with pytest.raises(UserError, match="rules on labels, but chexpert has findings in columns"):
+        read(source="chexpert", root=tmp_path, cohort={"labelled_only": True})
+
+
 def test_chexpert_may_stand_in_a_folder_of_its_own_name(tmp_path):
     folder = tmp_path / "CheXpert-v1.0-small"
     folder.mkdir()

@@ -184,6 +184,27 @@ def test_a_killed_prepare_goes_on_and_nothing_is_half_written(folder, console, t
         assert np.array_equal(np.load(resumed.folder / name), np.load(whole.folder / name))
 
 
+def test_a_prepare_killed_before_its_last_rename_is_completed_without_decoding(folder, console, monkeypatch):
+    def rename(path, target):
+        if target.name == "store":
+            raise KeyboardInterrupt
+        os.replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config_for(folder), console=console)
+    assert not (folder.parent / "store").exists()
+    decoded = []
+    real = FileImages.unit
+    monkeypatch.setattr(FileImages, "unit", lambda reader, path: decoded.append(path) or real(reader, path))
+    done = prepare(config_for(folder), console=console)
+    assert len(decoded) <= 18  # those of the estimate
+    assert sorted(path.name for path in done.folder.iterdir()) == [
+        "index.parquet", "lateral.npy", "manifest.json", "pa.npy",
+    ]  # fmt: skip
+
+
 def test_an_interrupted_store_of_other_settings_is_not_taken_up(folder, console):
     partial = folder.parent / "store.partial"
     partial.mkdir()

@@ -29,7 +29,8 @@ def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | Non
         names: (S,) of frozenset[str], the labels of each study; what the rules on labels look at.
 
     Raises:
-        UserError: no study is left, or rules on labels for a data set without label names.
+        UserError: no study is left, rules on labels for a data set without label names, or on dates for one
+            without dates.
     """
     table = source.table
     if names is None:
@@ -85,6 +86,8 @@ class _Reasons:
 
 def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, names: np.ndarray) -> np.ndarray:
     """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
+    if "date" not in table.attributes:
+        raise UserError("data.cohort.one_study_per_patient takes the earliest study, but this data set has no dates")
     kinds = list(cohort.availability) or ["both", "pa_only", "lateral_only"]
     bad, neutral = _have(names, cohort.drop_labels), _say_nothing(names, cohort)
     patient = np.unique(table.patient_ids.astype(str), return_inverse=True)[1]
