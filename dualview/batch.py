@@ -60,15 +60,15 @@ class Rows(NamedTuple):
 class StudyBatch(NamedTuple):
     """A micro-batch of B studies: the images that exist, packed, and masks that say whose they are.
 
-    An absent view has no pixels here. `labels` are 0 or 1 where `label_mask` is True; elsewhere
-    they mean nothing and nothing reads them.
+    An absent view has no pixels here. `labels` are 0 or 1 where `label_mask` is True, or between for a
+    smoothed uncertain label (findings.py); elsewhere they mean nothing and nothing reads them.
     """
 
-    pa: Tensor  # (N_pa, C, H, W) float, in [-1, 1]; row n is study rows.pa[n]
+    pa: Tensor  # (N_pa, C, H, W) float, in [-1, 1], or stored pixels (data/transforms.py); row n is study rows.pa[n]
     lateral: Tensor  # (N_lateral, C, H, W) float, in [-1, 1]; row n is study rows.lateral[n]
     view_mask: Tensor  # (B, V) bool, True = image present
     rows: Rows
-    labels: Tensor  # (B, K) float, 0 or 1
+    labels: Tensor  # (B, K) float, in [0, 1]
     label_mask: Tensor  # (B, K) bool, True = known
     study_index: Tensor  # (B,) int64, the study's row in the study table
     weight: Tensor  # (B,) float, of the study in the loss
@@ -93,7 +93,7 @@ class StudyBatch(NamedTuple):
 
         Args:
             pa, lateral: B entries each, (C, H, W) or None where the view does not exist.
-            labels: (B, K), 0 or 1; without it K is 0 and the batch can only be predicted on.
+            labels: (B, K), in [0, 1]; without it K is 0 and the batch can only be predicted on.
             label_mask: (B, K) bool, True = known; without it every label is known.
             study_index: (B,) int64; without it 0 .. B-1.
             weight: (B,), of each study in the loss; without it 1.

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from dualview.config import Config
 from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import evaluation_loader
-from dualview.data.table import StudyTable
+from dualview.data.table import StudyTable, availability_of
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.losses import study_losses
@@ -47,9 +47,7 @@ class SplitPredictions:
     @property
     def availability(self) -> np.ndarray:
         """(S,) of `Availability`, by the views that were really read."""
-        has_pa, has_lateral = self.view_mask.T
-        kinds = np.where(has_lateral, Availability.LATERAL_ONLY, Availability.PA_ONLY)
-        return np.where(has_pa & has_lateral, Availability.BOTH, kinds).astype(np.int8)
+        return availability_of(self.view_mask)
 
 
 def predict_split(

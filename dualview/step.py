@@ -23,6 +23,7 @@ from dualview.data.dataset import Loaded
 from dualview.distributed import Job
 from dualview.errors import UserError
 from dualview.losses import HeadLosses, head_loss_sums
+from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
 from dualview.optim import GROUPS, group_of
 from dualview.views import View
@@ -119,7 +120,7 @@ def autocast(config: Config, *, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
 
 
-def finish_gradients(model: nn.Module, *, counts: StepCounts, clip_norm: float | None) -> dict[str, float]:
+def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | None) -> dict[str, float]:
     """Drop the gradients of idle parts, clip the rest; returns L2 norms before clipping, per part and total.
 
     A part that no labelled study reached on any rank has grad None from here on, whatever DDP left
@@ -127,10 +128,9 @@ def finish_gradients(model: nn.Module, *, counts: StepCounts, clip_norm: float |
     """
     there = {group_of(name) for name, _ in model.named_parameters()}
     gradients: dict[str, list[Tensor]] = {part: [] for part in GROUPS if part in there}
-    joint_sees_all = bool(getattr(model, "joint_sees_all", False))
     for name, parameter in model.named_parameters():
         part = group_of(name)
-        if counts.labelled_rows(part, joint_sees_all=joint_sees_all) == 0:
+        if counts.labelled_rows(part, joint_sees_all=model.joint_sees_all) == 0:
             parameter.grad = None
         elif parameter.grad is not None:
             gradients[part].append(parameter.grad)

@@ -107,10 +107,9 @@ class StoreImages:
         absent = [path for path in paths if path not in self._row]
         if absent:
             problems.append(f"{len(absent)} image(s) of the data are not in it, the first {absent[0]}")
-        if reader is not None:
-            changed = [change for change in self._changes(reader) if change]
-            if changed:
-                problems.append(f"{len(changed)} file(s) have changed since: {'; '.join(changed[:3])}")
+        changed = [] if reader is None else list(self._changes(reader))
+        if changed:
+            problems.append(f"{len(changed)} file(s) have changed since: {'; '.join(changed[:3])}")
         if problems:
             raise UserError(
                 f"data.store {self.folder} is stale\n{listed(problems)}\nRemove it and run dualview prepare again, "

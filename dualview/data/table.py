@@ -47,9 +47,7 @@ class StudyTable:
     @property
     def availability(self) -> np.ndarray:
         """(S,) int8 of `Availability`. Every study has at least one image."""
-        has_pa, has_lateral = self.view_mask.T
-        kinds = np.where(has_lateral, Availability.LATERAL_ONLY, Availability.PA_ONLY)
-        return np.where(has_pa & has_lateral, Availability.BOTH, kinds).astype(np.int8)
+        return availability_of(self.view_mask)
 
     def select(self, rows: np.ndarray) -> "StudyTable":
         """The studies at `rows` (int or bool index), in that order."""
@@ -95,6 +93,13 @@ class StudyTable:
             label_mask=columns(self.label_mask),
             uncertain=None if self.uncertain is None else columns(self.uncertain),
         )
+
+
+def availability_of(view_mask: np.ndarray) -> np.ndarray:
+    """(S,) int8 of `Availability` from (S, V) bool; a study without a view counts as PA only."""
+    has_pa, has_lateral = view_mask.T
+    kinds = np.where(has_lateral, Availability.LATERAL_ONLY, Availability.PA_ONLY)
+    return np.where(has_pa & has_lateral, Availability.BOTH, kinds).astype(np.int8)
 
 
 def concatenate(tables: Sequence[StudyTable]) -> StudyTable:

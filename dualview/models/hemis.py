@@ -39,7 +39,6 @@ class HeMIS(Network):
         if backbone not in DENSENETS:
             raise ValueError(f"hemis shares a dense block, and {backbone} has none; use {', '.join(DENSENETS)}")
         self.joint_sees_all = True
-        self.num_findings = num_findings
         self.pa, self.lateral = (self._stem(backbone, dropout, norm, idle_branch) for _ in range(2))
         self.joint = _Tail(
             backbone=backbone, in_channels=2 * self.pa.num_channels, num_findings=num_findings, dropout=dropout,

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dualview.errors import UserError, listed
+from dualview.models.branch import FeatureBranch, SharedBackbone
 from dualview.models.network import PARTS
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,7 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
     if whole_network:
         proposed = state
     else:
-        # The tail of hemis has features too, but of other widths than any backbone's.
-        branches = [part for part in PARTS if _is_branch(model, part)]
+        branches = [part for part in PARTS if _takes_images(model, part)]
         expected = {key: value for key, value in expected.items() if key.split(".features.")[0] in branches}
         of_backbone = {f"features.{key.removeprefix('features.')}": value for key, value in state.items()}
         left_out = sorted(key for key in state if key.removeprefix("features.").startswith(CLASSIFIERS))
@@ -84,11 +84,10 @@ def _mismatches(proposed: dict[str, Tensor], *, expected: dict[str, Tensor]) -> 
     return problems
 
 
-def _is_branch(model: nn.Module, part: str) -> bool:
-    """Whether the part has a backbone that takes images."""
+def _takes_images(model: nn.Module, part: str) -> bool:
+    """Whether the part has a backbone of its own: not the tail of hemis, not a branch that borrows one."""
     module = getattr(model, part, None)
-    features = getattr(module, "features", None)
-    return isinstance(features, nn.Sequential) and next(iter(dict(features.named_children()))) != "denseblock4"
+    return isinstance(module, FeatureBranch | SharedBackbone) and hasattr(module, "features")
 
 
 def _is_cut(expected: dict[str, Tensor]) -> bool:

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dualview.config import DataConfig
+from dualview.config import DataConfig, SourceConfig, SplitConfig
 from dualview.data.sources import covid_cxr as covid_source
-from dualview.data.sources import csv_table
+from dualview.data.sources import csv_table, read_source
 from dualview.errors import UserError
 from dualview.views import Availability, View
 
@@ -119,6 +119,17 @@ def test_rows_longer_than_the_header_do_not_shift_cells(table):
 def test_a_byte_order_mark_and_blank_lines_do_not_matter(table):
     studies = table("p,1,PA,a.png,1,0", "", "q,2,PA,b.png,0,1", header="\ufeff" + HEADER)
     assert studies.patient_ids.tolist() == ["p", "q"]
+
+
+def test_cohort_and_rare_findings_act_on_every_source(tmp_path):
+    rows = ["p1,1,PA,a.png,1,1", "p1,1,L,b.png,1,1", "p2,2,PA,c.png,1,0", "p3,3,L,d.png,0,0"]
+    (tmp_path / "images.csv").write_text("\n".join([HEADER, *rows]))
+    config = {"source": "csv", "csv": tmp_path / "images.csv", "findings": ["A", "B"], "check_files": False,
+              "cohort": {"availability": ["both", "pa_only"]}, "min_positive_patients": 2}  # fmt: skip
+    source = read_source(SourceConfig.model_validate(config), split=SplitConfig())
+    assert source.table.study_ids.tolist() == ["1", "2"]
+    assert source.table.findings == ("A",)
+    assert source.dropped.to_dict("records") == [{"path": "d.png", "reason": "study is not both or pa_only"}]
 
 
 def test_columns_and_findings_can_be_mapped(table):

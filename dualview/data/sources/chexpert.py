@@ -4,18 +4,16 @@ Patient, study and split stand in `Path` only: CheXpert-v1.0-small/train/patient
 Frontals are PA or AP; what is lateral says `Frontal/Lateral`, and the file name where a table lacks it.
 """
 
-from dataclasses import replace
-
 import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
-from dualview.data.sources.cohort import drop_rare_findings, select
 from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
 from dualview.findings import CHEXPERT
 
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
 FRONTAL, LATERAL = ("Frontal",), ("Lateral",)
+OPTIONAL = ("Sex", "Age", "Frontal/Lateral", "AP/PA")  # which tables of test labels lack
 PATH = r"^(?:.*/)?(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$"
 
 
@@ -37,10 +35,8 @@ def read(source: SourceConfig) -> SourceTable:
         files = [of_split[0] for of_split in there if of_split] or [find_table(source, names=TABLES["train"])]
     tables, more, raised = [], [], 0
     for file in files:
-        whole = text_table(file, columns=[], hint="")
-        table = text_table(file, columns=["Path", *CHEXPERT], hint="Is it CheXpert's own table?")
-        optional = {column: whole.get(column, "") for column in ("Sex", "Age", "AP/PA", "Frontal/Lateral")}
-        tables.append(table.assign(**optional, line=table["line"] + raised))
+        table = text_table(file, columns=["Path", *CHEXPERT], hint="Is it CheXpert's own table?", optional=OPTIONAL)
+        tables.append(table.assign(line=table["line"] + raised))
         more.append((raised, file))
         raised = int(tables[-1]["line"].max())
     table = pd.concat(tables, ignore_index=True)
@@ -72,9 +68,7 @@ def read(source: SourceConfig) -> SourceTable:
     rows.assign_views(rows.frame["frontal_or_lateral"], frontal=FRONTAL, lateral=LATERAL)
     rows.check_files()
     findings, labels = labels_of(rows)
-    studies = rows.studies(findings=findings, labels=labels, attributes=["sex", "age", "projection"])
-    chosen = select(studies, cohort=source.cohort)
-    return replace(chosen, table=drop_rare_findings(chosen.table, min_positive_patients=source.min_positive_patients))
+    return rows.studies(findings=findings, labels=labels, attributes=["sex", "age", "projection"])
 
 
 def _relative_to_root(paths: "pd.Series[str]", source: SourceConfig) -> "pd.Series[str]":

@@ -32,6 +32,8 @@ def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | Non
         UserError: no study is left, rules on labels for a data set without label names, or on dates for one
             without dates.
     """
+    if cohort == CohortConfig():
+        return source
     table = source.table
     if names is None:
         if cohort.labelled_only or cohort.drop_labels or cohort.neutral_labels:
@@ -190,12 +192,12 @@ def _distinct(names: np.ndarray) -> tuple[list[frozenset[str]], np.ndarray]:
     return list(position), kind_of
 
 
-def drop_rare_findings(table: StudyTable, *, min_positive_patients: int) -> StudyTable:
-    """The table without findings that fewer patients have."""
+def drop_rare_findings(source: SourceTable, *, min_positive_patients: int) -> SourceTable:
+    """The source without findings that fewer patients have."""
+    table = source.table
     if not min_positive_patients:
-        return table
+        return source
     positive = table.label_mask & (table.labels > 0.5)
     counts = [len(set(table.patient_ids[positive[:, k]])) for k in range(len(table.findings))]
-    return table.with_findings(
-        [name for name, count in zip(table.findings, counts, strict=True) if count >= min_positive_patients]
-    )
+    kept = [name for name, count in zip(table.findings, counts, strict=True) if count >= min_positive_patients]
+    return replace(source, table=table.with_findings(kept))

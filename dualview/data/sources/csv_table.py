@@ -4,9 +4,18 @@ A finding cell is 1, 0 or blank (unknown). Images that share patient and study f
 """
 
 import numpy as np
+import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import (
+    ImageRows,
+    Label,
+    Problems,
+    SourceTable,
+    check_root,
+    find_table,
+    text_table,
+)
 
 FRONTAL, LATERAL = ("PA", "AP"), ("L", "LATERAL", "LL")
 LABELS = {"1": Label.POSITIVE, "1.0": Label.POSITIVE, "0": Label.NEGATIVE, "0.0": Label.NEGATIVE, "": Label.UNKNOWN}
@@ -45,9 +54,7 @@ def read(source: SourceConfig, *, split_column: str | None = None) -> SourceTabl
         for line in frame["line"][frame[name] == ""]:
             rows.problems.add(int(line), problem)
         usable &= (frame[name] != "").to_numpy()
-    for finding, column in label_columns.items():
-        for line, cell in frame.loc[~frame[column].isin(LABELS), ["line", column]].itertuples(index=False):
-            rows.problems.add(int(line), f"{finding} is {cell!r}; allowed are 1, 0 and blank for unknown")
+    add_wrong_labels(rows.problems, frame, columns=label_columns)
     if split_column:
         split = frame[split_column].str.lower().map(SPLITS)
         for line, cell in frame.loc[split.isna(), ["line", split_column]].itertuples(index=False):
@@ -56,7 +63,17 @@ def read(source: SourceConfig, *, split_column: str | None = None) -> SourceTabl
     rows.frame = rows.frame[usable]
     rows.assign_views(rows.frame[columns.view], frontal=FRONTAL, lateral=LATERAL, strict=True)
     rows.check_files()
-    labels = [
-        rows.frame[column].map(LABELS).fillna(Label.UNKNOWN).to_numpy(np.int8) for column in label_columns.values()
-    ]
-    return rows.studies(findings=list(label_columns), labels=np.stack(labels, axis=1))
+    return rows.studies(findings=list(label_columns), labels=label_codes(rows.frame, columns=label_columns))
+
+
+def add_wrong_labels(problems: Problems, table: pd.DataFrame, *, columns: dict[str, str]) -> None:
+    """Add every cell that is none of 1, 0 and blank; `columns` is finding -> its column."""
+    for finding, column in columns.items():
+        for line, cell in table.loc[~table[column].isin(LABELS), ["line", column]].itertuples(index=False):
+            problems.add(int(line), f"{finding} is {cell!r}; allowed are 1, 0 and blank for unknown")
+
+
+def label_codes(table: pd.DataFrame, *, columns: dict[str, str]) -> np.ndarray:
+    """(rows, K) int8 of `Label`; a wrong cell counts as unknown."""
+    codes = [table[column].map(LABELS).fillna(Label.UNKNOWN).to_numpy(np.int8) for column in columns.values()]
+    return np.stack(codes, axis=1)

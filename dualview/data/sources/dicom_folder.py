@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.cohort import select
-from dualview.data.sources.csv_table import LABELS
+from dualview.data.sources.csv_table import add_wrong_labels, label_codes
 from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, text_table
 from dualview.errors import UserError
 
@@ -80,8 +79,7 @@ def read(source: SourceConfig) -> SourceTable:
     rows.drop((rows.frame["patient"] == "") | (rows.frame["study"] == ""), "PatientID or StudyInstanceUID is blank")
     rows.assign_views(rows.frame["position"], frontal=FRONTAL, lateral=LATERAL)
     findings, labels = _labels(rows.frame, source=source)
-    studies = rows.studies(findings=findings, labels=labels, attributes=["date", "sex", "age", "manufacturer"])
-    return select(studies, cohort=source.cohort)
+    return rows.studies(findings=findings, labels=labels, attributes=["date", "sex", "age", "manufacturer"])
 
 
 def _header(root: Path, name: str) -> tuple[str, ...]:
@@ -142,12 +140,10 @@ def _labels(frame: pd.DataFrame, *, source: SourceConfig) -> tuple[list[str], np
     of_labels = ImageRows(table, file=source.csv, source=source)
     for line, study in table.loc[table[key].duplicated() | (table[key] == ""), ["line", key]].itertuples(index=False):
         of_labels.problems.add(int(line), f"{key} {study!r} is blank or comes twice; each study needs one row")
-    for finding, column in findings.items():
-        for line, cell in table.loc[~table[column].isin(LABELS), ["line", column]].itertuples(index=False):
-            of_labels.problems.add(int(line), f"{finding} is {cell!r}; allowed are 1, 0 and blank for unknown")
+    add_wrong_labels(of_labels.problems, table, columns=findings)
     of_labels.problems.raise_if_any()
     at = pd.Index(table[key])
     by_uid, by_accession = at.get_indexer(frame["study"]), at.get_indexer(frame["accession"])
     row = np.where(by_uid >= 0, by_uid, np.where(frame["accession"] != "", by_accession, -1))
-    coded = np.stack([table[column].map(LABELS).to_numpy(np.int8) for column in findings.values()], axis=1)
+    coded = label_codes(table, columns=findings)
     return list(findings), np.where(row[:, None] >= 0, coded[row], np.int8(Label.UNKNOWN))

@@ -238,7 +238,7 @@ class ImageRows:
         return ", ".join(f"{count} image(s) left out because {reason}" for reason, count in counts.head(5).items())
 
 
-def text_table(file: Path, *, columns: Sequence[str], hint: str) -> pd.DataFrame:
+def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV, compressed or not, as text cells, stripped, blank where empty; column `line` = line in the file.
 
     Identifiers stay text: "331a", "007" and PadChest's 39 digits are not numbers.
@@ -247,6 +247,7 @@ def text_table(file: Path, *, columns: Sequence[str], hint: str) -> pd.DataFrame
         file: the table.
         columns: names it must have; only they are read, where there are any.
         hint: what to do about a missing column.
+        optional: columns to read as well, blank where the table lacks them.
 
     Raises:
         UserError: no file, no CSV, no rows, or columns that are not there.
@@ -277,7 +278,7 @@ def text_table(file: Path, *, columns: Sequence[str], hint: str) -> pd.DataFrame
             f"{hint}"
         )
     if columns:
-        table = table[list(dict.fromkeys(columns))]
+        table = table.reindex(columns=list(dict.fromkeys([*columns, *optional])))
     table = pd.DataFrame({name: cells.fillna("").str.strip() for name, cells in table.items()})
     table.insert(0, "line", np.arange(len(table)) + 1 + HEADER_LINES)
     table = table[(table.drop(columns="line") != "").any(axis=1)]  # blank lines

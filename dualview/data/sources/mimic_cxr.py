@@ -5,14 +5,12 @@ middle part called `validate`. Where mimic-cxr-2.1.0-test-set-labeled.csv is the
 of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opacity".
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
-from dualview.data.sources.cohort import drop_rare_findings, select
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
 from dualview.errors import UserError
 from dualview.findings import CHEXPERT
@@ -71,9 +69,7 @@ def read(source: SourceConfig) -> SourceTable:
     rows.frame = frame.sort_values(["begins", "preference", "line"])
     rows.check_files()
     findings, of_row = labels_of(rows, is_labelled=rows.frame["is_labelled"].to_numpy(bool))
-    studies = rows.studies(findings=findings, labels=of_row, attributes=["date", "projection", "labelled_by"])
-    chosen = select(studies, cohort=source.cohort)
-    return replace(chosen, table=drop_rare_findings(chosen.table, min_positive_patients=source.min_positive_patients))
+    return rows.studies(findings=findings, labels=of_row, attributes=["date", "projection", "labelled_by"])
 
 
 def _table(folder: Path, kind: str) -> Path:

@@ -12,7 +12,6 @@ that is "normal" is negative for all.
 
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 from xml.etree import ElementTree
@@ -20,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dualview.config import SourceConfig
-from dualview.data.sources.cohort import drop_rare_findings, label_by_names, select
+from dualview.data.sources.cohort import label_by_names, select
 from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, text_table
 from dualview.errors import UserError
 from dualview.findings import OPENI_TO_XRV
@@ -59,15 +58,12 @@ def read(source: SourceConfig) -> SourceTable:
         return sets
 
     chosen = select(studies, cohort=source.cohort, names=names_of(studies.table.study_ids))
-    labelled = label_by_names(
+    return label_by_names(
         chosen,
         names=names_of(chosen.table.study_ids),
         config=source,
         to_xrv=OPENI_TO_XRV,
         not_findings=NOT_FINDINGS,
-    )
-    return replace(
-        labelled, table=drop_rare_findings(labelled.table, min_positive_patients=source.min_positive_patients)
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.cohort import drop_rare_findings, label_by_names, select
+from dualview.data.sources.cohort import label_by_names, select
 from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
 from dualview.findings import PADCHEST_TO_XRV
 
@@ -101,11 +101,7 @@ def read(source: SourceConfig) -> SourceTable:
     chosen = select(studies, cohort=source.cohort, names=names)
     names = _names(chosen.table.attributes.pop("Labels"))
     labelled = label_by_names(chosen, names=names, config=source, to_xrv=PADCHEST_TO_XRV, not_findings=NOT_FINDINGS)
-    return replace(
-        labelled,
-        known_bad=known_bad,
-        table=drop_rare_findings(labelled.table, min_positive_patients=source.min_positive_patients),
-    )
+    return replace(labelled, known_bad=known_bad)
 
 
 def _names(cells: np.ndarray) -> np.ndarray:
