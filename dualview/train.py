@@ -31,7 +31,7 @@ from dualview.evaluate import SplitEvaluation, evaluate_split, write_metrics, wr
 from dualview.losses import HeadLosses, reference_pos_weight
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
-from dualview.models import build_model
+from dualview.models import build_configured
 from dualview.optim import build_optimizer, set_learning_rates
 from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
@@ -88,18 +88,8 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         if state:
             refuse_other_data(train_set.table, earlier=state["train_studies"], config=config)
         with job.node_main_first():  # which fetches weights, where they are not there yet
-            model = build_model(
-                config.model.name,
-                num_findings=len(data.train.findings),
-                view=config.model.view,
-                backbone=config.model.backbone,
-                merge_after_block=config.model.merge_after_block,
-                dropout=config.model.dropout,
-                norm=config.model.norm,
-                idle_branch=config.distributed.idle_branch,
-                shared_branch=config.model.shared_branch,
-                weights=None if earlier else config.model.weights,
-                seed=config.run.seed,
+            model = build_configured(
+                config, num_findings=len(data.train.findings), weights=None if earlier else config.model.weights
             )
         if earlier:
             model.load_state_dict(earlier.weights)
@@ -171,6 +161,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 "step_in_epoch": step % steps_per_epoch,
                 "micro_batches_per_step": micro_batches_per_step,
                 "train_studies": fingerprint(train_set.table),
+                "findings": list(train_set.table.findings),
                 "optimizer": optimizer.state_dict(),
                 "best": best.state(),
                 "bad_steps": [bad_steps.total, bad_steps.in_a_row],

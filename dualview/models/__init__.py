@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 
+from dualview.config import Config
 from dualview.models.attention import Attention
 from dualview.models.auxloss import AuxLoss
 from dualview.models.branch import FeatureBranch, share_backbone
@@ -15,7 +16,7 @@ from dualview.models.one_branch import Single, Stacked
 from dualview.models.weights import load_weights
 from dualview.views import View
 
-__all__ = ["build_model"]
+__all__ = ["build_configured", "build_model"]
 
 
 NAMES = ("auxloss", "dualnet", "hemis", "attention", "single", "stacked")
@@ -96,3 +97,24 @@ def build_model(
     if weights is not None:
         load_weights(model, weights=weights, backbone=backbone)
     return model
+
+
+def build_configured(config: Config, *, num_findings: int, weights: str | None = None) -> Network:
+    """The network that a configuration describes, with initial weights from its seed or from `weights`.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit.
+    """
+    return build_model(
+        config.model.name,
+        num_findings=num_findings,
+        view=config.model.view,
+        backbone=config.model.backbone,
+        merge_after_block=config.model.merge_after_block,
+        dropout=config.model.dropout,
+        norm=config.model.norm,
+        idle_branch=config.distributed.idle_branch,
+        shared_branch=config.model.shared_branch,
+        weights=weights,
+        seed=config.run.seed,
+    )
