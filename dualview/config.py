@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -375,6 +375,11 @@ class ModelConfig(Section):
     and its like: torchxrayvision's, with their intensity range; `xrv:PATH`: a file of such weights. Else the
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
 
+    @property
+    def takes_any_view(self) -> bool:
+        """Whether studies with both views and with either one can be judged."""
+        return self.name not in ("single", "stacked")
+
     @model_validator(mode="after")
     def _sharing_has_two_branches(self) -> Self:
         if self.shared_branch and self.name in ("single", "stacked"):
@@ -585,6 +590,35 @@ def load(path: Path, *, overrides: list[str] | None = None) -> Config:
         UserError: no such file, no valid YAML, or any key that is unknown, of the wrong type or
             impossible together with another; all of them at once.
     """
+    values, problems = read_values(path, overrides=overrides or [])
+    config, of_values = check(Config, values)
+    problems += of_values
+    if problems or config is None:
+        raise UserError(f"{path}: {len(problems)} problem(s) in the configuration\n{listed(problems)}")
+    return config
+
+
+def changed(config: Config, *, overrides: list[str]) -> Config:
+    """A configuration with `section.field=value` overrides on top.
+
+    Raises:
+        UserError: as `load`.
+    """
+    values = config.model_dump(mode="json")
+    problems = _apply(overrides, to=values)
+    result, of_values = check(Config, values)
+    problems += of_values
+    if problems or result is None:
+        raise UserError(f"{len(problems)} problem(s) in the configuration\n{listed(problems)}")
+    return result
+
+
+def read_values(path: Path, *, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The sections of a YAML file as plain values with overrides on top, and what is wrong with these.
+
+    Raises:
+        UserError: no such file, no valid YAML, or no sections in it.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
@@ -600,15 +634,33 @@ def load(path: Path, *, overrides: list[str] | None = None) -> Config:
         raise UserError(
             f"{path} must hold sections ({', '.join(Config.model_fields)}), found a {type(values).__name__}"
         )
+    return values, _apply(overrides, to=values)
 
-    problems = _apply(overrides or [], to=values)
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def check(kind: type[AnySection], values: Any, *, at: str = "") -> tuple[AnySection | None, list[str]]:
+    """The section that plain values make, or None, and what is wrong with them; `at` is where they stand."""
     try:
-        config = Config.model_validate(values)
+        return kind.model_validate(values), []
     except ValidationError as error:
-        problems += [_describe(detail) for detail in error.errors()]
-    if problems:
-        raise UserError(f"{path}: {len(problems)} problem(s) in the configuration\n{listed(problems)}")
-    return config
+        return None, [_describe(detail, kind=kind, at=at) for detail in error.errors()]
+
+
+def set_value(values: dict[str, Any], *, key: str, value: Any) -> str | None:
+    """Put a value at `section.field` of nested values; returns what is wrong with the key."""
+    parts = key.split(".")
+    if len(parts) < 2 or not all(parts):
+        where = _likely_key(parts[-1])
+        return f"'{key}' is no section.field" + (f"; did you mean {where}?" if where else "")
+    section = values
+    for part in parts[:-1]:
+        if not isinstance(section.get(part), dict):
+            section[part] = {}
+        section = section[part]
+    section[parts[-1]] = value
+    return None
 
 
 def _apply(overrides: list[str], *, to: dict[str, Any]) -> list[str]:
@@ -626,21 +678,16 @@ def _apply(overrides: list[str], *, to: dict[str, Any]) -> list[str]:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError:
             value = text
-        section = to
-        for part in parts[:-1]:
-            if not isinstance(section.get(part), dict):
-                section[part] = {}
-            section = section[part]
-        section[parts[-1]] = value
+        set_value(to, key=key, value=value)
     return problems
 
 
-def _describe(detail: ErrorDetails) -> str:
+def _describe(detail: ErrorDetails, *, kind: type[Section], at: str = "") -> str:
     """One pydantic error as: key path, what was found, what is allowed."""
     location = tuple(part for part in detail["loc"] if isinstance(part, str | int))
-    key = ".".join(str(part) for part in location)
+    key = ".".join(str(part) for part in ((at,) if at else ()) + location)
     if detail["type"] == "extra_forbidden":
-        allowed = list(_section_at(location[:-1]).model_fields)
+        allowed = list(_section_at(location[:-1], within=kind).model_fields)
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         elsewhere = _likely_key(str(location[-1]))
         if close:
@@ -656,8 +703,8 @@ def _describe(detail: ErrorDetails) -> str:
     return f"{key}: found {detail['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-def _section_at(location: tuple[str | int, ...]) -> type[Section]:
-    section: type[Section] = Config
+def _section_at(location: tuple[str | int, ...], *, within: type[Section]) -> type[Section]:
+    section = within
     for part in location:
         field = section.model_fields.get(str(part))
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):

@@ -27,7 +27,7 @@ from dualview.data.table import StudyTable
 from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job, start
 from dualview.errors import Preempted, UserError
-from dualview.evaluate import SplitEvaluation, evaluate_split, write_metrics, write_predictions
+from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, write_metrics
 from dualview.losses import HeadLosses, reference_pos_weight
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
@@ -146,9 +146,16 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         tracker = stack.enter_context(Tracker(config, run_id=run_id, first_step=step, job=job))
         progress = stack.enter_context(_progress(job))
 
-        def evaluate(name: str, dataset: StudyDataset) -> SplitEvaluation:
+        def evaluate(name: str, dataset: StudyDataset, *, hide_views: bool = False) -> SplitEvaluation:
             return evaluate_split(
-                model, name=name, dataset=dataset, config=config, job=job, bad_images=bad_images, progress=progress
+                model,
+                name=name,
+                dataset=dataset,
+                config=config,
+                job=job,
+                bad_images=bad_images,
+                progress=progress,
+                hide_views=hide_views,
             )
 
         def save() -> None:
@@ -252,11 +259,13 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         # -- close: the best checkpoint on every study of val and test ------------------------------
         model.load_state_dict(job.share(checkpoint.read_best(run_dir).weights if job.is_main else {}))
         evaluations = {
-            name: evaluate(name, dataset) for name, dataset in (("val", val_set), ("test", test_set)) if len(dataset)
+            name: evaluate(name, dataset, hide_views=True)
+            for name, dataset in (("val", val_set), ("test", test_set))
+            if len(dataset)
         }
         if job.is_main:
             for name, evaluation in evaluations.items():
-                write_predictions(run_dir / f"predictions-{name}.parquet", evaluation)
+                as_predictions(evaluation).write(run_dir / f"predictions-{name}.parquet")
             write_metrics(run_dir / "metrics.json", evaluations)
         tracker.summarise(
             {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
@@ -297,7 +306,7 @@ def _store(config: Config, *, job: Job) -> Path | None:
 def _for_network(data: Data, config: Config, *, job: Job) -> Data:
     """The studies, and of them the views, that the network can take; says how many are left out."""
     name = config.model.name
-    if name not in ("single", "stacked"):
+    if config.model.takes_any_view:
         return data
     views = list(View) if name == "stacked" else [View[config.model.view.upper()]]
     splits = {split: table.seen_by(views, needs_all=True) for split, table in data.splits.items()}
