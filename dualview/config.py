@@ -20,6 +20,7 @@ from dualview.errors import UserError, listed
 from dualview.findings import UncertainPolicy
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
 class Section(BaseModel):
@@ -36,7 +37,7 @@ class RunConfig(Section):
     dir: Path = Path("runs/default")
     """Directory of everything the run writes: new, empty, or of a run to be continued (`train.resume`)."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Origin of every random number: splits, order, augmentation, dropout, initial weights."""
+    """Origin of every random number: order, augmentation, dropout, initial weights; splits too, without `data.seed`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU of this process where there is one; `cpu` never does."""
     deterministic: bool = True
@@ -58,6 +59,9 @@ class SplitConfig(Section):
     """A `split.csv` of an earlier run (patient, split), to be used instead of the fractions."""
     official: bool = True
     """Use the split that a data set comes with, where it has one."""
+    max_train_patients: int | None = Field(None, ge=1)
+    """Train on at most this many patients of the train split, drawn from `data.seed` in the proportions of the
+    split's strata; a smaller number's are among a larger's. `data.train_on` acts after it. val and test are whole."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -148,9 +152,6 @@ class ViewDropoutConfig(Section):
         """Probabilities of hiding PA and lateral in an epoch, counted from 0."""
         factor = min(epoch / self.ramp_epochs, 1.0) if self.ramp_epochs else 1.0
         return self.p_pa * factor, self.p_lateral * factor
-
-
-AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
 class CohortConfig(Section):
@@ -284,7 +285,13 @@ class DataConfig(SourceConfig):
     """Height and width of the network's input."""
     aspect: Literal["center_crop", "pad", "stretch"] = "center_crop"
     """How an image becomes square: cut to its centre (the authors' `ImageOps.fit`), black margins, or stretched."""
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    """Origin of splits, smoothed labels and phantoms; null: `run.seed`. With it, runs of several `run.seed` have the
+    same patients in each split."""
     split: SplitConfig = SplitConfig()
+    train_on: list[AVAILABILITY_NAMES] = []
+    """Kinds of study to train on, among the patients of `data.split.max_train_patients`; val and test keep all
+    kinds. Empty: all."""
     phantom: PhantomConfig = PhantomConfig()
     augment: AugmentConfig = AugmentConfig()
     view_dropout: ViewDropoutConfig = ViewDropoutConfig()
@@ -554,6 +561,11 @@ class Config(Section):
                 "set distributed.idle_branch=empty"
             )
         return self
+
+    @property
+    def data_seed(self) -> int:
+        """The seed that the data are loaded with."""
+        return self.run.seed if self.data.seed is None else self.data.seed
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load` reads back to an equal one."""
