@@ -419,11 +419,31 @@ class LossConfig(Section):
     curriculum_probability: Fraction = 0.0
     """AuxLoss-CL, the authors' `--mt-task-prob`: in this fraction of the steps complete studies train one branch
     head alone, PA or lateral alike, unweighted. For `auxloss`."""
+    learned_weights: Literal["none", "uncertainty", "temperature"] = "none"
+    """Learn the weights of the three heads on complete studies, beginning with 1, `pa_weight` and `lateral_weight`; for
+    `auxloss`. `uncertainty`: exp(-s), plus s / 2 per head (Kendall et al., CVPR 2018; s = log sigma^2); `temperature`:
+    T^-2, plus log T per head, the authors' `--learn-loss-coeffs`. The same loss with T = sigma, but other steps."""
     pos_weight: Literal["reference", "none"] = "reference"
     """`reference`: clamp(0.1 N / n, 1, pos_weight_max), N known and n positive training studies of the
     finding, after the authors' `train.py`; `none`: 1."""
     pos_weight_max: float = Field(5.0, ge=1)
     """Upper clamp of pos_weight. Source: the authors' `train.py`."""
+
+    @model_validator(mode="after")
+    def _learned_weights_can_begin(self) -> Self:
+        if self.learned_weights == "none":
+            return self
+        if self.curriculum_probability:
+            raise ValueError(
+                f"learned_weights is {self.learned_weights}, which weighs three heads against each other, but with "
+                "curriculum_probability some steps train one alone; set learned_weights=none or the probability to 0"
+            )
+        if not (0 < self.pa_weight <= 100 and 0 < self.lateral_weight <= 100):
+            raise ValueError(
+                f"pa_weight {self.pa_weight:g} and lateral_weight {self.lateral_weight:g} are where learned_weights "
+                "begin; both must be above 0 and at most 100"
+            )
+        return self
 
 
 class OptimConfig(Section):
@@ -440,7 +460,7 @@ class OptimConfig(Section):
     learning_rate_joint: float | None = Field(None, gt=0)
     """Peak learning rate of the joint head; without it `learning_rate`."""
     weight_decay: float = Field(1e-5, ge=0)
-    """Weight decay. Source of the default: the authors' `train.py`."""
+    """Weight decay, of all but learned weights of the loss. Source of the default: the authors' `train.py`."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -550,6 +570,15 @@ class Config(Section):
             raise ValueError(
                 f"loss.curriculum_probability trains branch heads, and model.name {self.model.name} has none beside "
                 "its one head: set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learned_weights_have_three_heads(self) -> Self:
+        if self.loss.learned_weights != "none" and self.model.name != "auxloss":
+            raise ValueError(
+                f"loss.learned_weights is {self.loss.learned_weights}, which weighs three heads against each other, "
+                f"and model.name {self.model.name} has one: set it to none"
             )
         return self
 

@@ -236,11 +236,15 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             if step % config.train.log_every_steps == 0 or step == max_steps:
                 means = (job.sum(loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
+                if model.loss is None:
+                    del losses_by_head["log_terms"]
+                weights = model.loss.now() if model.loss is not None else {}
                 progress.update(bar, description=f"training, loss {sum(means):.3f}")
                 tracker.log(
                     {
                         "loss/total": sum(means),
                         **{f"loss/{head}": mean for head, mean in losses_by_head.items()},
+                        **{f"loss/weight_{head}": weight for head, weight in weights.items()},
                         **{f"optim/learning_rate_{part}": rate for part, rate in rates.items()},
                         **{f"optim/gradient_norm_{part}": norm for part, norm in norms.items()},
                         "optim/epoch": step / steps_per_epoch,

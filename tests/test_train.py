@@ -101,6 +101,22 @@ def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(tmp_path):
     assert first["routing/rows_pa"] + first["routing/rows_lateral"] - first["routing/rows_both"] == 4
 
 
+@pytest.mark.parametrize("kind", ["uncertainty", "temperature"])
+def test_learned_weights_are_logged_and_kept_in_the_checkpoint(tmp_path, kind):
+    """The last logged weights are those that the saved scalar means; 4 steps of Adam at 1e-3 from 1, 0.3 and 0.3."""
+    train(config_for(tmp_path / "run", loss={"learned_weights": kind}, optim={"learning_rate": 1e-3}))
+    of_steps = [record for record in records(tmp_path / "run") if "loss/total" in record]
+    logged = [of_steps[-1][f"loss/weight_{head}"] for head in ("joint", "pa", "lateral")]
+    scalars = weights(tmp_path / "run")["loss.values"]
+    expected = (-scalars).exp() if kind == "uncertainty" else 1 / (scalars**2 + 1e-4)
+    assert logged == pytest.approx(expected.tolist(), rel=1e-5)
+    assert logged != pytest.approx([1, 0.3, 0.3], rel=1e-5)
+    assert logged == pytest.approx([1, 0.3, 0.3], rel=1e-2)
+    parts = ("joint", "pa", "lateral", "log_terms")
+    assert of_steps[-1]["loss/total"] == pytest.approx(sum(of_steps[-1][f"loss/{part}"] for part in parts))
+    assert "optim/learning_rate_loss" in of_steps[-1]
+
+
 @pytest.mark.parametrize(
     ("network", "learning_rate"),
     [("auxloss", 1e-2), ("dualnet", 1e-2), ("hemis", 1e-2), ("attention", 1e-3), ("single", 1e-2), ("stacked", 1e-2)],
