@@ -142,7 +142,7 @@ def show_data(  # noqa: PLR0917 - the options of a command
     """Count what a configuration reads: images, studies, patients, labels. No training, and no image unless asked."""
     with _errors_as_messages():
         loaded = load(config, overrides=overrides)
-        data = load_data(loaded.data, seed=loaded.run.seed)
+        data = load_data(loaded.data, seed=loaded.data_seed)
         counts = account(data)
         if as_json:
             typer.echo(json.dumps(counts))
@@ -223,7 +223,7 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
         availability, of = None, f"studies mixed {mix} (both/PA only/lateral only)"
         if words:
             loaded = load(Path(words[0]), overrides=words[1:])
-            availability = load_data(loaded.data, seed=loaded.run.seed).train.availability
+            availability = load_data(loaded.data, seed=loaded.data_seed).train.availability
             of = f"the {len(availability):,} training studies of {words[0]}"
         rows = schedule_bench.measure(
             availability=availability,

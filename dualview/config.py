@@ -20,6 +20,7 @@ from dualview.errors import UserError, listed
 from dualview.findings import UncertainPolicy
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
 class Section(BaseModel):
@@ -36,7 +37,7 @@ class RunConfig(Section):
     dir: Path = Path("runs/default")
     """Directory of everything the run writes: new, empty, or of a run to be continued (`train.resume`)."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Origin of every random number: splits, order, augmentation, dropout, initial weights."""
+    """Origin of every random number: order, augmentation, dropout, initial weights; splits too, without `data.seed`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU of this process where there is one; `cpu` never does."""
     deterministic: bool = True
@@ -58,6 +59,9 @@ class SplitConfig(Section):
     """A `split.csv` of an earlier run (patient, split), to be used instead of the fractions."""
     official: bool = True
     """Use the split that a data set comes with, where it has one."""
+    max_train_patients: int | None = Field(None, ge=1)
+    """Train on at most this many patients of the train split, drawn from `data.seed` in the proportions of the
+    split's strata; a smaller number's are among a larger's. `data.train_on` acts after it. val and test are whole."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -148,9 +152,6 @@ class ViewDropoutConfig(Section):
         """Probabilities of hiding PA and lateral in an epoch, counted from 0."""
         factor = min(epoch / self.ramp_epochs, 1.0) if self.ramp_epochs else 1.0
         return self.p_pa * factor, self.p_lateral * factor
-
-
-AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
 class CohortConfig(Section):
@@ -284,7 +285,13 @@ class DataConfig(SourceConfig):
     """Height and width of the network's input."""
     aspect: Literal["center_crop", "pad", "stretch"] = "center_crop"
     """How an image becomes square: cut to its centre (the authors' `ImageOps.fit`), black margins, or stretched."""
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    """Origin of splits, smoothed labels and phantoms; null: `run.seed`. With it, runs of several `run.seed` have the
+    same patients in each split."""
     split: SplitConfig = SplitConfig()
+    train_on: list[AVAILABILITY_NAMES] = []
+    """Kinds of study to train on, among the patients of `data.split.max_train_patients`; val and test keep all
+    kinds. Empty: all."""
     phantom: PhantomConfig = PhantomConfig()
     augment: AugmentConfig = AugmentConfig()
     view_dropout: ViewDropoutConfig = ViewDropoutConfig()
@@ -417,11 +424,31 @@ class LossConfig(Section):
     curriculum_probability: Fraction = 0.0
     """AuxLoss-CL, the authors' `--mt-task-prob`: in this fraction of the steps complete studies train one branch
     head alone, PA or lateral alike, unweighted. For `auxloss`."""
+    learned_weights: Literal["none", "uncertainty", "temperature"] = "none"
+    """Learn the weights of the three heads on complete studies, beginning with 1, `pa_weight` and `lateral_weight`; for
+    `auxloss`. `uncertainty`: exp(-s), plus s / 2 per head (Kendall et al., CVPR 2018; s = log sigma^2); `temperature`:
+    T^-2, plus log T per head, the authors' `--learn-loss-coeffs`. The same loss with T = sigma, but other steps."""
     pos_weight: Literal["reference", "none"] = "reference"
     """`reference`: clamp(0.1 N / n, 1, pos_weight_max), N known and n positive training studies of the
     finding, after the authors' `train.py`; `none`: 1."""
     pos_weight_max: float = Field(5.0, ge=1)
     """Upper clamp of pos_weight. Source: the authors' `train.py`."""
+
+    @model_validator(mode="after")
+    def _learned_weights_can_begin(self) -> Self:
+        if self.learned_weights == "none":
+            return self
+        if self.curriculum_probability:
+            raise ValueError(
+                f"learned_weights is {self.learned_weights}, which weighs three heads against each other, but with "
+                "curriculum_probability some steps train one alone; set learned_weights=none or the probability to 0"
+            )
+        if not (0 < self.pa_weight <= 100 and 0 < self.lateral_weight <= 100):
+            raise ValueError(
+                f"pa_weight {self.pa_weight:g} and lateral_weight {self.lateral_weight:g} are where learned_weights "
+                "begin; both must be above 0 and at most 100"
+            )
+        return self
 
 
 class OptimConfig(Section):
@@ -438,7 +465,7 @@ class OptimConfig(Section):
     learning_rate_joint: float | None = Field(None, gt=0)
     """Peak learning rate of the joint head; without it `learning_rate`."""
     weight_decay: float = Field(1e-5, ge=0)
-    """Weight decay. Source of the default: the authors' `train.py`."""
+    """Weight decay, of all but learned weights of the loss. Source of the default: the authors' `train.py`."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -552,6 +579,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _learned_weights_have_three_heads(self) -> Self:
+        if self.loss.learned_weights != "none" and self.model.name != "auxloss":
+            raise ValueError(
+                f"loss.learned_weights is {self.loss.learned_weights}, which weighs three heads against each other, "
+                f"and model.name {self.model.name} has one: set it to none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sync_runs_every_branch(self) -> Self:
         if self.model.norm == "sync" and self.distributed.idle_branch == "skip":
             raise ValueError(
@@ -559,6 +595,11 @@ class Config(Section):
                 "set distributed.idle_branch=empty"
             )
         return self
+
+    @property
+    def data_seed(self) -> int:
+        """The seed that the data are loaded with."""
+        return self.run.seed if self.data.seed is None else self.data.seed
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load` reads back to an equal one."""

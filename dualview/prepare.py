@@ -15,7 +15,7 @@ from dualview.errors import UserError
 
 
 def prepare(config: Config, *, console: Console) -> Prepared:
-    """Store every image of every split, after saying how much space and time it will take.
+    """Store every image of every whole split, after saying how much space and time it will take.
 
     Raises:
         UserError: no `data.store`, nothing to store, no space, or a store that is stale.
@@ -25,8 +25,8 @@ def prepare(config: Config, *, console: Console) -> Prepared:
         raise UserError("dualview prepare needs data.store, the folder to write; for example data.store=/data/store224")
     if config.data.source == "phantom" and not config.data.sources:
         raise UserError("phantoms are drawn, not read from files; there is nothing to prepare")
-    data = load_data(config.data, seed=config.run.seed)
-    items = items_of(table.images for table in data.splits.values())
+    data = load_data(config.data, seed=config.data_seed)
+    items = items_of(table.images for table in data.whole_splits.values())
     reader, settings = file_reader(config.data), store_settings(config.data)
     if not (folder / MANIFEST).exists():
         num_bytes, seconds = estimate(items, reader=reader, settings=settings, num_workers=config.data.num_workers)

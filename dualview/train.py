@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dualview import checkpoint
 from dualview.config import Config
 from dualview.data import Data, check_labels, load_data
+from dualview.data.account import left_out_of_training
 from dualview.data.dataset import StudyDataset, expand_all
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
@@ -79,8 +80,15 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 micro_batches_per_step=state["micro_batches_per_step"],
                 world_size=job.world_size,
             )
-        data = load_data(config.data, seed=config.run.seed, store=_store(config, job=job))
-        in_splits, data = data, _for_network(data, config, job=job)
+        data = load_data(config.data, seed=config.data_seed, store=_store(config, job=job))
+        left_out = left_out_of_training(data)
+        if left_out["studies"] and job.is_main:
+            logger.info(
+                "data.split.max_train_patients, data.train_on leave out %d training studies and %d patients altogether",
+                left_out["studies"],
+                left_out["patients"],
+            )
+        data = _for_network(data, config, job=job)
         check_labels(data.train)
         if config.data.augment.horizontal_flip_probability and job.is_main:
             logger.warning("data.augment.horizontal_flip_probability mirrors images: hearts come out on the right")
@@ -139,7 +147,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         config_yaml = describe_run(config)
         if job.is_main:
             (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
-            write_splits(run_dir / "split.csv", in_splits.splits)
+            write_splits(run_dir / "split.csv", data.whole_splits)
             logger.info("%s", _what_runs(config, data=data, job=job, model=model, max_steps=max_steps))
             if earlier:
                 logger.info("continuing %s at step %d of %d", run_dir, step, max_steps)
@@ -235,11 +243,15 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             if step % config.train.log_every_steps == 0 or step == max_steps:
                 means = (job.sum(loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
+                if model.loss is None:
+                    del losses_by_head["log_terms"]
+                weights = model.loss.now() if model.loss is not None else {}
                 progress.update(bar, description=f"training, loss {sum(means):.3f}")
                 tracker.log(
                     {
                         "loss/total": sum(means),
                         **{f"loss/{head}": mean for head, mean in losses_by_head.items()},
+                        **{f"loss/weight_{head}": weight for head, weight in weights.items()},
                         **{f"optim/learning_rate_{part}": rate for part, rate in rates.items()},
                         **{f"optim/gradient_norm_{part}": norm for part, norm in norms.items()},
                         "optim/epoch": step / steps_per_epoch,

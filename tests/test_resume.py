@@ -148,6 +148,15 @@ def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_p
     ):
         assert line in str(refused.value)
     assert "log_every_steps" not in str(refused.value)
+    smaller = {**TINY["data"], "seed": 1, "train_on": ["both"], "split": {"max_train_patients": 30}}
+    with pytest.raises(UserError) as refused:
+        train(config_for(tmp_path / "run", train={"max_steps": 4}, data=smaller))
+    for line in (
+        "data.seed: the run has None, now 1",
+        "data.train_on: the run has [], now ['both']",
+        "data.split.max_train_patients: the run has None, now 30",
+    ):
+        assert line in str(refused.value)
     with caplog.at_level("INFO"):
         train(config_for(tmp_path / "run", train={"max_steps": 4, "log_every_steps": 2}))
     assert "continuing with train.log_every_steps: 2 instead of 1" in caplog.text
