@@ -33,7 +33,7 @@ from dualview.statistics.bootstrap import (
 )
 from dualview.statistics.calibration import calibration_error, fit_temperature
 from dualview.statistics.delong import paired_delong
-from dualview.statistics.thresholds import ThresholdRule, choose
+from dualview.statistics.thresholds import YOUDEN, ThresholdRule, choose
 from dualview.views import Availability, View
 
 FORMAT = 1
@@ -135,12 +135,13 @@ def assess(
 
 
 def choose_operating_points(
-    val: Predictions, *, rule: ThresholdRule, temperatures: dict[str, float]
+    val: Predictions, *, rule: ThresholdRule = YOUDEN, temperatures: dict[str, float] | None = None
 ) -> OperatingPoints:
     """Thresholds per route and finding from the val split.
 
     A route of one view is judged on every val study that has the view, complete ones with the other withheld.
     """
+    temperatures = temperatures or dict.fromkeys(ROUTES, 1.0)
     routes: dict[str, dict[str, OperatingPoint]] = {}
     for kind in Availability:
         calibrated = _tempered(scored_by(val, kind), temperatures[ROUTES[kind]])

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dualview.config import Config
 from dualview.data import file_reader, load_data, store_settings
 from dualview.data.store import MANIFEST
 from dualview.data.store_writing import Prepared, estimate, items_of, refuse_full_disk, write
 from dualview.errors import UserError
+from dualview.progress import progress_bars
 
 
 def prepare(config: Config, *, console: Console) -> Prepared:
@@ -33,9 +33,7 @@ def prepare(config: Config, *, console: Console) -> Prepared:
         refuse_full_disk(folder, num_bytes=num_bytes)
         duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
         console.print(f"{len(items):,} images, {num_bytes / 2**30:.2f} GiB, about {duration}", highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bars(shown=True, console=console, transient=True) as progress:
 
         def track(work: Iterable[Any], total: int, description: str) -> Iterable[Any]:
             return progress.track(work, total=total, description=description)

@@ -7,39 +7,38 @@ One pass of the loop is one optimizer step; step.py holds its parts.
 """
 
 import logging
-import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from dualview import checkpoint
+from dualview.assessment import choose_operating_points
 from dualview.config import Config
 from dualview.data import Data, check_labels, load_data
 from dualview.data.account import left_out_of_training
-from dualview.data.dataset import StudyDataset, expand_all
+from dualview.data.dataset import StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
-from dualview.data.store import stage
-from dualview.data.table import StudyTable
 from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job, start
-from dualview.errors import Preempted, UserError
+from dualview.errors import Preempted
 from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, write_metrics
 from dualview.losses import HeadLosses, reference_pos_weight
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
 from dualview.models import build_configured
+from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.optim import build_optimizer, set_learning_rates
+from dualview.progress import progress_bars
 from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
 from dualview.schedule import head_trained_alone, num_groups
 from dualview.step import BadSteps, agree, count, finish_gradients, forward, seed_dropout, update_statistics
+from dualview.studies import datasets, for_network, node_store
 from dualview.tracking import Tracker
-from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 micro_batches_per_step=state["micro_batches_per_step"],
                 world_size=job.world_size,
             )
-        data = load_data(config.data, seed=config.data_seed, store=_store(config, job=job))
+        data = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
         left_out = left_out_of_training(data)
         if left_out["studies"] and job.is_main:
             logger.info(
@@ -88,11 +87,11 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 left_out["studies"],
                 left_out["patients"],
             )
-        data = _for_network(data, config, job=job)
+        data = for_network(data, config, job=job)
         check_labels(data.train)
         if config.data.augment.horizontal_flip_probability and job.is_main:
             logger.warning("data.augment.horizontal_flip_probability mirrors images: hearts come out on the right")
-        train_set, val_set, test_set = _datasets(data, config)
+        train_set, val_set, test_set = datasets(data, config)
         if state:
             refuse_other_data(train_set.table, earlier=state["train_studies"], config=config)
         with job.node_main_first():  # which fetches weights, where they are not there yet
@@ -152,7 +151,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             if earlier:
                 logger.info("continuing %s at step %d of %d", run_dir, step, max_steps)
         tracker = stack.enter_context(Tracker(config, run_id=run_id, first_step=step, job=job))
-        progress = stack.enter_context(_progress(job))
+        progress = stack.enter_context(progress_bars(shown=job.is_main))
 
         def evaluate(name: str, dataset: StudyDataset, *, hide_views: bool = False) -> SplitEvaluation:
             return evaluate_split(
@@ -278,9 +277,11 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         if job.is_main:
             for name, evaluation in evaluations.items():
                 as_predictions(evaluation).write(run_dir / f"predictions-{name}.parquet")
+            choose_operating_points(as_predictions(evaluations["val"])).write(run_dir / OPERATING_POINTS)
             write_metrics(run_dir / "metrics.json", evaluations)
         tracker.summarise(
-            {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
+            {"model/num_parameters": sum(parameter.numel() for parameter in model.parameters())}
+            | {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
             | {key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()}
         )
         job.barrier()
@@ -299,57 +300,6 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
 # -- parts of the set-up ---------------------------------------------------------------------------
 
 
-def _store(config: Config, *, job: Job) -> Path | None:
-    """Where this node reads the image store, after copying it there if wanted; None without a store.
-
-    Raises:
-        UserError: there is no whole store, no room for a copy, or `data.stage_to` has a variable that is not set.
-    """
-    store, to = config.data.store, config.data.stage_to
-    if store is None or to is None:
-        return store
-    local = Path(os.path.expandvars(to))
-    if "$" in str(local):
-        raise UserError(f"data.stage_to is {to}, and this variable is not set here; give a folder")
-    job.once_per_node(lambda: stage(store, local))
-    return stage(store, local)
-
-
-def _for_network(data: Data, config: Config, *, job: Job) -> Data:
-    """The studies, and of them the views, that the network can take; says how many are left out."""
-    name = config.model.name
-    if config.model.takes_any_view:
-        return data
-    views = list(View) if name == "stacked" else [View[config.model.view.upper()]]
-    splits = {split: table.seen_by(views, needs_all=True) for split, table in data.splits.items()}
-    if job.is_main:
-        what = "both views" if name == "stacked" else f"a {config.model.view} view"
-        left_out = ", ".join(f"{split} {len(data.splits[split]) - len(table)}" for split, table in splits.items())
-        logger.info("model.name %s needs %s; studies left out: %s", name, what, left_out)
-    if empty := [split for split in ("train", "val") if not len(splits[split])]:
-        raise UserError(f"model.name is {name}, and no study of the {' and '.join(empty)} split has the views it needs")
-    return replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
-
-
-def _datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, StudyDataset]:
-    """Training set with augmentation, val and test sets without."""
-    several = config.data.several_images
-    train_table = expand_all(data.train) if several == "all" else data.train
-
-    def dataset(table: StudyTable, *, training: bool) -> StudyDataset:
-        return StudyDataset(
-            table,
-            read=data.read,
-            image_size_px=config.data.image_size_px,
-            seed=config.run.seed,
-            several_images="random" if training and several == "random" else "first",
-            augment=config.data.augment if training else None,
-            augment_on=config.data.augment_on,
-        )
-
-    return dataset(train_table, training=True), dataset(data.val, training=False), dataset(data.test, training=False)
-
-
 def _pos_weight(data: Data, config: Config, *, device: torch.device) -> Tensor | None:
     if config.loss.pos_weight == "none":
         return None
@@ -358,17 +308,6 @@ def _pos_weight(data: Data, config: Config, *, device: torch.device) -> Tensor |
         label_mask=torch.from_numpy(data.train.label_mask),
         maximum=config.loss.pos_weight_max,
     ).to(device)
-
-
-def _progress(job: Job) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not job.is_main,
-    )
 
 
 def _what_runs(config: Config, *, data: Data, job: Job, model: nn.Module, max_steps: int) -> str:

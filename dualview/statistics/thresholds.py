@@ -37,6 +37,9 @@ class ThresholdRule:
         return self.kind if self.target is None else f"{self.kind}={self.target:g}"
 
 
+YOUDEN = ThresholdRule("youden")
+
+
 class RocPoint(NamedTuple):
     """A point of a ROC curve: positive is what reaches the threshold."""
 

@@ -13,6 +13,7 @@ from dualview.statistics.bootstrap import (
     simultaneous_intervals,
     weighted_means,
 )
+from dualview.statistics.delong import covariance
 
 
 @pytest.fixture
@@ -67,8 +68,6 @@ def test_a_resample_without_a_class_is_undefined_and_left_out_of_the_interval():
 
 def test_the_standard_error_of_auroc_is_that_of_delong(generator):
     """Two ways to the same number, one by resampling and one in closed form."""
-    from dualview.statistics.delong import covariance
-
     positive = generator.random(600) < 0.3
     scores = generator.normal(size=600) + positive
     aurocs = ranking(scores, positive=positive, counts=resample_patients(np.arange(600), num_resamples=3000)).auroc

@@ -78,5 +78,5 @@ def test_a_specificity_that_no_positive_reaches_calls_nothing():
 def test_one_class_has_no_threshold_and_a_wrong_rule_is_named():
     assert choose(SCORES, positive=np.zeros(8, bool), rule=ThresholdRule.parse("youden")) is None
     for text in ("best", "sensitivity", "sensitivity=2", "youden=1", "specificity=x"):
-        with pytest.raises(UserError, match="write youden, sensitivity=0.9"):
+        with pytest.raises(UserError, match="write youden, sensitivity="):
             ThresholdRule.parse(text)
