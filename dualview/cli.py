@@ -26,6 +26,7 @@ from dualview.bench import schedule as schedule_bench
 from dualview.compare.plan import read_plan
 from dualview.compare.runs import slurm_array
 from dualview.compare.story import compare as run_comparison
+from dualview.compare.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.console import account_tables, auroc_table, comparison_tables, value_of_lateral_table
 from dualview.data import load_data
@@ -249,7 +250,9 @@ def compare(  # noqa: PLR0917 - the options of a command
             return
         for table in comparison_tables(comparison):
             get_console().print(table)
-        get_console().print(f"all numbers  {plan.compare.dir}/comparison.csv, comparison.md", soft_wrap=True)
+        get_console().print(
+            f"all numbers  {table_file(plan, '.csv')}, and as Markdown {table_file(plan, '.md')}", soft_wrap=True
+        )
 
 
 @bench.command("routing")

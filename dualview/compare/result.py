@@ -15,8 +15,8 @@ from dualview.views import Availability, View
 
 METRICS = ("auroc", "average_precision")
 MACRO = "macro"
-# Test studies that are compared, and by which score: all in the group, or complete ones with a view withheld.
-GROUPS = {**dict.fromkeys(ROUTES, "route"), **{hidden: hidden for hidden in HIDDEN.values()}}
+# Test studies that are compared, and by which score: all, by availability, and complete ones with a view withheld.
+GROUPS = {**dict.fromkeys(("all", *ROUTES), "route"), **{hidden: hidden for hidden in HIDDEN.values()}}
 Track = Callable[[list[Any]], Iterable[Any]]
 
 
@@ -153,14 +153,21 @@ def _test_studies(everyones: list[Predictions]) -> Predictions:
 ONE_VIEW = (Availability.PA_ONLY, Availability.LATERAL_ONLY)
 
 
+def _studies_of(group: str, *, test: Predictions) -> np.ndarray:
+    """Rows of the test studies of a group."""
+    if group == "all":
+        return np.flatnonzero(test.evaluated)
+    kind = Availability[group.upper()] if group in ROUTES else Availability.BOTH
+    return np.flatnonzero(test.evaluated & (test.availability == kind))
+
+
 def _key(patient: str, study: str) -> str:
     return f"{patient}\0{study}"
 
 
 def _score(predictions: Predictions, *, test: Predictions, group: str, counts: np.ndarray) -> _Scores | None:
     """Metrics of a run on a group; None where it did not judge all of the group's studies."""
-    kind = Availability[group.upper()] if group in ROUTES else Availability.BOTH
-    rows = np.flatnonzero(test.evaluated & (test.availability == kind))
+    rows = _studies_of(group, test=test)
     place = {key: row for row, key in enumerate(map(_key, predictions.patient_ids, predictions.study_ids))}
     at = np.array([place.get(_key(test.patient_ids[row], test.study_ids[row]), -1) for row in rows], int)
     if not len(rows) or (at < 0).any():
@@ -204,7 +211,7 @@ def _rows(
     there = [scores for scores in of_seeds if scores is not None]
     baseline = [scores for scores in of_baseline if scores is not None]
     paired = len(there) == len(of_seeds) and len(baseline) == len(of_baseline) and len(there) == len(baseline)
-    kind = Availability[group.upper()] if group in ROUTES else Availability.BOTH
+    num_studies = len(_studies_of(group, test=test))
     rows = []
     for place, finding in enumerate((MACRO, *test.findings)):
         for number, metric in enumerate(METRICS):
@@ -225,7 +232,7 @@ def _rows(
                     group=group,
                     finding=finding,
                     metric=metric,
-                    num_studies=int((test.evaluated & (test.availability == kind)).sum()),
+                    num_studies=num_studies,
                     num_seeds=len(of_seeds),
                     mean=float(values.mean()) if known else None,
                     sd=float(values.std(ddof=1)) if known and len(values) > 1 else None,

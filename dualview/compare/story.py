@@ -19,6 +19,7 @@ from dualview.predictions import read_predictions
 logger = logging.getLogger(__name__)
 
 TITLES = {
+    "all": "all studies",
     "both": "both views",
     "pa_only": "PA only",
     "lateral_only": "lateral only",
@@ -163,7 +164,11 @@ def _cost(run_dirs: list[Path]) -> Cost:
 
 
 def _write(comparison: Comparison) -> None:
-    folder = comparison.plan.compare.dir
     frame = pd.DataFrame([asdict(row) for row in comparison.rows])
-    frame.to_csv(folder / "comparison.csv", index=False)
-    (folder / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
+    frame.to_csv(table_file(comparison.plan, ".csv"), index=False)
+    table_file(comparison.plan, ".md").write_text(markdown(comparison), encoding="utf-8")
+
+
+def table_file(plan: Plan, suffix: str) -> Path:
+    """Where the table is written; one for each baseline that was asked for."""
+    return plan.compare.dir / f"comparison-to-{plan.compare.baseline}{suffix}"
