@@ -4,10 +4,11 @@ from typing import Any
 
 from rich.table import Table
 
-from dualview.compare.result import GROUPS as GROUPS_COMPARED
 from dualview.compare.result import MACRO
 from dualview.compare.story import TITLES, Comparison, cell, find
 from dualview.metrics import GROUPS, GroupMetrics
+
+SHOWN = ("both", "pa_only", "lateral_only")  # of the groups of a comparison; the files have all
 
 
 def auroc_table(metrics: dict[str, GroupMetrics], *, split: str) -> Table:
@@ -93,14 +94,13 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         table = Table(title=f"{setting + ': ' if setting else ''}test macro AUROC, mean ± sd over seeds")
         table.add_column("network")
         table.add_column("parameters\nimages/s", justify="right")
-        for group in GROUPS_COMPARED:
+        for group in SHOWN:
             table.add_column(TITLES[group].replace(", ", ",\n"), justify="right")
         for variant in plan.variants:
             cost = comparison.costs[setting, variant]
             speed = "-" if cost.images_per_second is None else f"{cost.images_per_second:.0f}"
             rows = [
-                find(comparison.rows, setting=setting, variant=variant, group=group, finding=MACRO)
-                for group in GROUPS_COMPARED
+                find(comparison.rows, setting=setting, variant=variant, group=group, finding=MACRO) for group in SHOWN
             ]
             cells = [cell(row, is_baseline=variant == plan.baseline, newline="\n") for row in rows]
             table.add_row(variant, f"{cost.num_parameters:,}\n{speed}", *cells)
