@@ -199,6 +199,9 @@ class SourceConfig(Section):
     vocabulary: Literal["own", "xrv"] = "own"
     """`xrv`: torchxrayvision's 18 pathologies instead of the data set's own names; those it does not have are
     unknown. With it `findings` chooses among the 18."""
+    attributes: list[str] = []
+    """`csv`: further columns to keep, such as sex, age or manufacturer, by which an evaluation can be divided; a
+    study has what its first row says."""
     frontal_views: list[str] | None = None
     """Values of the view column that take the PA branch. null: those of the data set; for `csv` PA, AP."""
     lateral_views: list[str] | None = None

@@ -43,6 +43,8 @@ def load_trained(run_dir: Path, *, name: str = "best", device: torch.device | st
     findings = tuple(state["findings"])
     model = build_configured(config, num_findings=len(findings))
     model.load_state_dict(read.weights)
+    if config.train.channels_last:  # as in training: another order of memory rounds otherwise
+        model.to(memory_format=torch.channels_last)
     return TrainedNetwork(
         run_dir=run_dir,
         folder=folder,

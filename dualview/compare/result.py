@@ -185,13 +185,16 @@ def _score(predictions: Predictions, *, test: Predictions, group: str, counts: n
         if plain.auroc is None:
             continue
         ranks = ranking(scores[known, k], positive=labels[known] > 0.5, counts=counts[rows[known]])
-        for number, metric in enumerate(METRICS):
-            values[number, k] = getattr(plain, metric)
-            resampled[number, k] = getattr(ranks, metric)
+        for m, metric in enumerate(METRICS):
+            values[m, k] = getattr(plain, metric)
+            resampled[m, k] = getattr(ranks, metric)
     defined = np.isfinite(values[0])
     if not defined.any():
         return None
-    macro, macro_resampled = values[:, defined].mean(axis=1), np.nanmean(resampled[:, defined], axis=1)
+    there = np.isfinite(resampled)
+    number = np.where(there.any(axis=1), there.sum(axis=1), np.nan)  # of findings defined in a resample
+    macro_resampled = np.where(there, resampled, 0).sum(axis=1) / number
+    macro = values[:, defined].mean(axis=1)
     return _Scores(
         values=np.concatenate([macro[:, None], values], axis=1),
         resampled=np.concatenate([macro_resampled[:, None], resampled], axis=1),

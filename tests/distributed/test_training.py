@@ -117,3 +117,16 @@ def test_two_processes_train_from_one_staged_store_what_one_trains_from_the_file
     launch(2, "-m", "dualview", "train", *config, *store, f"run.dir={two}")
     assert len(list((tmp_path / "node").iterdir())) == 1
     assert logged(two, "loss/total") == pytest.approx(logged(one, "loss/total"), rel=1e-4)
+
+
+def test_evaluations_of_one_and_two_processes_are_bit_equal(launch, tmp_path):
+    """C6, withheld views and intervals included."""
+    run = tmp_path / "run"
+    launch(1, "-m", "dualview", "train", "configs/quickstart.yaml", *TINY, f"run.dir={run}")
+    for num_processes in (1, 2):
+        out = str(tmp_path / str(num_processes))
+        launch(num_processes, "-m", "dualview", "evaluate", str(run), "--resamples", "100", "--out", out)
+    one, two = ((tmp_path / n / "evaluation.json").read_text() for n in ("1", "2"))
+    assert one == two
+    frames = [pd.read_parquet(tmp_path / n / "predictions.parquet") for n in ("1", "2")]
+    pd.testing.assert_frame_equal(*frames, check_exact=True)

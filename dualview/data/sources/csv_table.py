@@ -35,8 +35,9 @@ def read(source: SourceConfig, *, split_column: str | None = None) -> SourceTabl
     table = text_table(
         file,
         columns=[columns.study, columns.patient, columns.view, columns.path, *label_columns.values()]
+        + source.attributes
         + ([split_column] if split_column else []),
-        hint="Name yours in data.columns, data.findings or data.split.column",
+        hint="Name yours in data.columns, data.findings, data.attributes or data.split.column",
     )
     rows = ImageRows(
         table.assign(patient=table[columns.patient], study=table[columns.study], path=table[columns.path]),
@@ -63,7 +64,8 @@ def read(source: SourceConfig, *, split_column: str | None = None) -> SourceTabl
     rows.frame = rows.frame[usable]
     rows.assign_views(rows.frame[columns.view], frontal=FRONTAL, lateral=LATERAL, strict=True)
     rows.check_files()
-    return rows.studies(findings=list(label_columns), labels=label_codes(rows.frame, columns=label_columns))
+    labels = label_codes(rows.frame, columns=label_columns)
+    return rows.studies(findings=list(label_columns), labels=labels, attributes=source.attributes)
 
 
 def add_wrong_labels(problems: Problems, table: pd.DataFrame, *, columns: dict[str, str]) -> None:
