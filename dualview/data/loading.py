@@ -125,11 +125,11 @@ def _loader(
         num_workers=num_workers,
         collate_fn=dataset.collate,
         pin_memory=pin_memory,
-        worker_init_fn=_heed_parent_only,
+        worker_init_fn=heed_parent_only,
     )
 
 
-def _heed_parent_only(_worker: int) -> None:
+def heed_parent_only(_worker: int) -> None:
     """A cluster signals all processes of a job; those that read images must outlive the last step of their parent."""
     signals = {signal.SIGTERM, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
