@@ -25,6 +25,7 @@ class AskedStudy(NamedTuple):
     reasons: tuple[str, ...] = ()  # why images of it, or all, are left out already
     study: str = ""
     patient: str = ""
+    row: int = 0  # among all that are asked about
 
     @property
     def view_mask(self) -> tuple[bool, bool]:

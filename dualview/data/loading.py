@@ -3,12 +3,13 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from dualview.config import ViewDropoutConfig
+from dualview.data.asked import AskedDataset, AskedStudy, ReadBatch
 from dualview.data.dataset import Key, Loaded, StudyDataset
 from dualview.schedule import Order, drop_views, num_groups, plan_epoch, view_hidden_in
 from dualview.views import Availability, View
@@ -116,6 +117,20 @@ def evaluation_loader(
     return _loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
 
 
+def asked_loader(
+    dataset: AskedDataset, *, batches: Iterable[list[AskedStudy]], num_workers: int, pin_memory: bool
+) -> DataLoader[ReadBatch]:
+    """Batches read in the order given; those to come are asked for while they are needed, never all at once."""
+    return DataLoader[ReadBatch](
+        dataset,  # type: ignore[arg-type]  # its items are studies; collate makes them ReadBatch
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=dataset.collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_heed_parent_only,
+    )
+
+
 def _loader(
     dataset: StudyDataset, *, batches: Sampler[list[Key]] | list[list[Key]], num_workers: int, pin_memory: bool
 ) -> DataLoader[Loaded]:
@@ -125,11 +140,11 @@ def _loader(
         num_workers=num_workers,
         collate_fn=dataset.collate,
         pin_memory=pin_memory,
-        worker_init_fn=heed_parent_only,
+        worker_init_fn=_heed_parent_only,
     )
 
 
-def heed_parent_only(_worker: int) -> None:
+def _heed_parent_only(_worker: int) -> None:
     """A cluster signals all processes of a job; those that read images must outlive the last step of their parent."""
     signals = {signal.SIGTERM, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
