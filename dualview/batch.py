@@ -162,12 +162,22 @@ class StudyBatch(NamedTuple):
         return cls.from_views(pa=pa, lateral=lateral, labels=labels, label_mask=label_mask, image_shape=shape)
 
 
+class HeadWeights(NamedTuple):
+    """Learned weights of the heads in the loss of a complete study (models/loss_weights.py)."""
+
+    joint: Tensor  # ()
+    pa: Tensor  # ()
+    lateral: Tensor  # ()
+    log_terms: Tensor  # (), added once per complete study: what keeps the weights from shrinking to nothing
+
+
 class Predictions(NamedTuple):
     """Logits of every head on the rows that reach it (packed as in `Rows`); none for a head that a network lacks."""
 
     joint: Tensor  # (N_both, K), or (B, K) of networks whose joint head serves every study
     pa: Tensor  # (N_pa, K)
     lateral: Tensor  # (N_lateral, K)
+    weights: HeadWeights | None = None  # in training, where they are learned and the batch has a complete study
 
     def rows(self, batch: StudyBatch) -> "Predictions":
         """The rows of the batch that each head has seen, (N,) int64 in the place of its logits."""
@@ -186,7 +196,7 @@ class Predictions(NamedTuple):
             vote: complete studies get the mean of the three heads' logits instead; only for networks with three.
         """
         # Under autocast a head that ran is bfloat16 and one without rows is not.
-        dtype = reduce(torch.promote_types, (head.dtype for head in self))
+        dtype = reduce(torch.promote_types, (self.joint.dtype, self.pa.dtype, self.lateral.dtype))
         logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1], dtype=dtype)
         rows = self.rows(batch)
         for head in ("pa", "lateral", "joint"):  # the joint head's word is the last

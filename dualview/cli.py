@@ -18,20 +18,28 @@ from rich import get_console
 from rich.logging import RichHandler
 from rich.progress import track
 
+from dualview.assessment import Settings
 from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
+from dualview.compare.plan import read_plan
+from dualview.compare.runs import slurm_array
+from dualview.compare.story import compare as run_comparison
+from dualview.compare.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
-from dualview.console import account_tables, auroc_table
+from dualview.console import account_tables, auroc_table, comparison_tables, value_of_lateral_table
 from dualview.data import load_data
 from dualview.data.account import account, dropped_images
 from dualview.data.contact_sheet import draw as draw_contact_sheet
-from dualview.distributed import is_main_by_environment, launcher_error_file, start
+from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
+from dualview.evaluate_run import evaluate_run as run_evaluation
 from dualview.predict import predict as run_prediction
 from dualview.predictor import BATCH_SIZE
 from dualview.prepare import prepare as run_prepare
+from dualview.progress import progress_bars
+from dualview.statistics.thresholds import ThresholdRule
 from dualview.train import train as run_training
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -144,7 +152,7 @@ def show_data(  # noqa: PLR0917 - the options of a command
     """Count what a configuration reads: images, studies, patients, labels. No training, and no image unless asked."""
     with _errors_as_messages():
         loaded = load(config, overrides=overrides)
-        data = load_data(loaded.data, seed=loaded.run.seed)
+        data = load_data(loaded.data, seed=loaded.data_seed)
         counts = account(data)
         if as_json:
             typer.echo(json.dumps(counts))
@@ -226,6 +234,76 @@ def predict(  # noqa: PLR0917 - the options of a command
             get_console().print(f"{result.out}{there}: {studies:,} studies{without}", soft_wrap=True, highlight=False)
 
 
+@app.command()
+def evaluate(  # noqa: PLR0917 - the options of a command
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart")],
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    checkpoint: Annotated[str, typer.Option(help="best, last or the number of a step")] = "best",
+    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT]")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column of the study table to divide by; may be given several times")
+    ] = None,
+    threshold: Annotated[str, typer.Option(help="youden, sensitivity=0.9 or specificity=0.9, on val")] = "youden",
+    calibrate: Annotated[bool, typer.Option(help="Fit a temperature per route on val")] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the patients")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples")] = 0,
+) -> None:
+    """Score every study of a split, complete ones also with a view withheld: what is the lateral view worth?"""
+    with _errors_as_messages():
+        if split not in ("train", "val", "test"):
+            raise UserError(f"--split {split}: choose train, val or test")
+        with progress_bars(shown=is_main_by_environment()) as progress:
+            result = run_evaluation(
+                run,
+                split=split,  # type: ignore[arg-type]
+                checkpoint_name=checkpoint,
+                overrides=overrides,
+                out=out,
+                by=by or None,
+                rule=ThresholdRule.parse(threshold),
+                calibrate=calibrate,
+                settings=Settings(num_resamples=resamples, seed=seed),
+                progress=progress,
+            )
+        if not result.is_main:
+            return
+        console = get_console()
+        if (table := value_of_lateral_table(result.document)) is not None:
+            console.print(table)
+        console.print(f"evaluation  {result.folder}/evaluation.json, predictions.parquet", soft_wrap=True)
+
+
+@app.command()
+def compare(  # noqa: PLR0917 - the options of a command
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/compare.yaml")],
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, on this machine")] = 1,
+    launch: Annotated[
+        Path | None, typer.Option(help="Accelerate file to start each run with, such as launch/gpu4.yaml")
+    ] = None,
+    only: Annotated[int | None, typer.Option(min=0, help="Train this run and no other (Slurm arrays)")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Print a Slurm array script and train nothing")] = False,
+) -> None:
+    """Train models x seeds, evaluate all on the same test patients, and write one table. Goes on where it stopped."""
+    with _errors_as_messages():
+        if not is_alone_by_environment():
+            raise UserError("start dualview compare itself without a launcher; --launch FILE starts each of its runs")
+        plan = read_plan(config, overrides=overrides)
+        if slurm:
+            typer.echo(slurm_array(plan, command=" ".join(["dualview compare", str(config), *(overrides or [])])))
+            return
+        with progress_bars(shown=True) as progress:
+            comparison = run_comparison(plan, jobs=jobs, launch=launch, only=only, progress=progress)
+        if comparison is None:
+            return
+        for table in comparison_tables(comparison):
+            get_console().print(table)
+        get_console().print(
+            f"all numbers  {table_file(plan, '.csv')}, and as Markdown {table_file(plan, '.md')}", soft_wrap=True
+        )
+
+
 @bench.command("routing")
 def bench_routing(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
@@ -272,7 +350,7 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
         availability, of = None, f"studies mixed {mix} (both/PA only/lateral only)"
         if words:
             loaded = load(Path(words[0]), overrides=words[1:])
-            availability = load_data(loaded.data, seed=loaded.run.seed).train.availability
+            availability = load_data(loaded.data, seed=loaded.data_seed).train.availability
             of = f"the {len(availability):,} training studies of {words[0]}"
         rows = schedule_bench.measure(
             availability=availability,

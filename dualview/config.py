@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,7 @@ from dualview.errors import UserError, listed
 from dualview.findings import UncertainPolicy
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
 class Section(BaseModel):
@@ -36,7 +37,7 @@ class RunConfig(Section):
     dir: Path = Path("runs/default")
     """Directory of everything the run writes: new, empty, or of a run to be continued (`train.resume`)."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Origin of every random number: splits, order, augmentation, dropout, initial weights."""
+    """Origin of every random number: order, augmentation, dropout, initial weights; splits too, without `data.seed`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU of this process where there is one; `cpu` never does."""
     deterministic: bool = True
@@ -58,6 +59,9 @@ class SplitConfig(Section):
     """A `split.csv` of an earlier run (patient, split), to be used instead of the fractions."""
     official: bool = True
     """Use the split that a data set comes with, where it has one."""
+    max_train_patients: int | None = Field(None, ge=1)
+    """Train on at most this many patients of the train split, drawn from `data.seed` in the proportions of the
+    split's strata; a smaller number's are among a larger's. `data.train_on` acts after it. val and test are whole."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -148,9 +152,6 @@ class ViewDropoutConfig(Section):
         """Probabilities of hiding PA and lateral in an epoch, counted from 0."""
         factor = min(epoch / self.ramp_epochs, 1.0) if self.ramp_epochs else 1.0
         return self.p_pa * factor, self.p_lateral * factor
-
-
-AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 
 
 class CohortConfig(Section):
@@ -284,7 +285,13 @@ class DataConfig(SourceConfig):
     """Height and width of the network's input."""
     aspect: Literal["center_crop", "pad", "stretch"] = "center_crop"
     """How an image becomes square: cut to its centre (the authors' `ImageOps.fit`), black margins, or stretched."""
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    """Origin of splits, smoothed labels and phantoms; null: `run.seed`. With it, runs of several `run.seed` have the
+    same patients in each split."""
     split: SplitConfig = SplitConfig()
+    train_on: list[AVAILABILITY_NAMES] = []
+    """Kinds of study to train on, among the patients of `data.split.max_train_patients`; val and test keep all
+    kinds. Empty: all."""
     phantom: PhantomConfig = PhantomConfig()
     augment: AugmentConfig = AugmentConfig()
     view_dropout: ViewDropoutConfig = ViewDropoutConfig()
@@ -375,6 +382,11 @@ class ModelConfig(Section):
     and its like: torchxrayvision's, with their intensity range; `xrv:PATH`: a file of such weights. Else the
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
 
+    @property
+    def takes_any_view(self) -> bool:
+        """Whether studies with both views and with either one can be judged."""
+        return self.name not in ("single", "stacked")
+
     @model_validator(mode="after")
     def _sharing_has_two_branches(self) -> Self:
         if self.shared_branch and self.name in ("single", "stacked"):
@@ -412,11 +424,31 @@ class LossConfig(Section):
     curriculum_probability: Fraction = 0.0
     """AuxLoss-CL, the authors' `--mt-task-prob`: in this fraction of the steps complete studies train one branch
     head alone, PA or lateral alike, unweighted. For `auxloss`."""
+    learned_weights: Literal["none", "uncertainty", "temperature"] = "none"
+    """Learn the weights of the three heads on complete studies, beginning with 1, `pa_weight` and `lateral_weight`; for
+    `auxloss`. `uncertainty`: exp(-s), plus s / 2 per head (Kendall et al., CVPR 2018; s = log sigma^2); `temperature`:
+    T^-2, plus log T per head, the authors' `--learn-loss-coeffs`. The same loss with T = sigma, but other steps."""
     pos_weight: Literal["reference", "none"] = "reference"
     """`reference`: clamp(0.1 N / n, 1, pos_weight_max), N known and n positive training studies of the
     finding, after the authors' `train.py`; `none`: 1."""
     pos_weight_max: float = Field(5.0, ge=1)
     """Upper clamp of pos_weight. Source: the authors' `train.py`."""
+
+    @model_validator(mode="after")
+    def _learned_weights_can_begin(self) -> Self:
+        if self.learned_weights == "none":
+            return self
+        if self.curriculum_probability:
+            raise ValueError(
+                f"learned_weights is {self.learned_weights}, which weighs three heads against each other, but with "
+                "curriculum_probability some steps train one alone; set learned_weights=none or the probability to 0"
+            )
+        if not (0 < self.pa_weight <= 100 and 0 < self.lateral_weight <= 100):
+            raise ValueError(
+                f"pa_weight {self.pa_weight:g} and lateral_weight {self.lateral_weight:g} are where learned_weights "
+                "begin; both must be above 0 and at most 100"
+            )
+        return self
 
 
 class OptimConfig(Section):
@@ -433,7 +465,7 @@ class OptimConfig(Section):
     learning_rate_joint: float | None = Field(None, gt=0)
     """Peak learning rate of the joint head; without it `learning_rate`."""
     weight_decay: float = Field(1e-5, ge=0)
-    """Weight decay. Source of the default: the authors' `train.py`."""
+    """Weight decay, of all but learned weights of the loss. Source of the default: the authors' `train.py`."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -547,6 +579,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _learned_weights_have_three_heads(self) -> Self:
+        if self.loss.learned_weights != "none" and self.model.name != "auxloss":
+            raise ValueError(
+                f"loss.learned_weights is {self.loss.learned_weights}, which weighs three heads against each other, "
+                f"and model.name {self.model.name} has one: set it to none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sync_runs_every_branch(self) -> Self:
         if self.model.norm == "sync" and self.distributed.idle_branch == "skip":
             raise ValueError(
@@ -554,6 +595,11 @@ class Config(Section):
                 "set distributed.idle_branch=empty"
             )
         return self
+
+    @property
+    def data_seed(self) -> int:
+        """The seed that the data are loaded with."""
+        return self.run.seed if self.data.seed is None else self.data.seed
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load` reads back to an equal one."""
@@ -585,6 +631,35 @@ def load(path: Path, *, overrides: list[str] | None = None) -> Config:
         UserError: no such file, no valid YAML, or any key that is unknown, of the wrong type or
             impossible together with another; all of them at once.
     """
+    values, problems = read_values(path, overrides=overrides or [])
+    config, of_values = check(Config, values)
+    problems += of_values
+    if problems or config is None:
+        raise UserError(f"{path}: {len(problems)} problem(s) in the configuration\n{listed(problems)}")
+    return config
+
+
+def changed(config: Config, *, overrides: list[str]) -> Config:
+    """A configuration with `section.field=value` overrides on top.
+
+    Raises:
+        UserError: as `load`.
+    """
+    values = config.model_dump(mode="json")
+    problems = _apply(overrides, to=values)
+    result, of_values = check(Config, values)
+    problems += of_values
+    if problems or result is None:
+        raise UserError(f"{len(problems)} problem(s) in the configuration\n{listed(problems)}")
+    return result
+
+
+def read_values(path: Path, *, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The sections of a YAML file as plain values with overrides on top, and what is wrong with these.
+
+    Raises:
+        UserError: no such file, no valid YAML, or no sections in it.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
@@ -600,15 +675,33 @@ def load(path: Path, *, overrides: list[str] | None = None) -> Config:
         raise UserError(
             f"{path} must hold sections ({', '.join(Config.model_fields)}), found a {type(values).__name__}"
         )
+    return values, _apply(overrides, to=values)
 
-    problems = _apply(overrides or [], to=values)
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def check(kind: type[AnySection], values: Any, *, at: str = "") -> tuple[AnySection | None, list[str]]:
+    """The section that plain values make, or None, and what is wrong with them; `at` is where they stand."""
     try:
-        config = Config.model_validate(values)
+        return kind.model_validate(values), []
     except ValidationError as error:
-        problems += [_describe(detail) for detail in error.errors()]
-    if problems:
-        raise UserError(f"{path}: {len(problems)} problem(s) in the configuration\n{listed(problems)}")
-    return config
+        return None, [_describe(detail, kind=kind, at=at) for detail in error.errors()]
+
+
+def set_value(values: dict[str, Any], *, key: str, value: Any) -> str | None:
+    """Put a value at `section.field` of nested values; returns what is wrong with the key."""
+    parts = key.split(".")
+    if len(parts) < 2 or not all(parts):
+        where = _likely_key(parts[-1])
+        return f"'{key}' is no section.field" + (f"; did you mean {where}?" if where else "")
+    section = values
+    for part in parts[:-1]:
+        if not isinstance(section.get(part), dict):
+            section[part] = {}
+        section = section[part]
+    section[parts[-1]] = value
+    return None
 
 
 def _apply(overrides: list[str], *, to: dict[str, Any]) -> list[str]:
@@ -626,21 +719,16 @@ def _apply(overrides: list[str], *, to: dict[str, Any]) -> list[str]:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError:
             value = text
-        section = to
-        for part in parts[:-1]:
-            if not isinstance(section.get(part), dict):
-                section[part] = {}
-            section = section[part]
-        section[parts[-1]] = value
+        set_value(to, key=key, value=value)
     return problems
 
 
-def _describe(detail: ErrorDetails) -> str:
+def _describe(detail: ErrorDetails, *, kind: type[Section], at: str = "") -> str:
     """One pydantic error as: key path, what was found, what is allowed."""
     location = tuple(part for part in detail["loc"] if isinstance(part, str | int))
-    key = ".".join(str(part) for part in location)
+    key = ".".join(str(part) for part in ((at,) if at else ()) + location)
     if detail["type"] == "extra_forbidden":
-        allowed = list(_section_at(location[:-1]).model_fields)
+        allowed = list(_section_at(location[:-1], within=kind).model_fields)
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         elsewhere = _likely_key(str(location[-1]))
         if close:
@@ -656,8 +744,8 @@ def _describe(detail: ErrorDetails) -> str:
     return f"{key}: found {detail['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-def _section_at(location: tuple[str | int, ...]) -> type[Section]:
-    section: type[Section] = Config
+def _section_at(location: tuple[str | int, ...], *, within: type[Section]) -> type[Section]:
+    section = within
     for part in location:
         field = section.model_fields.get(str(part))
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):

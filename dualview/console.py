@@ -4,6 +4,9 @@ from typing import Any
 
 from rich.table import Table
 
+from dualview.compare.result import GROUPS as GROUPS_COMPARED
+from dualview.compare.result import MACRO
+from dualview.compare.story import TITLES, Comparison, cell, find
 from dualview.metrics import GROUPS, GroupMetrics
 
 
@@ -57,6 +60,61 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
         counts = (of_finding[key] for key in ("positive", "negative", "unknown", "uncertain"))
         labels.add_row(finding, *(f"{count:,}" for count in counts))
     return [sources, studies, labels]
+
+
+def value_of_lateral_table(document: dict[str, Any]) -> Table | None:
+    """What the lateral view is worth per finding, on complete studies; None where the network takes one view."""
+    masked = document["masked"]
+    if masked is None:
+        return None
+    value = masked["value_of_lateral"]
+    table = Table(title=f"{document['split']}: {masked['num_studies']:,} studies with both views, scored three ways")
+    table.add_column("finding")
+    for column in ("positive", "AUROC\nboth views", "lateral\nwithheld", "PA\nwithheld", "lateral view's\nshare"):
+        table.add_column(column, justify="right")
+    table.add_column("lateral")
+    for finding, of_finding in value["findings"].items():
+        scored = [masked[name]["findings"][finding] for name in ("both", "lateral_hidden", "pa_hidden")]
+        cells = [_number(of_score["auroc"]["value"]) for of_score in scored]
+        verdict = of_finding["verdict"]
+        table.add_row(finding, str(scored[0]["num_positive"]), *cells, _difference(of_finding["auroc"]), verdict)
+    table.add_section()
+    macros = [_number(masked[name]["macro"]["auroc"]["value"]) for name in ("both", "lateral_hidden", "pa_hidden")]
+    table.add_row("macro", "", *macros, _difference(value["macro"]["auroc"]), "")
+    table.caption = f"gained: difference of AUROC with its interval, over patients. {value['correction']}"
+    return table
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Macro AUROC of every variant per group, one table for each setting."""
+    plan = comparison.plan.compare
+    tables = []
+    for setting in plan.settings:
+        table = Table(title=f"{setting + ': ' if setting else ''}test macro AUROC, mean ± sd over seeds")
+        table.add_column("network")
+        table.add_column("parameters\nimages/s", justify="right")
+        for group in GROUPS_COMPARED:
+            table.add_column(TITLES[group].replace(", ", ",\n"), justify="right")
+        for variant in plan.variants:
+            cost = comparison.costs[setting, variant]
+            speed = "-" if cost.images_per_second is None else f"{cost.images_per_second:.0f}"
+            rows = [
+                find(comparison.rows, setting=setting, variant=variant, group=group, finding=MACRO)
+                for group in GROUPS_COMPARED
+            ]
+            cells = [cell(row, is_baseline=variant == plan.baseline, newline="\n") for row in rows]
+            table.add_row(variant, f"{cost.num_parameters:,}\n{speed}", *cells)
+        table.caption = f"below: difference to {plan.baseline} on the same patients, over seeds and patients"
+        tables.append(table)
+    return tables
+
+
+def _difference(interval: dict[str, Any]) -> str:
+    if interval["value"] is None:
+        return "undefined"
+    if interval["low"] is None:
+        return f"{interval['value']:+.3f}"
+    return f"{interval['value']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 def _number(value: float | None) -> str:

@@ -208,6 +208,11 @@ def is_main_by_environment() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_alone_by_environment() -> bool:
+    """Whether no launcher has started this process among others."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def launcher_error_file() -> str | None:
     """Where torch's launcher looks for a worker's last words, which it prints when it ends."""
     return os.environ.get("TORCHELASTIC_ERROR_FILE")

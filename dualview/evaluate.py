@@ -1,13 +1,11 @@
-"""Evaluation: every study of a split once, for any number of processes."""
+"""Evaluation: every study of a split once, for any number of processes; complete ones also with a view withheld."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from rich.progress import Progress
 from torch import nn
@@ -21,10 +19,10 @@ from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.losses import study_losses
 from dualview.metrics import GroupMetrics, by_availability
+from dualview.predictions import HEADS, HIDDEN, SCORES, Predictions
 from dualview.run_directory import BadImages
 from dualview.views import Availability, View
 
-HEADS = ("route", "joint", "pa", "lateral")
 CHECK_EVERY = 8  # micro-batches between two questions whether to stop
 Track = Callable[[DataLoader[Loaded]], Iterable[Loaded]]
 
@@ -59,6 +57,7 @@ def predict_split(
     num_workers: int,
     autocast_dtype: torch.dtype | None = None,
     vote: bool = False,
+    hide: View | None = None,
     bad_images: BadImages,
     track: Track = iter,
 ) -> SplitPredictions:
@@ -66,6 +65,9 @@ def predict_split(
 
     Each rank writes its studies into a table of zeros and the tables are summed, so the result does
     not depend on who computed what. `model` is put into eval mode for the duration.
+
+    Args:
+        hide: withhold this view of studies that have both, and look at no others.
 
     Raises:
         UserError: an image cannot be read and the policy is `error`, or logits are not finite.
@@ -80,10 +82,12 @@ def predict_split(
         micro_batch_size=micro_batch_size,
         rank=job.rank,
         world_size=job.world_size,
+        hide=hide,
         num_workers=num_workers,
         pin_memory=job.device.type == "cuda",
     )
-    shared_rounds = -(-len(dataset.table) // micro_batch_size) // job.world_size  # that every rank has
+    num_studies = len(dataset.table) if hide is None else int((dataset.table.availability == Availability.BOTH).sum())
+    shared_rounds = -(-num_studies // micro_batch_size) // job.world_size  # that every rank has
     num_bad_images = 0
     was_training = model.training
     model.eval()
@@ -136,6 +140,7 @@ class SplitEvaluation:
     predictions: SplitPredictions
     metrics: dict[str, GroupMetrics]  # all, both, pa_only, lateral_only
     loss: float | None  # mean over labelled studies of the unweighted route loss; None without any
+    hidden: dict[View, SplitPredictions] = field(default_factory=dict)  # with that view of complete studies withheld
 
     @property
     def macro_auroc(self) -> float | None:
@@ -173,23 +178,35 @@ def evaluate_split(
     job: Job,
     bad_images: BadImages,
     progress: Progress,
+    hide_views: bool = False,
 ) -> SplitEvaluation:
-    """Predict a split with the unwrapped model and measure it. All ranks call; all get the same."""
-    predictions = predict_split(
-        model,
-        dataset=dataset,
-        job=job,
-        micro_batch_size=config.train.micro_batch_size,
-        num_workers=config.data.num_workers,
-        autocast_dtype=torch.bfloat16 if config.train.precision == "bf16" else None,
-        vote=config.model.joint_rule == "vote",
-        bad_images=bad_images,
-        track=lambda loader: _with_bar(loader, progress=progress, description=f"evaluating {name}"),
-    )
+    """Predict a split with the unwrapped model and measure it. All ranks call; all get the same.
+
+    Args:
+        hide_views: predict complete studies twice more, once without each view.
+    """
+
+    def predict(hide: View | None = None) -> SplitPredictions:
+        withheld = "" if hide is None else f", {hide.name.lower().replace('pa', 'PA')} withheld"
+        return predict_split(
+            model,
+            dataset=dataset,
+            job=job,
+            micro_batch_size=config.train.micro_batch_size,
+            num_workers=config.data.num_workers,
+            autocast_dtype=torch.bfloat16 if config.train.precision == "bf16" else None,
+            vote=config.model.joint_rule == "vote" and hide is None,
+            hide=hide,
+            bad_images=bad_images,
+            track=lambda loader: _with_bar(loader, progress=progress, description=f"evaluating {name}{withheld}"),
+        )
+
+    predictions = predict()
+    hidden = {view: predict(view) for view in View} if hide_views and config.model.takes_any_view else {}
     table, done = dataset.table, predictions.evaluated
     route_logits = predictions.logits[:, HEADS.index("route")]
     metrics = by_availability(
-        route_logits[done],
+        torch.from_numpy(route_logits[done]).sigmoid().numpy(),
         labels=table.labels[done],
         label_mask=table.label_mask[done],
         availability=predictions.availability[done],
@@ -203,7 +220,7 @@ def evaluate_split(
     )
     num_labelled = int(known.any(axis=1).sum())
     loss = float(losses.sum() / num_labelled) if num_labelled else None
-    return SplitEvaluation(name=name, table=table, predictions=predictions, metrics=metrics, loss=loss)
+    return SplitEvaluation(name=name, table=table, predictions=predictions, metrics=metrics, loss=loss, hidden=hidden)
 
 
 def _with_bar(loader: DataLoader[Loaded], *, progress: Progress, description: str) -> Iterator[Loaded]:
@@ -215,34 +232,29 @@ def _with_bar(loader: DataLoader[Loaded], *, progress: Progress, description: st
     progress.remove_task(bar)
 
 
-def write_predictions(path: Path, evaluation: SplitEvaluation) -> None:
-    """One parquet row per study: study, availability, and per finding label, known and each head's probability.
+def as_predictions(evaluation: SplitEvaluation) -> Predictions:
+    """The evaluation's table of predictions."""
+    table, of_split = evaluation.table, evaluation.predictions
 
-    A probability is null where the head did not see the study, a label where it is not known.
-    """
-    table, predictions = evaluation.table, evaluation.predictions
-    probabilities = torch.from_numpy(predictions.logits).sigmoid().numpy()
-    columns: dict[str, object] = {
-        "study": table.study_ids,
-        "availability": [
-            Availability(kind).name.lower() if evaluated else None
-            for kind, evaluated in zip(predictions.availability, predictions.evaluated, strict=True)
-        ],
-    }
-    for k, finding in enumerate(table.findings):
-        known = table.label_mask[:, k]
-        columns[f"{finding}/label"] = _nullable(table.labels[:, k], known, dtype="Int8")
-        columns[f"{finding}/known"] = known
-        for h, head in enumerate(HEADS):
-            columns[f"{finding}/{head}"] = _nullable(
-                probabilities[:, h, k], predictions.head_mask[:, h], dtype="Float64"
-            )
-    pd.DataFrame(columns).to_parquet(path, index=False)
+    def probabilities(predictions: SplitPredictions, head: str) -> np.ndarray:
+        at = HEADS.index(head)
+        values: np.ndarray = torch.from_numpy(predictions.logits[:, at]).sigmoid().numpy()
+        return np.where(predictions.head_mask[:, at, None], values, np.nan)
 
-
-def _nullable(values: np.ndarray, mask: np.ndarray, *, dtype: Literal["Int8", "Float64"]) -> pd.Series:
-    """A pandas column that is null where `mask` is False."""
-    return pd.Series(np.where(mask, values, 0)).astype(dtype).where(mask)
+    scores = {score: np.full(table.labels.shape, np.nan) for score in SCORES}
+    scores |= {head: probabilities(of_split, head) for head in HEADS}
+    scores |= {HIDDEN[view]: probabilities(predictions, "route") for view, predictions in evaluation.hidden.items()}
+    return Predictions(
+        findings=table.findings,
+        study_ids=table.study_ids,
+        patient_ids=table.patient_ids,
+        availability=of_split.availability,
+        evaluated=of_split.evaluated,
+        labels=table.labels,
+        label_mask=table.label_mask,
+        scores=scores,
+        attributes=table.attributes,
+    )
 
 
 def write_metrics(path: Path, evaluations: dict[str, SplitEvaluation]) -> None:

@@ -11,15 +11,16 @@ from dualview.views import View
 
 
 class HeadLosses(NamedTuple):
-    """Weighted loss sums over the rows of each head; their sum is what is minimised."""
+    """Weighted loss sums over the rows of each head, and of log terms; their sum is what is minimised."""
 
     joint: Tensor  # ()
     pa: Tensor  # ()
     lateral: Tensor  # ()
+    log_terms: Tensor  # (), of learned weights; 0 without
 
     @property
     def total(self) -> Tensor:
-        return self.joint + self.pa + self.lateral
+        return self.joint + self.pa + self.lateral + self.log_terms
 
 
 def study_losses(logits: Tensor, *, labels: Tensor, label_mask: Tensor, pos_weight: Tensor | None = None) -> Tensor:
@@ -54,15 +55,22 @@ def head_loss_sums(
     its branch heads, where there are any, with weights 0.3 (source: the authors' `--loss-weights 0.3
     0.3`); all times the study's own weight. To be divided by the summed weights of the studies of the
     whole step that have a known label. With `alone`, those studies train that branch head only, with
-    weight 1 (AuxLoss-CL; source: the authors' `train.py`).
+    weight 1 (AuxLoss-CL; source: the authors' `train.py`). Learned weights, where the predictions bring them,
+    take the place of the given ones; a study of one view keeps weight 1, or the network could ignore it for a
+    lower loss. Their log terms count once per complete study with a known label, so that the sum over
+    micro-batches and ranks is still one sum over studies.
     """
-    joint_weight = 1.0
-    if alone is not None:
-        joint_weight, pa_weight, lateral_weight = 0.0, float(alone == View.PA), float(alone == View.LATERAL)
     rows = predictions.rows(batch)
     in_joint = batch.weight.new_zeros(batch.num_studies, dtype=torch.bool).index_fill(0, rows.joint, True)
+    log_terms = batch.weight.new_zeros(())
+    weights_in_joint: tuple[float | Tensor, ...] = (1.0, pa_weight, lateral_weight)
+    if alone is not None:
+        weights_in_joint = (0.0, float(alone == View.PA), float(alone == View.LATERAL))
+    elif predictions.weights is not None:
+        weights_in_joint, per_study = predictions.weights[:3], predictions.weights.log_terms
+        log_terms = per_study * batch.weight[in_joint & batch.label_mask.any(dim=1)].sum()
 
-    def weighted_sum(head: str, weight_in_joint: float) -> Tensor:
+    def weighted_sum(head: str, weight_in_joint: float | Tensor) -> Tensor:
         at = getattr(rows, head)
         losses = study_losses(
             getattr(predictions, head), labels=batch.labels[at], label_mask=batch.label_mask[at], pos_weight=pos_weight
@@ -70,11 +78,8 @@ def head_loss_sums(
         weights = torch.ones_like(losses).masked_fill(in_joint[at], weight_in_joint)
         return (weights * batch.weight[at] * losses).sum()
 
-    return HeadLosses(
-        joint=weighted_sum("joint", joint_weight),
-        pa=weighted_sum("pa", pa_weight),
-        lateral=weighted_sum("lateral", lateral_weight),
-    )
+    joint, pa, lateral = map(weighted_sum, ("joint", "pa", "lateral"), weights_in_joint)
+    return HeadLosses(joint=joint, pa=pa, lateral=lateral, log_terms=log_terms)
 
 
 def reference_pos_weight(labels: Tensor, *, label_mask: Tensor, maximum: float = 5.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""AUROC and average precision per finding and availability, over known labels only."""
+"""AUROC, average precision and Brier score per finding and availability, over known labels only."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ class FindingMetrics:
     num_negative: int
     auroc: float | None
     average_precision: float | None
+    brier: float | None  # mean of (probability - label)^2, defined with one class too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class GroupMetrics:
 
 
 def by_availability(
-    logits: np.ndarray,
+    probabilities: np.ndarray,
     *,
     labels: np.ndarray,
     label_mask: np.ndarray,
@@ -41,7 +42,7 @@ def by_availability(
     """Metrics over all studies and per availability; keys as in `GROUPS`.
 
     Args:
-        logits, labels: (S, K); only their order matters for these metrics.
+        probabilities, labels: (S, K).
         label_mask: (S, K) bool, True = known; unknown labels take no part.
         availability: (S,) of `Availability`, as the studies were evaluated.
         findings: K names.
@@ -50,7 +51,7 @@ def by_availability(
     for name in GROUPS:
         chosen = np.ones(len(availability), bool) if name == "all" else availability == Availability[name.upper()]
         per_finding = {
-            finding: finding_metrics(logits[chosen, k], labels=labels[chosen, k], known=label_mask[chosen, k])
+            finding: finding_metrics(probabilities[chosen, k], labels=labels[chosen, k], known=label_mask[chosen, k])
             for k, finding in enumerate(findings)
         }
         groups[name] = GroupMetrics(
@@ -62,9 +63,9 @@ def by_availability(
     return groups
 
 
-def finding_metrics(scores: np.ndarray, *, labels: np.ndarray, known: np.ndarray) -> FindingMetrics:
-    """Metrics of one finding from scores (S,), labels (S,) and known (S,) bool; scikit-learn's definitions."""
-    truth, scores = labels[known] > 0.5, scores[known]
+def finding_metrics(probabilities: np.ndarray, *, labels: np.ndarray, known: np.ndarray) -> FindingMetrics:
+    """Metrics of one finding from (S,) probabilities, labels and known bool; scikit-learn's definitions."""
+    truth, scores = labels[known] > 0.5, probabilities[known]
     num_positive = int(truth.sum())
     num_negative = len(truth) - num_positive
     defined = num_positive > 0 and num_negative > 0
@@ -73,6 +74,7 @@ def finding_metrics(scores: np.ndarray, *, labels: np.ndarray, known: np.ndarray
         num_negative=num_negative,
         auroc=float(roc_auc_score(truth, scores)) if defined else None,
         average_precision=float(average_precision_score(truth, scores)) if defined else None,
+        brier=float(np.square(scores - truth).mean()) if len(truth) else None,
     )
 
 

@@ -7,11 +7,11 @@ from torch import nn
 
 from dualview.config import OptimConfig
 
-GROUPS = ("pa", "lateral", "joint", "shared")
+GROUPS = ("pa", "lateral", "joint", "shared", "loss")
 
 
 def group_of(parameter_name: str) -> str:
-    """Which part of the network a parameter belongs to: `pa`, `lateral`, `joint`, or `shared` by both views."""
+    """Which part of the network a parameter belongs to: `pa`, `lateral`, `joint`, `shared` by both views, or `loss`."""
     part = parameter_name.split(".", 1)[0]
     if part not in GROUPS:
         raise ValueError(f"parameter {parameter_name} is in none of {GROUPS}")
@@ -19,15 +19,25 @@ def group_of(parameter_name: str) -> str:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW with one group per part; `set_learning_rates` gives each its rate."""
+    """Adam or AdamW with one group per part; `set_learning_rates` gives each its rate.
+
+    Learned weights of the loss do not decay: that would pull them to 1.
+    """
     groups: list[dict[str, object]] = []
     for part in GROUPS:
         parameters = [p for name, p in model.named_parameters() if group_of(name) == part]
         if not parameters:
             continue  # single has one branch, stacked none
-        groups.append({"params": parameters, "name": part, "lr": peak_learning_rate(part, config)})
+        groups.append(
+            {
+                "params": parameters,
+                "name": part,
+                "lr": peak_learning_rate(part, config),
+                "weight_decay": 0.0 if part == "loss" else config.weight_decay,
+            }
+        )
     optimizer = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return optimizer(groups, betas=config.betas, weight_decay=config.weight_decay)
+    return optimizer(groups, betas=config.betas)
 
 
 def peak_learning_rate(part: str, config: OptimConfig) -> float:

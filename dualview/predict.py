@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from dualview import checkpoint as checkpoints
 from dualview import operating_points
 from dualview.data.asked import AskedStudy, ReadBatch
 from dualview.data.asked_csv import AskedCsv
 from dualview.data.asked_folder import list_studies
 from dualview.data.loading import asked_loader
-from dualview.distributed import Job, is_main_by_environment, start
+from dualview.distributed import is_main_by_environment, start
 from dualview.errors import Preempted, UserError
 from dualview.prediction_parts import Counts, Fingerprint, Parts
-from dualview.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, read_points
+from dualview.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_folder, read_points
+from dualview.progress import progress_bars
 from dualview.trained import TrainedNetwork, load_trained
 from dualview.views import Availability
 
@@ -78,7 +77,7 @@ def predict(
         raise UserError("--root goes with --csv; the paths of --folder are its own")
     trained = load_trained(run_dir, name=checkpoint)
     config = trained.config
-    points = read_points(run_dir) if is_main_by_environment() else operating_points.read(run_dir)
+    points = read_points(trained, warn=is_main_by_environment())
     studies: Iterable[AskedStudy]
     if csv is not None:
         studies = table = AskedCsv(csv, source=config.data)
@@ -89,7 +88,7 @@ def predict(
         root, has_patients = folder, False
         studies, listing = list_studies(folder)
         num_studies, identity = len(studies), f"{folder.resolve()} {listing}"
-    fingerprint = _fingerprint(trained, run_dir=run_dir) | {
+    fingerprint = _fingerprint(trained) | {
         "input": identity, "root": str(root.resolve()), "batch size": batch_size,
     }  # fmt: skip
     num_workers = min(config.data.num_workers, os.cpu_count() or 1) if num_workers is None else num_workers
@@ -122,7 +121,7 @@ def predict(
         answered = _chunks(
             loader, predictor=predictor, chunks=mine, num_studies=num_studies, has_patients=has_patients
         )  # fmt: skip
-        with _progress(job) as progress:
+        with progress_bars(shown=job.is_main) as progress:
             sizes = {number: _chunk_size(number, num_studies=num_studies) for number in range(num_chunks)}
             bar = progress.add_task("predicting", total=num_studies, completed=sum(sizes[number] for number in done))
             for numbers in rounds:  # every rank goes through all, with or without a chunk of its own
@@ -212,10 +211,10 @@ def _header(findings: tuple[str, ...], *, has_patients: bool) -> list[str]:
     return ["study", *(["patient"] if has_patients else []), "views", *of_findings, "reason"]
 
 
-def _fingerprint(trained: TrainedNetwork, *, run_dir: Path) -> Fingerprint:
+def _fingerprint(trained: TrainedNetwork) -> Fingerprint:
     """What of the run the answers depend on."""
     manifest = json.loads((trained.folder / checkpoints.MANIFEST).read_text(encoding="utf-8"))
-    points = run_dir / operating_points.FILE
+    points = points_folder(trained) / operating_points.FILE
     return {
         "format": 1,
         "checkpoint": manifest["files"][checkpoints.WEIGHTS]["sha256"],
@@ -227,14 +226,3 @@ def _fingerprint(trained: TrainedNetwork, *, run_dir: Path) -> Fingerprint:
 def _file_identity(file: Path) -> str:
     state = file.stat()
     return f"{file.resolve()}, {state.st_size} bytes, changed at {state.st_mtime_ns} ns"
-
-
-def _progress(job: Job) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not job.is_main,
-    )

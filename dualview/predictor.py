@@ -200,19 +200,34 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> 
     """The network of a run, ready to be asked; see `dualview.load`."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    points = read_points(Path(run))
-    return Predictor(load_trained(Path(run), name=checkpoint), points=points, device=device)
+    trained = load_trained(Path(run), name=checkpoint)
+    return Predictor(trained, points=read_points(trained), device=device)
 
 
-def read_points(run_dir: Path) -> OperatingPoints | None:
-    """The run's operating points; None, with a warning, where it has none."""
-    points = operating_points.read(run_dir)
-    if points is None:
+def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoints | None:
+    """The operating points of a checkpoint; None, with a warning, where it has none."""
+    points = operating_points.read(points_folder(trained))
+    if points is None and warn:
+        which = "" if _is_best(trained) else f" --checkpoint {trained.step}"
         logger.warning(
-            "%s is not in %s: decisions stay blank and probabilities uncalibrated. `dualview evaluate %s` makes it",
-            operating_points.FILE, run_dir, run_dir,
+            "%s is not there: decisions stay blank and probabilities uncalibrated. `dualview evaluate %s%s` makes it",
+            operating_points.FILE, trained.run_dir, which,
         )  # fmt: skip
     return points
+
+
+def points_folder(trained: TrainedNetwork) -> Path:
+    """Where `dualview evaluate` writes the operating points of a checkpoint (evaluate_run.py)."""
+    if _is_best(trained):
+        return trained.run_dir
+    # by its step alone: `last` may have been another one when it was evaluated
+    folders = [trained.run_dir / f"evaluation-{split}-{trained.step}" for split in ("test", "val", "train")]
+    there = (folder for folder in folders if (folder / operating_points.FILE).exists())
+    return next(there, folders[0])
+
+
+def _is_best(trained: TrainedNetwork) -> bool:
+    return (trained.run_dir / "checkpoints" / "best").resolve() == trained.folder
 
 
 def needed_views(model: ModelConfig) -> tuple[tuple[View, ...], bool]:

@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dualview.config import Config
 from dualview.data import file_reader, load_data, store_settings
 from dualview.data.store import MANIFEST
 from dualview.data.store_writing import Prepared, estimate, items_of, refuse_full_disk, write
 from dualview.errors import UserError
+from dualview.progress import progress_bars
 
 
 def prepare(config: Config, *, console: Console) -> Prepared:
-    """Store every image of every split, after saying how much space and time it will take.
+    """Store every image of every whole split, after saying how much space and time it will take.
 
     Raises:
         UserError: no `data.store`, nothing to store, no space, or a store that is stale.
@@ -25,17 +25,15 @@ def prepare(config: Config, *, console: Console) -> Prepared:
         raise UserError("dualview prepare needs data.store, the folder to write; for example data.store=/data/store224")
     if config.data.source == "phantom" and not config.data.sources:
         raise UserError("phantoms are drawn, not read from files; there is nothing to prepare")
-    data = load_data(config.data, seed=config.run.seed)
-    items = items_of(table.images for table in data.splits.values())
+    data = load_data(config.data, seed=config.data_seed)
+    items = items_of(table.images for table in data.whole_splits.values())
     reader, settings = file_reader(config.data), store_settings(config.data)
     if not (folder / MANIFEST).exists():
         num_bytes, seconds = estimate(items, reader=reader, settings=settings, num_workers=config.data.num_workers)
         refuse_full_disk(folder, num_bytes=num_bytes)
         duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
         console.print(f"{len(items):,} images, {num_bytes / 2**30:.2f} GiB, about {duration}", highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bars(shown=True, console=console, transient=True) as progress:
 
         def track(work: Iterable[Any], total: int, description: str) -> Iterable[Any]:
             return progress.track(work, total=total, description=description)

@@ -35,8 +35,7 @@ def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step
         UserError: this many ranks cannot share the micro-batches of a step, or settings differ that
             decide what is learned; all of them are named.
     """
-    now, before = _flat(config.model_dump(mode="json")), _flat(Config.model_validate(earlier).model_dump(mode="json"))
-    differing = {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
+    differing = _differing(config, Config.model_validate(earlier))
     refused = {key: values for key, values in differing.items() if not key.startswith(HARMLESS)}
     if refused:
         problems = [f"{key}: the run has {old!r}, now {new!r}" for key, (old, new) in refused.items()]
@@ -63,6 +62,16 @@ def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step
         )  # fmt: skip
     train = config.train.model_copy(update={"accumulation_steps": accumulation_steps})
     return config.model_copy(update={"train": train})
+
+
+def differing_settings(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings by which two runs learn or measure something else: key -> (earlier value, value now)."""
+    return {key: values for key, values in _differing(config, earlier).items() if not key.startswith(HARMLESS)}
+
+
+def _differing(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:
+    now, before = _flat(config.model_dump(mode="json")), _flat(earlier.model_dump(mode="json"))
+    return {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
 
 
 def fingerprint(table: StudyTable) -> str:

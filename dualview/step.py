@@ -51,7 +51,13 @@ class StepCounts:
     def labelled_rows(self, part: str, *, joint_sees_all: bool = False) -> int:
         """Studies with a known label that reach a part of the network."""
         joint = self.labelled if joint_sees_all else self.labelled_both
-        return {"pa": self.labelled_pa, "lateral": self.labelled_lateral, "joint": joint, "shared": self.labelled}[part]
+        return {
+            "pa": self.labelled_pa,
+            "lateral": self.labelled_lateral,
+            "joint": joint,
+            "shared": self.labelled,
+            "loss": self.labelled_both,
+        }[part]
 
     def rows(self, part: str, *, joint_sees_all: bool = False) -> int:
         """Images, or for `joint` studies, that reach a part of the network."""

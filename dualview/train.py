@@ -7,38 +7,38 @@ One pass of the loop is one optimizer step; step.py holds its parts.
 """
 
 import logging
-import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from dualview import checkpoint
+from dualview.assessment import choose_operating_points
 from dualview.config import Config
 from dualview.data import Data, check_labels, load_data
-from dualview.data.dataset import StudyDataset, expand_all
+from dualview.data.account import left_out_of_training
+from dualview.data.dataset import StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
-from dualview.data.store import stage
-from dualview.data.table import StudyTable
 from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job, start
-from dualview.errors import Preempted, UserError
-from dualview.evaluate import SplitEvaluation, evaluate_split, write_metrics, write_predictions
+from dualview.errors import Preempted
+from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, write_metrics
 from dualview.losses import HeadLosses, reference_pos_weight
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
 from dualview.models import build_configured
+from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.optim import build_optimizer, set_learning_rates
+from dualview.progress import progress_bars
 from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
 from dualview.schedule import head_trained_alone, num_groups
 from dualview.step import BadSteps, agree, count, finish_gradients, forward, seed_dropout, update_statistics
+from dualview.studies import datasets, for_network, node_store
 from dualview.tracking import Tracker
-from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,19 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                 micro_batches_per_step=state["micro_batches_per_step"],
                 world_size=job.world_size,
             )
-        data = load_data(config.data, seed=config.run.seed, store=_store(config, job=job))
-        in_splits, data = data, _for_network(data, config, job=job)
+        data = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
+        left_out = left_out_of_training(data)
+        if left_out["studies"] and job.is_main:
+            logger.info(
+                "data.split.max_train_patients, data.train_on leave out %d training studies and %d patients altogether",
+                left_out["studies"],
+                left_out["patients"],
+            )
+        data = for_network(data, config, job=job)
         check_labels(data.train)
         if config.data.augment.horizontal_flip_probability and job.is_main:
             logger.warning("data.augment.horizontal_flip_probability mirrors images: hearts come out on the right")
-        train_set, val_set, test_set = _datasets(data, config)
+        train_set, val_set, test_set = datasets(data, config)
         if state:
             refuse_other_data(train_set.table, earlier=state["train_studies"], config=config)
         with job.node_main_first():  # which fetches weights, where they are not there yet
@@ -139,16 +146,23 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         config_yaml = describe_run(config)
         if job.is_main:
             (run_dir / "config.yaml").write_text(config_yaml, encoding="utf-8")
-            write_splits(run_dir / "split.csv", in_splits.splits)
+            write_splits(run_dir / "split.csv", data.whole_splits)
             logger.info("%s", _what_runs(config, data=data, job=job, model=model, max_steps=max_steps))
             if earlier:
                 logger.info("continuing %s at step %d of %d", run_dir, step, max_steps)
         tracker = stack.enter_context(Tracker(config, run_id=run_id, first_step=step, job=job))
-        progress = stack.enter_context(_progress(job))
+        progress = stack.enter_context(progress_bars(shown=job.is_main))
 
-        def evaluate(name: str, dataset: StudyDataset) -> SplitEvaluation:
+        def evaluate(name: str, dataset: StudyDataset, *, hide_views: bool = False) -> SplitEvaluation:
             return evaluate_split(
-                model, name=name, dataset=dataset, config=config, job=job, bad_images=bad_images, progress=progress
+                model,
+                name=name,
+                dataset=dataset,
+                config=config,
+                job=job,
+                bad_images=bad_images,
+                progress=progress,
+                hide_views=hide_views,
             )
 
         def save() -> None:
@@ -228,11 +242,15 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             if step % config.train.log_every_steps == 0 or step == max_steps:
                 means = (job.sum(loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
+                if model.loss is None:
+                    del losses_by_head["log_terms"]
+                weights = model.loss.now() if model.loss is not None else {}
                 progress.update(bar, description=f"training, loss {sum(means):.3f}")
                 tracker.log(
                     {
                         "loss/total": sum(means),
                         **{f"loss/{head}": mean for head, mean in losses_by_head.items()},
+                        **{f"loss/weight_{head}": weight for head, weight in weights.items()},
                         **{f"optim/learning_rate_{part}": rate for part, rate in rates.items()},
                         **{f"optim/gradient_norm_{part}": norm for part, norm in norms.items()},
                         "optim/epoch": step / steps_per_epoch,
@@ -252,14 +270,18 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         # -- close: the best checkpoint on every study of val and test ------------------------------
         model.load_state_dict(job.share(checkpoint.read_best(run_dir).weights if job.is_main else {}))
         evaluations = {
-            name: evaluate(name, dataset) for name, dataset in (("val", val_set), ("test", test_set)) if len(dataset)
+            name: evaluate(name, dataset, hide_views=True)
+            for name, dataset in (("val", val_set), ("test", test_set))
+            if len(dataset)
         }
         if job.is_main:
             for name, evaluation in evaluations.items():
-                write_predictions(run_dir / f"predictions-{name}.parquet", evaluation)
+                as_predictions(evaluation).write(run_dir / f"predictions-{name}.parquet")
+            choose_operating_points(as_predictions(evaluations["val"])).write(run_dir / OPERATING_POINTS)
             write_metrics(run_dir / "metrics.json", evaluations)
         tracker.summarise(
-            {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
+            {"model/num_parameters": sum(parameter.numel() for parameter in model.parameters())}
+            | {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
             | {key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()}
         )
         job.barrier()
@@ -278,57 +300,6 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
 # -- parts of the set-up ---------------------------------------------------------------------------
 
 
-def _store(config: Config, *, job: Job) -> Path | None:
-    """Where this node reads the image store, after copying it there if wanted; None without a store.
-
-    Raises:
-        UserError: there is no whole store, no room for a copy, or `data.stage_to` has a variable that is not set.
-    """
-    store, to = config.data.store, config.data.stage_to
-    if store is None or to is None:
-        return store
-    local = Path(os.path.expandvars(to))
-    if "$" in str(local):
-        raise UserError(f"data.stage_to is {to}, and this variable is not set here; give a folder")
-    job.once_per_node(lambda: stage(store, local))
-    return stage(store, local)
-
-
-def _for_network(data: Data, config: Config, *, job: Job) -> Data:
-    """The studies, and of them the views, that the network can take; says how many are left out."""
-    name = config.model.name
-    if name not in ("single", "stacked"):
-        return data
-    views = list(View) if name == "stacked" else [View[config.model.view.upper()]]
-    splits = {split: table.seen_by(views, needs_all=True) for split, table in data.splits.items()}
-    if job.is_main:
-        what = "both views" if name == "stacked" else f"a {config.model.view} view"
-        left_out = ", ".join(f"{split} {len(data.splits[split]) - len(table)}" for split, table in splits.items())
-        logger.info("model.name %s needs %s; studies left out: %s", name, what, left_out)
-    if empty := [split for split in ("train", "val") if not len(splits[split])]:
-        raise UserError(f"model.name is {name}, and no study of the {' and '.join(empty)} split has the views it needs")
-    return replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
-
-
-def _datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, StudyDataset]:
-    """Training set with augmentation, val and test sets without."""
-    several = config.data.several_images
-    train_table = expand_all(data.train) if several == "all" else data.train
-
-    def dataset(table: StudyTable, *, training: bool) -> StudyDataset:
-        return StudyDataset(
-            table,
-            read=data.read,
-            image_size_px=config.data.image_size_px,
-            seed=config.run.seed,
-            several_images="random" if training and several == "random" else "first",
-            augment=config.data.augment if training else None,
-            augment_on=config.data.augment_on,
-        )
-
-    return dataset(train_table, training=True), dataset(data.val, training=False), dataset(data.test, training=False)
-
-
 def _pos_weight(data: Data, config: Config, *, device: torch.device) -> Tensor | None:
     if config.loss.pos_weight == "none":
         return None
@@ -337,17 +308,6 @@ def _pos_weight(data: Data, config: Config, *, device: torch.device) -> Tensor |
         label_mask=torch.from_numpy(data.train.label_mask),
         maximum=config.loss.pos_weight_max,
     ).to(device)
-
-
-def _progress(job: Job) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not job.is_main,
-    )
 
 
 def _what_runs(config: Config, *, data: Data, job: Job, model: nn.Module, max_steps: int) -> str:

@@ -78,6 +78,12 @@ def test_all_problems_come_at_once_with_their_keys(write):
         ("model: {backbone: resnet50}", "use merge_after_block=4"),
         ("model: {name: hemis, backbone: swin_t}", "use a DenseNet"),
         ("model: {name: single, backbone: resnet18, dropout: 0.1}", "only DenseNets have it"),
+        (
+            "model: {name: hemis}\nloss: {learned_weights: uncertainty}",
+            "weighs three heads .* model.name hemis has one",
+        ),
+        ("loss: {learned_weights: temperature, curriculum_probability: 0.1}", "some steps train one alone"),
+        ("loss: {learned_weights: uncertainty, pa_weight: 0}", "pa_weight 0 and lateral_weight 0.3 are where"),
         ("tracking: {wandb: on}", "'auto', 'online', 'offline' or 'disabled'"),
         ("run: {seed: 1}\nrun: {seed: 2}", "given twice"),
         ("run: [1", "not valid YAML"),

@@ -44,6 +44,15 @@ def test_counts_as_json_and_as_tables(arguments):
     assert "pa_only" in printed
 
 
+def test_a_smaller_training_set_is_counted_and_the_store_holds_the_whole(arguments, tmp_path):
+    """20 patients of one study, 12 of them to train on; 5 leave 7 out, and 30 images are stored all the same."""
+    smaller = [*arguments, "data.split.max_train_patients=5", "data.train_on=[both, pa_only]"]
+    counts = json.loads(run("data", *smaller, "--json"))
+    assert counts["left_out_of_training"] == {"patients": 7, "studies": 7}
+    assert {name: split["patients"] for name, split in counts["splits"].items()} == {"train": 5, "val": 4, "test": 4}
+    assert "30 images" in run("prepare", *smaller, f"data.store={tmp_path / 'store'}")
+
+
 def test_what_is_left_out_is_written_on_request(arguments, tmp_path):
     run("data", *arguments, "--dropped", str(tmp_path / "out.csv"))
     assert pd.read_csv(tmp_path / "out.csv").to_dict("records") == [

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from dualview.batch import Predictions
 from dualview.losses import head_loss_sums, reference_pos_weight, study_losses
+from dualview.models.loss_weights import LossWeights
 from dualview.views import View
 
 
@@ -41,7 +42,8 @@ def test_auxloss_equals_a_loop_over_studies(make_batch):
                 heads[head][study].tolist(), batch.labels[study].tolist(), batch.label_mask[study], pos_weight.tolist()
             )
             expected[h] += weights[kind][h] * loss
-    assert [float(value) for value in sums] == pytest.approx(expected, abs=1e-12)
+    assert sums.log_terms == 0
+    assert [float(value) for value in sums[:3]] == pytest.approx(expected, abs=1e-12)
     assert float(sums.total) == pytest.approx(sum(expected), abs=1e-12)
 
 
@@ -89,6 +91,97 @@ def test_pos_weight_counts_known_labels_only():
     mask = torch.ones(100, 1, dtype=torch.bool)
     mask[80:] = False
     assert reference_pos_weight(labels, label_mask=mask).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("kind", ["uncertainty", "temperature"])
+def test_learned_weights_begin_where_they_are_told(kind):
+    assert LossWeights(kind, pa=0.3, lateral=2.0).now() == pytest.approx(
+        {"joint": 1, "pa": 0.3, "lateral": 2}, rel=1e-5
+    )
+
+
+def learned(kind, values):
+    """Weights and log terms of a complete study at these scalars, and how both move with each, by hand."""
+    if kind == "uncertainty":  # w = exp(-s), term s / 2
+        weights = [math.exp(-s) for s in values]
+        return weights, sum(values) / 2, [-w for w in weights], [0.5] * 3
+    squares = [t * t + 1e-4 for t in values]  # w = 1 / (T^2 + 1e-4), term log sqrt(T^2 + 1e-4)
+    moves = [-2 * t / v**2 for t, v in zip(values, squares, strict=True)]
+    terms = sum(math.log(math.sqrt(v)) for v in squares)
+    return [1 / v for v in squares], terms, moves, [t / v for t, v in zip(values, squares, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [("uncertainty", [0.5, -0.2, 1.0]), ("temperature", [1.5, 0.02, -0.7])], ids=str
+)
+def test_learned_weights_multiply_the_heads_of_complete_studies_alone(make_batch, kind, values):
+    """Value and gradient against a loop: a study of one view counts 1, one without a label has no log term."""
+    kinds = "bplbb"
+    batch = make_batch(kinds, dtype=torch.float64, size=8)
+    mask = torch.rand(5, 3) > 0.3
+    mask[:, 0] = True
+    mask[4] = False
+    batch = batch._replace(label_mask=mask, weight=torch.tensor([0.5, 2.0, 1.0, 1.5, 3.0], dtype=torch.float64))
+    heads = {name: torch.randn(5, 3, dtype=torch.float64) for name in ("joint", "pa", "lateral")}
+    module = LossWeights(kind).double()
+    module.values.data = torch.tensor(values, dtype=torch.float64)
+    predictions = Predictions(
+        joint=heads["joint"][batch.rows.both],
+        pa=heads["pa"][batch.rows.pa],
+        lateral=heads["lateral"][batch.rows.lateral],
+        weights=module(),
+    )
+    sums = head_loss_sums(predictions, batch=batch)
+    sums.total.backward()
+
+    weights, terms, weights_move, terms_move = learned(kind, values)
+    expected, gradient = 0.0, [0.0] * 3
+    for study, of_study in enumerate(kinds):
+        if not mask[study].any():
+            continue
+        own = float(batch.weight[study])
+        losses = [
+            slow_study_loss(of_head[study].tolist(), batch.labels[study].tolist(), mask[study], [1.0] * 3)
+            for of_head in heads.values()
+        ]
+        if of_study == "b":
+            expected += own * (sum(w * loss for w, loss in zip(weights, losses, strict=True)) + terms)
+            for h in range(3):
+                gradient[h] += own * (weights_move[h] * losses[h] + terms_move[h])
+        else:
+            expected += own * losses["jpl".index(of_study)]
+    assert float(sums.total.detach()) == pytest.approx(expected, rel=1e-12)
+    assert float(sums.log_terms.detach()) == pytest.approx(2 * terms, rel=1e-12)  # weights 0.5 + 1.5
+    assert module.values.grad.tolist() == pytest.approx(gradient, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["uncertainty", "temperature"])
+def test_the_best_weight_of_a_head_is_half_its_inverse_loss(kind):
+    """d/dv (L / v + log(v) / 2) = 0 at v = 2 L, for losses 0.1, 0.5 and 2 found by gradient descent."""
+    losses = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64)
+    module = LossWeights(kind).double()
+    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        *weights, log_terms = module()
+        total = (torch.stack(weights) * losses).sum() + log_terms
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    assert list(module.now().values()) == pytest.approx([5.0, 1.0, 0.25], rel=1e-4)
+
+
+def test_a_temperature_that_steps_over_zero_stays_finite():
+    """At T = 0 and beyond it: weights are at most 1e4, and gradients lead away from 0 on either side."""
+    module = LossWeights("temperature")
+    module.values.data = torch.tensor([1e-3, 0.0, -1e-3])
+    *weights, log_terms = module()
+    assert all(9e3 < float(weight) <= 1e4 * (1 + 1e-6) for weight in weights)
+    (0.5 * sum(weights) + log_terms).backward()
+    gradients = module.values.grad.tolist()
+    assert gradients[0] < 0 == gradients[1] < gradients[2]
 
 
 @pytest.mark.parametrize(("alone", "head"), [(View.PA, "pa"), (View.LATERAL, "lateral")])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from dualview.metrics import by_availability
 from dualview.views import Availability
@@ -12,7 +12,7 @@ from dualview.views import Availability
 def scores():
     generator = np.random.default_rng(0)
     return {
-        "logits": generator.normal(size=(60, 2)).round(1),  # with ties
+        "probabilities": generator.random((60, 2)).round(1),  # with ties
         "labels": generator.integers(0, 2, size=(60, 2)).astype(np.float32),
         "label_mask": generator.random((60, 2)) > 0.2,
         "availability": np.repeat([0, 1, 2], 20),
@@ -26,10 +26,11 @@ def test_every_group_equals_scikit_learn_on_its_known_labels(scores):
         aurocs = []
         for k, finding in enumerate("AB"):
             use = chosen & scores["label_mask"][:, k]
-            truth, score = scores["labels"][use, k], scores["logits"][use, k]
+            truth, score = scores["labels"][use, k], scores["probabilities"][use, k]
             metrics = of_group.findings[finding]
             assert metrics.auroc == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
             assert metrics.average_precision == pytest.approx(average_precision_score(truth, score), abs=1e-12)
+            assert metrics.brier == pytest.approx(brier_score_loss(truth, score), abs=1e-12)
             assert (metrics.num_positive, metrics.num_negative) == (truth.sum(), (1 - truth).sum())
             aurocs.append(metrics.auroc)
         assert of_group.macro_auroc == pytest.approx(np.mean(aurocs))

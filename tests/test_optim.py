@@ -5,6 +5,7 @@ import torch
 
 from dualview.config import OptimConfig
 from dualview.models import build_model
+from dualview.models.loss_weights import LossWeights
 from dualview.optim import build_optimizer, schedule_factor, set_learning_rates
 
 
@@ -53,6 +54,16 @@ def test_each_part_has_its_own_rate_and_every_parameter_one_group():
     assert by_name["pa"] == {id(p) for p in model.pa.parameters()}
     assert by_name["lateral"] == {id(p) for p in model.lateral.parameters()}
     assert by_name["joint"] == {id(p) for p in model.joint.parameters()}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_everything_decays_but_learned_weights_of_the_loss(name):
+    model = build_model("auxloss", num_findings=2, backbone="densenet_tiny")
+    model.loss = LossWeights("uncertainty")
+    optimizer = build_optimizer(model, OptimConfig(name=name, weight_decay=0.1))
+    decay = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
+    assert decay == {"pa": 0.1, "lateral": 0.1, "joint": 0.1, "loss": 0.0}
+    assert optimizer.param_groups[-1]["params"] == [model.loss.values]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])

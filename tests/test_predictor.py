@@ -105,6 +105,20 @@ def test_operating_points_of_the_run_are_applied(make_run, pictures):
     assert frame["Hernia_decision"].isna().all()
 
 
+def test_points_of_another_checkpoint_are_those_of_its_own_evaluation(make_run, pictures):
+    run_dir = make_run()
+    points = {route: {"Nodule": OperatingPoint(threshold=0.0)} for route in ("both", "pa_only", "lateral_only")}
+    temperature = dict.fromkeys(points, 1.0)
+    points = OperatingPoints(rule="youden", chosen_on="val", temperature=temperature, routes=points)
+    points.write(run_dir / "operating_points.json")
+    (run_dir / "checkpoints" / "best").unlink()
+    (run_dir / "checkpoints" / "best").symlink_to("step-000003")  # another one than that of step 7
+    assert not dualview.load(run_dir, checkpoint="last", device="cpu").predict(pa=pictures).decided.any()
+    (run_dir / "evaluation-test-7").mkdir()
+    points.write(run_dir / "evaluation-test-7" / "operating_points.json")
+    assert dualview.load(run_dir, checkpoint="last", device="cpu").predict(pa=pictures).decided[:, 0].all()
+
+
 def test_what_cannot_be_read_is_a_reason_and_the_other_view_answers(make_run, pictures, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     network = dualview.load(make_run(), device="cpu")

@@ -32,7 +32,9 @@ TINY = {
 
 def config_for(run_dir, **sections) -> Config:
     values = {"run": {"dir": run_dir, "device": "cpu"}, **TINY}
-    return Config.model_validate({**values, **{name: {**values[name], **new} for name, new in sections.items()}})
+    return Config.model_validate(
+        {**values, **{name: {**values.get(name, {}), **new} for name, new in sections.items()}}
+    )
 
 
 def weights(run_dir, name="last"):
@@ -81,6 +83,53 @@ def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path,
     assert equal(weights(run), weights(tmp_path / "whole"))
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss/total" in record] == list(range(1, 9))
+
+
+FAMILY = {
+    "auxloss": {},
+    "auxloss with uncertainty": {"loss": {"learned_weights": "uncertainty"}},
+    "auxloss with temperature": {"loss": {"learned_weights": "temperature"}},
+    "auxloss with curriculum": {"loss": {"curriculum_probability": 0.5}},
+    "dualnet": {},
+    "hemis": {},
+    "attention": {},
+    "single pa": {},
+    "single lateral": {"model": {"view": "lateral"}},
+    "stacked": {},
+    "auxloss of one backbone": {"model": {"shared_branch": True}},
+    "hemis of one backbone": {"model": {"shared_branch": True}},
+}
+
+
+@pytest.mark.parametrize("member", FAMILY)
+def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkeypatch, member):
+    """C7: stopped in the third of six steps. Weights, statistics, optimizer, records and predictions."""
+    changes = {"loss": {}, **FAMILY[member]}
+    changes["model"] = {"name": member.split()[0], **changes.get("model", {})}
+    changes["train"] = {"max_steps": 6, "eval_every_steps": 4}
+    whole, run = (config_for(tmp_path / name, **changes) for name in ("whole", "run"))
+    train(whole)
+    with monkeypatch.context():
+        at_count(2, signalled(signal.SIGTERM))
+        with pytest.raises(Preempted, match="after step 3 of 6"):
+            train(run)
+    monkeypatch.undo()
+    train(run)
+    for name in ("last", "best"):
+        ours, theirs = weights(run.run.dir, name), weights(whole.run.dir, name)
+        assert ours.keys() == theirs.keys() and equal(ours, theirs)
+    states = [checkpoint.read_newest(config.run.dir).state["optimizer"]["state"] for config in (run, whole)]
+    assert states[0].keys() == states[1].keys() and len(states[0]) > 0
+    assert all(equal(moments, states[1][number]) for number, moments in states[0].items())
+    assert recorded(run.run.dir) == recorded(whole.run.dir)
+    predictions = [(config.run.dir / "predictions-test.parquet").read_bytes() for config in (run, whole)]
+    assert predictions[0] == predictions[1]
+
+
+def recorded(run_dir):
+    """Every logged value but the speeds."""
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in of.items() if not key.startswith("speed/")} for of in records]
 
 
 def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, monkeypatch):
@@ -148,6 +197,15 @@ def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_p
     ):
         assert line in str(refused.value)
     assert "log_every_steps" not in str(refused.value)
+    smaller = {**TINY["data"], "seed": 1, "train_on": ["both"], "split": {"max_train_patients": 30}}
+    with pytest.raises(UserError) as refused:
+        train(config_for(tmp_path / "run", train={"max_steps": 4}, data=smaller))
+    for line in (
+        "data.seed: the run has None, now 1",
+        "data.train_on: the run has [], now ['both']",
+        "data.split.max_train_patients: the run has None, now 30",
+    ):
+        assert line in str(refused.value)
     with caplog.at_level("INFO"):
         train(config_for(tmp_path / "run", train={"max_steps": 4, "log_every_steps": 2}))
     assert "continuing with train.log_every_steps: 2 instead of 1" in caplog.text

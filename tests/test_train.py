@@ -101,6 +101,22 @@ def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(tmp_path):
     assert first["routing/rows_pa"] + first["routing/rows_lateral"] - first["routing/rows_both"] == 4
 
 
+@pytest.mark.parametrize("kind", ["uncertainty", "temperature"])
+def test_learned_weights_are_logged_and_kept_in_the_checkpoint(tmp_path, kind):
+    """The last logged weights are those that the saved scalar means; 4 steps of Adam at 1e-3 from 1, 0.3 and 0.3."""
+    train(config_for(tmp_path / "run", loss={"learned_weights": kind}, optim={"learning_rate": 1e-3}))
+    of_steps = [record for record in records(tmp_path / "run") if "loss/total" in record]
+    logged = [of_steps[-1][f"loss/weight_{head}"] for head in ("joint", "pa", "lateral")]
+    scalars = weights(tmp_path / "run")["loss.values"]
+    expected = (-scalars).exp() if kind == "uncertainty" else 1 / (scalars**2 + 1e-4)
+    assert logged == pytest.approx(expected.tolist(), rel=1e-5)
+    assert logged != pytest.approx([1, 0.3, 0.3], rel=1e-5)
+    assert logged == pytest.approx([1, 0.3, 0.3], rel=1e-2)
+    parts = ("joint", "pa", "lateral", "log_terms")
+    assert of_steps[-1]["loss/total"] == pytest.approx(sum(of_steps[-1][f"loss/{part}"] for part in parts))
+    assert "optim/learning_rate_loss" in of_steps[-1]
+
+
 @pytest.mark.parametrize(
     ("network", "learning_rate"),
     [("auxloss", 1e-2), ("dualnet", 1e-2), ("hemis", 1e-2), ("attention", 1e-3), ("single", 1e-2), ("stacked", 1e-2)],
@@ -138,6 +154,24 @@ def test_sixteen_studies_are_overfitted(tmp_path, network, learning_rate):
         )
     )  # fmt: skip
     assert result.best_val_macro_auroc == 1.0
+
+
+def test_runs_of_one_data_seed_compare_on_the_same_patients(tmp_path, caplog):
+    """Two seeds, and a third with a third of the training patients; 60 phantoms: 36 train, 12 val, 12 test."""
+    caplog.set_level("INFO")
+    data = {"image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60}, "seed": 3}
+    limited = {**data, "split": {"max_train_patients": 12}, "train_on": ["both"]}
+    for name, seed, of_run in (("a", 0, data), ("b", 1, data), ("c", 1, limited)):
+        train(config_for(tmp_path / name, run={"dir": tmp_path / name, "device": "cpu", "seed": seed}, data=of_run))
+    a, b, c = (tmp_path / name for name in "abc")
+    assert (a / "split.csv").read_text() == (b / "split.csv").read_text() == (c / "split.csv").read_text()
+    studies = [pd.read_parquet(run / "predictions-test.parquet")["study"].tolist() for run in (a, b, c)]
+    assert len(studies[0]) == 12 and studies[0] == studies[1] == studies[2]
+    assert not torch.equal(weights(a)["joint.weight"], weights(b)["joint.weight"])
+    left_out = [int(n) for n in re.findall(r"leave out (\d+) training studies and (\d+) patients", caplog.text)[0]]
+    assert left_out[0] == left_out[1] and 24 < left_out[0] < 36  # a phantom patient has one study
+    counts = [int(n) for n in re.findall(r"studies train (\d+), val 12, test 12;", caplog.text)]
+    assert counts == [36, 36, 36 - left_out[0]]
 
 
 def test_studies_that_a_network_cannot_take_are_left_out_and_counted(tmp_path, caplog):

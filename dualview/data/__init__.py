@@ -14,12 +14,12 @@ from dualview.data.dataset import ImageReader
 from dualview.data.images import FileImages
 from dualview.data.sources import read_source
 from dualview.data.sources.image_rows import SourceTable
-from dualview.data.splits import split_by_patient
+from dualview.data.splits import SPLITS, first_in_line, places_in_line, split_by_patient
 from dualview.data.store import Settings, StoreImages
 from dualview.data.table import StudyTable, concatenate
 from dualview.errors import UserError
 from dualview.findings import XRV
-from dualview.views import View
+from dualview.views import Availability, View
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Data:
     test: StudyTable
     read: ImageReader
     sources: tuple[SourceTable, ...]
+    whole_splits: dict[str, StudyTable]  # before anything is left out of them: who is where, for other runs
 
     @property
     def splits(self) -> dict[str, StudyTable]:
@@ -44,7 +45,8 @@ def load_data(config: DataConfig, *, seed: int, store: Path | None = None) -> Da
 
     With several sources, findings are the union of theirs, patients and images carry the name of
     their source, and what a source does not label is unknown there. Policies for uncertain labels
-    act on the training split; in val and test an uncertain label is unknown.
+    act on the training split; in val and test an uncertain label is unknown. Of the training split the
+    patients of `data.split.max_train_patients` are taken, and of these the studies of `data.train_on`.
 
     Args:
         store: folder of a whole image store to read from instead of the files (`data.store`, or a staged copy).
@@ -64,19 +66,21 @@ def load_data(config: DataConfig, *, seed: int, store: Path | None = None) -> Da
         if len(sources) > 1:
             sources = [_with_name(source) for source in sources]
         read = file_reader(config)
-    parts = []
+    parts, places = [], []
     for number, (source, of) in enumerate(zip(sources, config.all_sources, strict=True)):
         splits = split_by_patient(_weighted(source.table, of), config=config.split, seed=seed)
+        places.append(places_in_line(splits["train"], seed=seed, number=number))
         splits["train"] = with_policies(splits["train"], source=of, seed=seed, number=number)
         parts.append(splits)
-    merged = {name: _merged([splits[name] for splits in parts], config=config) for name in ("train", "val", "test")}
+    whole = {name: _merged([splits[name] for splits in parts], config=config) for name in SPLITS}
+    merged = {**whole, "train": _to_train_on(whole["train"], places=np.concatenate(places), config=config)}
     if store is not None:
         files = file_reader(config) if all(source.check_files for source in config.all_sources) else None
         images = StoreImages(store)
         paths = [path for table in merged.values() for view in View for of in table.images[view] for path in of]
         images.refuse_if_stale(paths, settings=store_settings(config), reader=files)
         read = images
-    return Data(**merged, read=read, sources=tuple(sources))
+    return Data(**merged, read=read, sources=tuple(sources), whole_splits=whole)
 
 
 def store_settings(config: DataConfig) -> Settings:
@@ -166,6 +170,25 @@ def _merged(tables: list[StudyTable], *, config: DataConfig) -> StudyTable:
     if all(source.vocabulary == "xrv" and not source.findings for source in config.all_sources):
         return table.with_findings(XRV)
     return table
+
+
+def _to_train_on(train: StudyTable, *, places: np.ndarray, config: DataConfig) -> StudyTable:
+    """What is trained on: of the first patients in line, the studies of the wanted kinds.
+
+    Raises:
+        UserError: none.
+    """
+    kept = np.ones(len(train), bool)
+    if config.split.max_train_patients is not None:
+        kept &= first_in_line(train, places=places, num_patients=config.split.max_train_patients)
+    if config.train_on:
+        kept &= np.isin(train.availability, [Availability[kind.upper()] for kind in config.train_on])
+    if not kept.any():
+        raise UserError(
+            f"data.train_on is {', '.join(config.train_on)}, and no study of the train split is of this kind, with "
+            f"data.split.max_train_patients {config.split.max_train_patients}; the split has {len(train)} studies"
+        )
+    return train if kept.all() else train.select(np.flatnonzero(kept))
 
 
 def check_labels(train: StudyTable) -> None:

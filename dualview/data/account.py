@@ -36,7 +36,23 @@ def account(data: Data) -> dict[str, Any]:
     }
     known_bad = sorted(path for source in data.sources for path in source.known_bad)
     splits = {name: of_table([table]) for name, table in data.splits.items()}
-    return {"images": images, **whole, "known_bad_images": known_bad, "splits": splits, "sources": sources}
+    return {
+        "images": images,
+        **whole,
+        "known_bad_images": known_bad,
+        "splits": splits,
+        "left_out_of_training": left_out_of_training(data),
+        "sources": sources,
+    }
+
+
+def left_out_of_training(data: Data) -> dict[str, int]:
+    """Patients and studies of the train split that `data.split.max_train_patients` and `data.train_on` leave out."""
+    whole, kept = data.whole_splits["train"], data.train
+    return {
+        "patients": len(set(whole.patient_ids)) - len(set(kept.patient_ids)),
+        "studies": len(whole) - len(kept),
+    }
 
 
 def of_source(source: SourceTable) -> dict[str, Any]:

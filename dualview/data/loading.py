@@ -104,11 +104,24 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: StudyDataset, *, micro_batch_size: int, rank: int, world_size: int, num_workers: int, pin_memory: bool
+    dataset: StudyDataset,
+    *,
+    micro_batch_size: int,
+    rank: int,
+    world_size: int,
+    hide: View | None = None,
+    num_workers: int,
+    pin_memory: bool,
 ) -> DataLoader[Loaded]:
-    """This rank's share of every study once: micro-batches of one availability, the same for any world size."""
+    """This rank's share of every study once: micro-batches of one availability, the same for any world size.
+
+    With `hide`, of every study with both views, and without that view.
+    """
     availability = dataset.table.availability
     by_kind = np.argsort(availability, kind="stable")
+    if hide is not None:
+        by_kind = np.flatnonzero(availability == Availability.BOTH)
+        availability = np.array([_without(hide, kind) for kind in availability], np.int8)
     micro_batches = [by_kind[start : start + micro_batch_size] for start in range(0, len(by_kind), micro_batch_size)]
     keys = [
         [Key(0, int(study), int(availability[study])) for study in studies]

@@ -44,6 +44,30 @@ def split_by_patient(table: StudyTable, *, config: SplitConfig, seed: int) -> di
     return tables
 
 
+def places_in_line(train: StudyTable, *, seed: int, number: int = 0) -> np.ndarray:
+    """(S,) float64 in [0, 1): where the patient of each training study stands in line for a smaller training set.
+
+    The patients of each stratum stand evenly spaced, in random order and from a random start, so that any
+    beginning of the line holds every stratum in proportion, to within one patient, and is part of any longer
+    one. A function of the patients, their views and labels, the seed and the number of the source.
+    """
+    patients, patient_of = np.unique(train.patient_ids.astype(str), return_inverse=True)
+    generator = np.random.default_rng([seed, 4, number])
+    strata = _strata(train, patient_of, smallest=1)
+    places = np.empty(len(patients))
+    for stratum in np.unique(strata):
+        members = generator.permutation(np.flatnonzero(strata == stratum))
+        places[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    of_study: np.ndarray = places[patient_of]
+    return of_study
+
+
+def first_in_line(train: StudyTable, *, places: np.ndarray, num_patients: int) -> np.ndarray:
+    """(S,) bool: the studies of the first `num_patients` patients by their places (S,) of `places_in_line`."""
+    _, first, patient_of = np.unique(train.patient_ids.astype(str), return_index=True, return_inverse=True)
+    return np.isin(patient_of, np.argsort(places[first], kind="stable")[:num_patients])
+
+
 def write_splits(path: Path, splits: dict[str, StudyTable]) -> None:
     """Who is in which split: patient, split; to be given as `data.split.file` to another run."""
     rows = [(patient, name) for name, table in splits.items() for patient in dict.fromkeys(table.patient_ids)]

@@ -10,6 +10,7 @@ from dualview.models.auxloss import AuxLoss
 from dualview.models.branch import FeatureBranch, share_backbone
 from dualview.models.dualnet import DualNet
 from dualview.models.hemis import HeMIS
+from dualview.models.loss_weights import LossWeights
 from dualview.models.network import Network
 from dualview.models.norm import Norm
 from dualview.models.one_branch import Single, Stacked
@@ -45,7 +46,7 @@ def build_model(
         >>> batch = StudyBatch.from_views(pa=[pa[0], pa[1], None], lateral=[None, lateral[0], lateral[1]])
         >>> model = build_model("auxloss", num_findings=5, backbone="densenet_tiny")
         >>> predictions = model(batch)
-        >>> [tuple(logits.shape) for logits in predictions]  # joint, PA and lateral heads: rows that reach them
+        >>> [tuple(getattr(predictions, head).shape) for head in ("joint", "pa", "lateral")]  # rows that reach them
         [(1, 5), (2, 5), (2, 5)]
 
     Args:
@@ -102,10 +103,12 @@ def build_model(
 def build_configured(config: Config, *, num_findings: int, weights: str | None = None) -> Network:
     """The network that a configuration describes, with initial weights from its seed or from `weights`.
 
+    Learned weights of the loss begin with the configured ones, whatever `weights` holds.
+
     Raises:
         UserError: weights that cannot be had or do not fit.
     """
-    return build_model(
+    model = build_model(
         config.model.name,
         num_findings=num_findings,
         view=config.model.view,
@@ -118,3 +121,8 @@ def build_configured(config: Config, *, num_findings: int, weights: str | None =
         weights=weights,
         seed=config.run.seed,
     )
+    if config.loss.learned_weights != "none":
+        model.loss = LossWeights(
+            config.loss.learned_weights, pa=config.loss.pa_weight, lateral=config.loss.lateral_weight
+        )
+    return model

@@ -62,12 +62,16 @@ class AuxLoss(Network):
 
         A head or branch without rows takes no part, and its parameters keep grad None. Only a batch
         without any study runs the joint head on zero rows: under DDP the backward pass of such a rank
-        must touch something, or it would miss the step's gradient exchange.
+        must touch something, or it would miss the step's gradient exchange. Learned weights of the loss
+        come along where it will use them, and so get a gradient.
         """
         pa, lateral = self.pa(batch.pa), self.lateral(batch.lateral)
         rows = batch.rows
         joint = pa.logits[:0]
+        weights = None
+        if self.loss is not None and self.training and (len(rows.both) or self.runs_when_idle):
+            weights = self.loss()
         if len(rows.both) or batch.num_studies == 0 or self.runs_when_idle:
             both = (pa.merge_features[rows.both_in_pa], lateral.merge_features[rows.both_in_lateral])
             joint = self.joint(torch.cat(both, dim=1))
-        return Predictions(joint=joint, pa=pa.logits, lateral=lateral.logits)
+        return Predictions(joint=joint, pa=pa.logits, lateral=lateral.logits, weights=weights)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from dualview.models.loss_weights import LossWeights
 from dualview.models.norm import PooledBatchNorm2d, PooledStatistics, SyncedBatchNorm2d
 
-PARTS = ("pa", "lateral", "joint", "shared")
+PARTS = ("pa", "lateral", "joint", "shared", "loss")
 
 
 class Network(nn.Module):
@@ -14,6 +15,10 @@ class Network(nn.Module):
 
     joint_sees_all = False
     """Whether the joint part takes every study, or those with both views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss: LossWeights | None = None  # of networks with three heads, where `loss.learned_weights` asks for it
 
     def pool_statistics(
         self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None

@@ -45,6 +45,7 @@ def load_weights(model: nn.Module, *, weights: str, backbone: str) -> None:
     else:
         source, state = _from_file(Path(weights))
     state = {_current_name(key): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith("loss.")}  # those are a run's own
     whole_network = any(key.startswith(tuple(f"{part}." for part in PARTS)) for key in state)
     expected = model.state_dict()
     if whole_network:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dualview.config import AugmentConfig, DataConfig, SplitConfig, ViewDropoutConfig
+import dualview.data
+from dualview.config import AugmentConfig, DataConfig, SourceConfig, SplitConfig, ViewDropoutConfig
 from dualview.data import check_labels, load_data
 from dualview.data.bad_image import BadImage
 from dualview.data.dataset import Key, StudyDataset, expand_all
 from dualview.data.loading import TrainingSampler
-from dualview.data.splits import split_by_patient, write_splits
+from dualview.data.splits import first_in_line, places_in_line, split_by_patient, write_splits
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.schedule import drop_views
@@ -285,3 +286,122 @@ def test_a_whole_step_hides_the_same_view_on_every_rank_and_accumulation():
             of_step.setdefault(number // 2, set()).update(shown)
     assert all(len(kinds) <= 1 for kinds in of_step.values())
     assert set().union(*of_step.values()) == {0, 1, 2}
+
+
+# -- smaller training sets --
+
+
+def compared(tmp_path, *, num=80, split_column=False, **changes):
+    """Data of `num` patients, two studies each: one with both views and, of every fourth, one lateral only."""
+    rows = []
+    for n in range(num):
+        split = f",{('train', 'train', 'train', 'val', 'test')[n % 5]}" if split_column else ""
+        rows += [f"p{n},{n}a,{view},{n}{view}.png,{n % 3 // 2},{n % 2}{split}" for view in ("PA", "L")]
+        view = "L" if n % 4 == 0 else "PA"
+        rows.append(f"p{n},{n}b,{view},{n}b.png,{n % 3 // 2},{n % 2}{split}")
+    values = csv_config(tmp_path, rows).model_dump()
+    if split_column:
+        text = (tmp_path / "images.csv").read_text()
+        (tmp_path / "images.csv").write_text(text.replace("A,B", "A,B,split", 1))
+        changes["split"] = {"column": "split", **changes.get("split", {})}
+    return DataConfig.model_validate({**values, **changes})
+
+
+def patients(table):
+    return set(table.patient_ids)
+
+
+@pytest.mark.parametrize("way", ["fractions", "column", "file"])
+def test_smaller_training_sets_are_nested_and_leave_val_and_test_alone(tmp_path, way):
+    split = {}
+    if way == "file":
+        whole = load_data(compared(tmp_path), seed=5)
+        write_splits(tmp_path / "split.csv", whole.splits)
+        split = {"file": tmp_path / "split.csv"}
+
+    def data(num_patients, **changes):
+        limit = {**split, "max_train_patients": num_patients}
+        config = compared(tmp_path, split_column=way == "column", split=limit, **changes)
+        return load_data(config, seed=1)
+
+    whole = data(None)
+    assert len(patients(whole.train)) == 48
+    smaller = whole
+    for num_patients in (47, 30, 12, 1):
+        larger, smaller = smaller, data(num_patients)
+        assert len(patients(smaller.train)) == num_patients
+        assert patients(smaller.train) < patients(larger.train)
+        rows = np.isin(whole.train.patient_ids, list(patients(smaller.train)))
+        assert smaller.train.study_ids.tolist() == whole.train.study_ids[rows].tolist()  # all studies, in order
+        for name in ("val", "test"):
+            assert smaller.splits[name].study_ids.tolist() == whole.splits[name].study_ids.tolist()
+        assert patients(smaller.whole_splits["train"]) == patients(whole.train)
+    assert len(patients(data(1000).train)) == 48
+    # first the patients, then the kinds
+    of_kind = data(30, train_on=["lateral_only"])
+    expected = [study for study in data(30).train.study_ids if study.endswith("b") and int(study[:-1]) % 4 == 0]
+    assert of_kind.train.study_ids.tolist() == expected
+    assert 0 < len(expected) < len(data(None, train_on=["lateral_only"]).train)
+    for name in ("val", "test"):
+        assert of_kind.splits[name].study_ids.tolist() == whole.splits[name].study_ids.tolist()
+
+
+def test_the_beginning_of_the_line_holds_every_stratum_in_proportion():
+    """120 patients in strata of 60, 40 and 20 (PA only, both, both with the finding): of 30, a quarter of each."""
+    table = table_of(*[((f"p{i}",), (f"l{i}",) if i % 2 else ()) for i in range(120)])
+    labels = np.array([i % 6 == 1 for i in range(120)], np.float32)[:, None]
+    table = replace(table, labels=labels)
+    for seed in range(5):
+        places = places_in_line(table, seed=seed)
+        for num_patients in (30, 60, 90):
+            kept = first_in_line(table, places=places, num_patients=num_patients)
+            assert kept.sum() == num_patients
+            share = num_patients / 120
+            assert abs(kept[table.availability == Availability.PA_ONLY].sum() - 60 * share) <= 1
+            assert abs(kept[labels[:, 0] > 0].sum() - 20 * share) <= 1
+    one, other = (first_in_line(table, places=places_in_line(table, seed=s), num_patients=30) for s in (0, 1))
+    assert not np.array_equal(one, other)
+
+
+def test_a_smaller_training_set_of_several_sources_takes_of_each_in_proportion(tmp_path):
+    sources = []
+    for name, num in (("large", 90), ("small", 30)):
+        (tmp_path / name).mkdir()
+        entry = compared(tmp_path / name, num=num).model_dump(include=set(SourceConfig.model_fields))
+        sources.append({**entry, "name": name})
+    config = DataConfig.model_validate({"sources": sources, "split": {"max_train_patients": 36}})
+    train = load_data(config, seed=0).train
+    of_source = {name: len({p for p in train.patient_ids if p.startswith(name)}) for name in ("large", "small")}
+    assert sum(of_source.values()) == 36
+    assert abs(of_source["small"] - 9) <= 3
+
+
+def test_a_kind_that_is_not_there_is_refused(tmp_path):
+    rows = [f"p{i},{i},PA,{i}.png,{i % 2},1" for i in range(20)]
+    config = csv_config(tmp_path, rows).model_copy(update={"train_on": ["both"]})
+    with pytest.raises(UserError, match=r"data.train_on is both, and no study .* None; the split has 12 studies"):
+        load_data(config, seed=0)
+
+
+def test_a_smoothed_label_is_the_same_in_a_smaller_training_set(tmp_path, monkeypatch):
+    """The label of a study is no function of how many others there are."""
+    real = dualview.data.read_source
+
+    def read_source(source, *, split):
+        found = real(source, split=split)
+        hedged = np.arange(len(found.table))[:, None] % 3 == 2
+        table = replace(found.table, label_mask=found.table.label_mask & ~hedged, uncertain=hedged & [True, False])
+        return replace(found, table=table)
+
+    monkeypatch.setattr(dualview.data, "read_source", read_source)
+
+    def train(num_patients):
+        rows = [f"p{i},{i},PA,{i}.png,{i % 2},1" for i in range(60)]
+        config = csv_config(tmp_path, rows).model_dump() | {"uncertain": "smooth(0.2,0.9)"}
+        config["split"] = {"max_train_patients": num_patients}
+        table = load_data(DataConfig.model_validate(config), seed=0).train
+        return dict(zip(table.study_ids, table.labels[:, 0], strict=True))
+
+    whole, part = train(None), train(15)
+    assert len(part) == 15 and len({value for value in part.values() if 0.2 <= value <= 0.9}) > 2
+    assert all(whole[study] == value for study, value in part.items())

@@ -5,7 +5,8 @@
 
 Rank r of R takes micro-batch a * R + r in accumulation step a, so every R that divides the number of
 micro-batches computes the same steps. Writes what the steps computed to OUT, from the main process.
-Names: backbone, norm, idle_branch, steps (`given`, or `epoch`), micro_batches (of an epoch's step), studies.
+Names: network, backbone, norm, idle_branch, shared_branch, learned_weights, steps (`given`, or `epoch`), micro_batches
+(of an epoch's step), studies.
 """
 
 import sys
@@ -23,6 +24,7 @@ from dualview.data.phantom import draw
 from dualview.distributed import Job, start
 from dualview.evaluate import predict_split
 from dualview.models import build_model
+from dualview.models.loss_weights import LossWeights
 from dualview.optim import build_optimizer
 from dualview.run_directory import BadImages
 from dualview.step import agree, count, finish_gradients, forward, seed_dropout, update_statistics
@@ -98,6 +100,7 @@ def main(
     norm: str = "batch",
     idle_branch: str = "skip",
     shared_branch: str = "",
+    learned_weights: str = "",
     steps: str = "given",
     studies: str = "0",
     micro_batches: str = "0",
@@ -116,6 +119,8 @@ def main(
             seed=0,
             shared_branch=bool(shared_branch),
         )
+        if learned_weights:
+            model.loss = LossWeights(learned_weights)
         model.double().train()
         wrapped = job.wrap(model)
         statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)

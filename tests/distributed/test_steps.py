@@ -8,6 +8,8 @@ from run_steps import STEPS
 from run_steps import main as run_steps
 from run_sync_norm import main as run_sync_norm
 
+from dualview.models.loss_weights import LossWeights
+
 SCRIPT = Path(__file__).with_name("run_steps.py")
 
 
@@ -74,6 +76,34 @@ def test_every_member_of_the_family_trains_alike_on_two_processes(computed, netw
 def test_a_shared_backbone_trains_alike_on_two_processes(computed, network):
     options = {"network": network, "shared_branch": "yes"}
     assert_same_steps(computed(2, **options), computed(1, **options), STEPS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "idle_branch"), [("uncertainty", "skip"), ("temperature", "skip"), ("uncertainty", "empty")]
+)
+def test_learned_weights_of_the_loss_are_those_of_one_process(computed, kind, idle_branch):
+    """C5 of the three scalars themselves: ranks without a complete study, complete ones under no_sync or unlabelled.
+
+    And C4: where no complete study is on any rank, neither they nor their moments move, by weight decay either.
+    """
+    ours = computed(2, learned_weights=kind, idle_branch=idle_branch)
+    truth = computed(1, learned_weights=kind)
+    assert_same_steps(ours, truth, STEPS)
+    before = None
+    for number, (step, kinds) in enumerate(STEPS.items()):
+        gradient, expected = ours[step]["gradients"]["loss.values"], truth[step]["gradients"]["loss.values"]
+        value, moment = ours[step]["state"]["loss.values"], ours[step]["moments"]["loss.values"]
+        if "b" in "".join(kinds):
+            assert ((gradient - expected).norm() / expected.norm()) <= (1e-12 if number == 0 else 1e-9), step
+            assert before is None or (value != before[0]).all()
+        else:
+            assert gradient is None
+            assert torch.equal(value, before[0]) and torch.equal(moment, before[1])
+        before = value, moment
+    first = ours[next(iter(STEPS))]
+    start = LossWeights(kind).double().values.detach()
+    moved = start - 1e-2 * first["gradients"]["loss.values"].sign()  # Adam's first step, and no decay
+    torch.testing.assert_close(first["state"]["loss.values"], moved, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen"])

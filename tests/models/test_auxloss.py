@@ -8,8 +8,9 @@ import torch.nn.functional as F
 import torchvision
 
 from dualview.batch import StudyBatch
+from dualview.config import Config
 from dualview.losses import head_loss_sums
-from dualview.models import build_model
+from dualview.models import build_configured, build_model
 from dualview.models.norm import PooledBatchNorm2d
 
 MIXES = ["bbbbpppl", "bpl", "ppp", "lll", "bb", "lbp"]
@@ -213,3 +214,14 @@ def test_every_norm_can_pool():
 def test_unknown_names_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**{"name": "auxloss", "num_findings": 1, "backbone": "densenet_tiny", **arguments})
+
+
+def test_learned_weights_come_along_in_training_where_there_is_a_complete_study(make_batch):
+    config = {"model": {"backbone": "densenet_tiny"}, "loss": {"learned_weights": "temperature", "pa_weight": 0.5}}
+    model = build_configured(Config.model_validate(config), num_findings=3).train()
+    assert model.loss.now() == pytest.approx({"joint": 1, "pa": 0.5, "lateral": 0.3})
+    assert model(make_batch("pb")).weights.pa.item() == pytest.approx(0.5)
+    assert model(make_batch("pl")).weights is None  # DDP would wait for a gradient that does not come
+    assert model.eval()(make_batch("bp")).weights is None
+    others = dict(model.named_parameters())
+    assert all(torch.equal(value, others[key]) for key, value in build(seed=0).named_parameters())

@@ -7,8 +7,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from dualview.config import Config
 from dualview.errors import UserError
-from dualview.models import build_model
+from dualview.models import build_configured, build_model
+from dualview.models.loss_weights import LossWeights
 
 
 def tiny(**kwargs):
@@ -129,3 +131,15 @@ def test_torchxrayvision_weights_that_are_not_there_are_named():
     pytest.importorskip("torchxrayvision")
     with pytest.raises(UserError, match="xrv:densenet999 cannot be had"):
         build_model("auxloss", num_findings=3, weights="xrv:densenet999")
+
+
+def test_learned_weights_of_the_loss_stay_with_the_run_that_learned_them(tmp_path):
+    """A file with them fits a network without, and a network with them begins where its configuration says."""
+    model = tiny(seed=1)
+    model.loss = LossWeights("uncertainty", pa=0.9)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    config = {"model": {"backbone": "densenet_tiny"}, "loss": {"learned_weights": "uncertainty"}}
+    started = build_configured(Config.model_validate(config), num_findings=3, weights=str(tmp_path / "w.safetensors"))
+    for network in (tiny(weights=str(tmp_path / "w.safetensors")), started):
+        assert torch.equal(network.joint.weight, model.joint.weight)
+    assert started.loss.now() == pytest.approx({"joint": 1, "pa": 0.3, "lateral": 0.3})

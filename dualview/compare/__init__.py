@@ -1,0 +1,1 @@
+"""`dualview compare`: the same training for several networks and seeds, and one table of what came out."""

@@ -1,0 +1,119 @@
+"""Which runs a comparison is made of: settings x variants x seeds, each a configuration of its own."""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from dualview.config import Config, Section, check, read_values, set_value
+from dualview.errors import UserError, listed
+
+Changes = dict[str, Any]  # section.field -> value
+
+
+class CompareConfig(Section):
+    """What is compared. The other sections of the file are those of a run, and hold for every run."""
+
+    dir: Path = Path("runs/compare")
+    """Directory of all runs and of the result."""
+    seeds: list[int] = Field([1, 2, 3], min_length=1)
+    """`run.seed` of the runs of each variant; the split is that of `data.seed` in all of them."""
+    baseline: str
+    """The variant that the others are compared with."""
+    variants: dict[str, Changes] = Field(min_length=1)
+    """Name -> section.field: value; what makes the variant."""
+    settings: dict[str, Changes] = Field({"": {}}, min_length=1)
+    """Name -> section.field: value; the whole comparison once for each, such as sizes of the training set."""
+    resamples: int = Field(2000, ge=100)
+    """Resamples of the test patients for confidence intervals."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence of the intervals."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        problems = []
+        if self.baseline not in self.variants:
+            problems.append(f"baseline is '{self.baseline}'; there are {', '.join(self.variants)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            problems.append(f"seeds {self.seeds} has one twice")
+        for name in (*self.variants, *self.settings):
+            if any(not (letter.isalnum() or letter in "-_") for letter in name):
+                problems.append(f"'{name}' names a folder: use letters, digits, - and _")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of the comparison."""
+
+    setting: str
+    variant: str
+    seed: int
+    config: Config
+
+    @property
+    def name(self) -> str:
+        parts = [self.setting, self.variant, f"seed-{self.seed}"]
+        return "/".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison and its runs, in the order of the file: seed by seed, so that a first answer comes early."""
+
+    compare: CompareConfig
+    runs: list[PlannedRun]
+
+
+def read_plan(path: Path, *, overrides: list[str] | None = None) -> Plan:
+    """Read a comparison file: sections as of a run, and `compare`.
+
+    Every run takes the file, then the changes of its setting, then those of its variant.
+
+    Raises:
+        UserError: whatever is wrong with the file or with any of the runs; all of it at once, each problem once.
+    """
+    values, problems = read_values(path, overrides=overrides or [])
+    compare, of_compare = check(CompareConfig, values.pop("compare", {}), at="compare")
+    problems += of_compare
+    if compare is None:
+        raise UserError(f"{path}: {len(problems)} problem(s) in the comparison\n{listed(problems)}")
+    runs = []
+    for seed, (setting, changes), (variant, of_variant) in product(
+        compare.seeds, compare.settings.items(), compare.variants.items()
+    ):
+        folder = "/".join(part for part in (setting, variant, f"seed-{seed}") if part)
+        with_changes: dict[str, Any] = {}
+        for key, value in (*_flat(values), *changes.items(), *of_variant.items()):
+            if (problem := set_value(with_changes, key=key, value=value)) is not None:
+                problems.append(f"compare, {setting or variant}: {problem}")
+        defaults = {
+            "data.seed": 0, "tracking.group": compare.dir.name, "tracking.name": folder, "tracking.tags": [variant],
+        }  # fmt: skip
+        for key, value in defaults.items():
+            section, field = key.split(".")
+            if with_changes.get(section, {}).get(field) is None:
+                set_value(with_changes, key=key, value=value)
+        set_value(with_changes, key="run.dir", value=str(compare.dir / folder))
+        set_value(with_changes, key="run.seed", value=seed)
+        config, of_run = check(Config, with_changes)
+        problems += [f"{setting + '/' if setting else ''}{variant}: {problem}" for problem in of_run]
+        if config is not None:
+            runs.append(PlannedRun(setting=setting, variant=variant, seed=seed, config=config))
+    if problems:
+        problems = list(dict.fromkeys(problems))
+        raise UserError(f"{path}: {len(problems)} problem(s) in the comparison\n{listed(problems)}")
+    return Plan(compare=compare, runs=runs)
+
+
+def _flat(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The sections of a file as (section.field, value)."""
+    return [
+        (f"{section}.{field}", value)
+        for section, fields in values.items()
+        for field, value in (fields.items() if isinstance(fields, dict) else [("", fields)])
+    ]

@@ -1,0 +1,244 @@
+"""What a comparison came to: means over seeds, and differences to the baseline on the same patients."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from dualview.errors import UserError
+from dualview.metrics import finding_metrics
+from dualview.predictions import HIDDEN, ROUTES, Predictions
+from dualview.statistics.bootstrap import Interval, ranking, resample_patients
+from dualview.views import Availability, View
+
+METRICS = ("auroc", "average_precision")
+MACRO = "macro"
+# Test studies that are compared, and by which score: all, by availability, and complete ones with a view withheld.
+GROUPS = {**dict.fromkeys(("all", *ROUTES), "route"), **{hidden: hidden for hidden in HIDDEN.values()}}
+Track = Callable[[list[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number of the comparison, with its difference to the baseline."""
+
+    setting: str
+    variant: str
+    group: str  # of GROUPS
+    finding: str  # or MACRO
+    metric: str
+    num_studies: int
+    num_seeds: int
+    mean: float | None
+    sd: float | None  # over seeds; None with one
+    difference: float | None  # to the baseline; None where either cannot judge these studies
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """Metrics of one run on one group: macro first, then findings."""
+
+    values: np.ndarray  # (metrics, 1 + K)
+    resampled: np.ndarray  # (metrics, 1 + K, B)
+
+
+def compare_predictions(
+    runs: dict[tuple[str, str], list[Predictions]],
+    *,
+    baseline: str,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    track: Track = iter,
+) -> list[Row]:
+    """Compare variants within each setting, on the test studies that all of them were given.
+
+    Args:
+        runs: (setting, variant) -> predictions of each seed, in the order of the seeds.
+        baseline: the variant that differences are taken to.
+
+    Raises:
+        UserError: runs that do not have the same patients or labels.
+    """
+    rows: list[Row] = []
+    keys = list(runs)
+    for setting in dict.fromkeys(setting for setting, _ in keys):
+        variants = {variant: runs[setting, variant] for of, variant in keys if of == setting}
+        test = _test_studies([predictions for of_variant in variants.values() for predictions in of_variant])
+        counts = resample_patients(test.patient_ids, num_resamples=num_resamples)
+        scores = {
+            (variant, group): [_score(of_seed, test=test, group=group, counts=counts) for of_seed in variants[variant]]
+            for variant, group in track([(variant, group) for variant in variants for group in GROUPS])
+        }
+        for (variant, group), of_seeds in scores.items():
+            rows += _rows(
+                of_seeds, of_baseline=scores[baseline, group], setting=setting, variant=variant, group=group, test=test,
+                confidence=confidence,
+            )  # fmt: skip
+    return rows
+
+
+def difference_over_seeds_and_patients(
+    differences: np.ndarray, resampled: np.ndarray, *, confidence: float
+) -> Interval:
+    """Interval of a mean difference that would come out otherwise with other seeds and with other patients.
+
+    The variance is s^2 / n of the n seeds' differences, plus that of their mean over resamples of patients; Student's
+    quantile takes the degrees of freedom of Satterthwaite (Biometrics Bulletin 1946), n - 1 for the seeds and no end of
+    them for the resamples. With one seed it says nothing of seeds.
+
+    Args:
+        differences: (n,), paired by seed.
+        resampled: (n, B), the same resamples in all.
+    """
+    value = float(differences.mean())
+    if not np.isfinite(value):
+        return Interval(None, None, None)
+    of_mean = resampled.mean(axis=0)
+    of_mean = of_mean[np.isfinite(of_mean)]
+    if len(of_mean) < 2:
+        return Interval(value, None, None)
+    of_patients = float(of_mean.var(ddof=1))
+    of_seeds = float(differences.var(ddof=1) / len(differences)) if len(differences) > 1 else 0.0
+    variance = of_patients + of_seeds
+    freedom = variance**2 * (len(differences) - 1) / of_seeds**2 if of_seeds > 0 else np.inf
+    reach = float(student.ppf((1 + confidence) / 2, freedom)) * variance**0.5 if variance > 0 else 0.0
+    return Interval(value, value - reach, value + reach)
+
+
+def _test_studies(everyones: list[Predictions]) -> Predictions:
+    """The studies that occur in any run; each with the views that any network saw of it.
+
+    A network of one view reports its studies as having that view only.
+    """
+    findings = everyones[0].findings
+    known: dict[str, int] = {}
+    parts: list[Predictions] = []
+    views = np.zeros((0, len(View)), bool)
+    for predictions in everyones:
+        if predictions.findings != findings:
+            raise UserError(f"runs of one comparison have other findings: {findings} and {predictions.findings}")
+        keys = list(map(_key, predictions.patient_ids, predictions.study_ids))
+        new = np.array([key not in known for key in keys], bool)
+        if new.any():
+            parts.append(predictions.select(new))
+            known |= {key: len(known) + number for number, key in enumerate(np.array(keys, object)[new])}
+            views = np.concatenate([views, np.zeros((int(new.sum()), len(View)), bool)])
+        at = np.array([known[key] for key in keys])
+        views[at, View.PA] |= predictions.availability != Availability.LATERAL_ONLY
+        views[at, View.LATERAL] |= predictions.availability != Availability.PA_ONLY
+    kinds = np.where(views.all(axis=1), Availability.BOTH, np.where(views[:, 0], *ONE_VIEW)).astype(np.int8)
+    joined = Predictions(
+        findings=findings,
+        study_ids=np.concatenate([part.study_ids for part in parts]),
+        patient_ids=np.concatenate([part.patient_ids for part in parts]),
+        availability=kinds,
+        evaluated=np.concatenate([part.evaluated for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        label_mask=np.concatenate([part.label_mask for part in parts]),
+        scores={},
+    )
+    for predictions in everyones:
+        at = np.array([known[key] for key in map(_key, predictions.patient_ids, predictions.study_ids)])
+        same_mask = np.array_equal(joined.label_mask[at], predictions.label_mask)
+        if not same_mask or not np.array_equal(joined.labels[at][joined.label_mask[at]],
+                                               predictions.labels[predictions.label_mask]):  # fmt: skip
+            raise UserError("runs of one comparison have other labels for the same studies; train them on one table")
+    return joined
+
+
+ONE_VIEW = (Availability.PA_ONLY, Availability.LATERAL_ONLY)
+
+
+def _studies_of(group: str, *, test: Predictions) -> np.ndarray:
+    """Rows of the test studies of a group."""
+    if group == "all":
+        return np.flatnonzero(test.evaluated)
+    kind = Availability[group.upper()] if group in ROUTES else Availability.BOTH
+    return np.flatnonzero(test.evaluated & (test.availability == kind))
+
+
+def _key(patient: str, study: str) -> str:
+    return f"{patient}\0{study}"
+
+
+def _score(predictions: Predictions, *, test: Predictions, group: str, counts: np.ndarray) -> _Scores | None:
+    """Metrics of a run on a group; None where it did not judge all of the group's studies."""
+    rows = _studies_of(group, test=test)
+    place = {key: row for row, key in enumerate(map(_key, predictions.patient_ids, predictions.study_ids))}
+    at = np.array([place.get(_key(test.patient_ids[row], test.study_ids[row]), -1) for row in rows], int)
+    if not len(rows) or (at < 0).any():
+        return None
+    scores = predictions.scores[GROUPS[group]][at]
+    if not np.isfinite(scores).all():
+        return None
+    num_findings, num_resamples = len(test.findings), counts.shape[1]
+    values = np.full((len(METRICS), num_findings), np.nan)
+    resampled = np.full((len(METRICS), num_findings, num_resamples), np.nan)
+    for k in range(num_findings):
+        known = test.label_mask[rows, k]
+        labels = test.labels[rows, k]
+        plain = finding_metrics(scores[:, k], labels=labels, known=known)
+        if plain.auroc is None:
+            continue
+        ranks = ranking(scores[known, k], positive=labels[known] > 0.5, counts=counts[rows[known]])
+        for number, metric in enumerate(METRICS):
+            values[number, k] = getattr(plain, metric)
+            resampled[number, k] = getattr(ranks, metric)
+    defined = np.isfinite(values[0])
+    if not defined.any():
+        return None
+    macro, macro_resampled = values[:, defined].mean(axis=1), np.nanmean(resampled[:, defined], axis=1)
+    return _Scores(
+        values=np.concatenate([macro[:, None], values], axis=1),
+        resampled=np.concatenate([macro_resampled[:, None], resampled], axis=1),
+    )
+
+
+def _rows(
+    of_seeds: list[_Scores | None],
+    *,
+    of_baseline: list[_Scores | None],
+    setting: str,
+    variant: str,
+    group: str,
+    test: Predictions,
+    confidence: float,
+) -> list[Row]:
+    there = [scores for scores in of_seeds if scores is not None]
+    baseline = [scores for scores in of_baseline if scores is not None]
+    paired = len(there) == len(of_seeds) and len(baseline) == len(of_baseline) and len(there) == len(baseline)
+    num_studies = len(_studies_of(group, test=test))
+    rows = []
+    for place, finding in enumerate((MACRO, *test.findings)):
+        for number, metric in enumerate(METRICS):
+            values = np.array([scores.values[number, place] for scores in there])
+            known = np.isfinite(values).all() and len(values) == len(of_seeds)
+            difference = Interval(None, None, None)
+            if paired:
+                differences = values - np.array([scores.values[number, place] for scores in baseline])
+                resampled = np.stack(
+                    [one.resampled[number, place] - other.resampled[number, place]
+                     for one, other in zip(there, baseline, strict=True)]
+                )  # fmt: skip
+                difference = difference_over_seeds_and_patients(differences, resampled, confidence=confidence)
+            rows.append(
+                Row(
+                    setting=setting,
+                    variant=variant,
+                    group=group,
+                    finding=finding,
+                    metric=metric,
+                    num_studies=num_studies,
+                    num_seeds=len(of_seeds),
+                    mean=float(values.mean()) if known else None,
+                    sd=float(values.std(ddof=1)) if known and len(values) > 1 else None,
+                    difference=difference.value,
+                    low=difference.low,
+                    high=difference.high,
+                )
+            )
+    return rows

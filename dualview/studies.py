@@ -1,0 +1,68 @@
+"""The studies of a run, as its network takes them and where this node reads them."""
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from dualview.config import Config
+from dualview.data import Data
+from dualview.data.dataset import StudyDataset, expand_all
+from dualview.data.store import stage
+from dualview.data.table import StudyTable
+from dualview.distributed import Job
+from dualview.errors import UserError
+from dualview.views import View
+
+logger = logging.getLogger(__name__)
+
+
+def node_store(config: Config, *, job: Job) -> Path | None:
+    """Where this node reads the image store, after copying it there if wanted; None without a store.
+
+    Raises:
+        UserError: there is no whole store, no room for a copy, or `data.stage_to` has a variable that is not set.
+    """
+    store, to = config.data.store, config.data.stage_to
+    if store is None or to is None:
+        return store
+    local = Path(os.path.expandvars(to))
+    if "$" in str(local):
+        raise UserError(f"data.stage_to is {to}, and this variable is not set here; give a folder")
+    job.once_per_node(lambda: stage(store, local))
+    return stage(store, local)
+
+
+def for_network(data: Data, config: Config, *, job: Job) -> Data:
+    """The studies, and of them the views, that the network can take; says how many are left out."""
+    name = config.model.name
+    if config.model.takes_any_view:
+        return data
+    views = list(View) if name == "stacked" else [View[config.model.view.upper()]]
+    splits = {split: table.seen_by(views, needs_all=True) for split, table in data.splits.items()}
+    if job.is_main:
+        what = "both views" if name == "stacked" else f"a {config.model.view} view"
+        left_out = ", ".join(f"{split} {len(data.splits[split]) - len(table)}" for split, table in splits.items())
+        logger.info("model.name %s needs %s; studies left out: %s", name, what, left_out)
+    if empty := [split for split in ("train", "val") if not len(splits[split])]:
+        raise UserError(f"model.name is {name}, and no study of the {' and '.join(empty)} split has the views it needs")
+    return replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
+
+
+def datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, StudyDataset]:
+    """Training set with augmentation, val and test sets without."""
+    several = config.data.several_images
+    train_table = expand_all(data.train) if several == "all" else data.train
+
+    def dataset(table: StudyTable, *, training: bool) -> StudyDataset:
+        return StudyDataset(
+            table,
+            read=data.read,
+            image_size_px=config.data.image_size_px,
+            seed=config.run.seed,
+            several_images="random" if training and several == "random" else "first",
+            augment=config.data.augment if training else None,
+            augment_on=config.data.augment_on,
+        )
+
+    return dataset(train_table, training=True), dataset(data.val, training=False), dataset(data.test, training=False)
