@@ -28,13 +28,14 @@ from dualview.compare.runs import slurm_array
 from dualview.compare.story import compare as run_comparison
 from dualview.compare.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
-from dualview.console import account_tables, auroc_table, comparison_tables, value_of_lateral_table
+from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
 from dualview.data import load_data
 from dualview.data.account import account, dropped_images
 from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
 from dualview.evaluate_run import evaluate_run as run_evaluation
+from dualview.export import export as run_export
 from dualview.predict import predict as run_prediction
 from dualview.predictor import BATCH_SIZE
 from dualview.prepare import prepare as run_prepare
@@ -67,7 +68,7 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(show_path=False, log_time_format="[%X]")],
     )
-    for chatty in ("accelerate", "torch", "PIL", "urllib3"):
+    for chatty in ("accelerate", "torch", "PIL", "urllib3", "onnxscript", "onnx_ir"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs the traceback of every decoder that it tries
     app()
@@ -232,6 +233,24 @@ def predict(  # noqa: PLR0917 - the options of a command
             there = " was there already" if result.was_there else ""
             without = f", {studies - predicted:,} without a prediction (column reason)" if predicted < studies else ""
             get_console().print(f"{result.out}{there}: {studies:,} studies{without}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def export(
+    run: RunDir,
+    format: Annotated[Literal["onnx", "torch-export"], typer.Option(help="onnx needs pip install 'dualview[export]'")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write [default: RUN/export-FORMAT]")] = None,
+    checkpoint: CheckpointName = "best",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there")] = False,
+) -> None:
+    """Static graphs for studies with both views, PA only and lateral only, each compared with the network."""
+    with _errors_as_messages(), progress_bars(shown=True, transient=True) as progress:
+        folder, graphs = run_export(
+            run, format=format, out=out, checkpoint=checkpoint, overwrite=overwrite,
+            track=lambda routes: progress.track(routes, description="exporting"),
+        )  # fmt: skip
+        get_console().print(export_table(graphs))
+        get_console().print(f"{folder}/metadata.json says what goes in and what comes out", soft_wrap=True)
 
 
 @app.command()

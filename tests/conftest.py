@@ -65,7 +65,7 @@ def make_run(tmp_path):
                 elif key.endswith("running_var"):
                     value.uniform_(0.5, 2)
                 elif key.endswith(("head.weight", "joint.weight")):
-                    value.normal_(std=1)
+                    value.normal_(std=4 * value.shape[1] ** -0.5)
         state = {"step": 7, "best": {"step": 7}, "findings": list(findings), "config": config.model_dump(mode="json")}
         checkpoint.save(run_dir, model=network, state=state, config_yaml=config.to_yaml(), keep=1)
         checkpoint.mark_best(run_dir, 7)
