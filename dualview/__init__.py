@@ -1,3 +1,28 @@
 """dualview: chest X-ray classifiers on PA and lateral views, when many studies have only one of them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dualview.predictor import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Predictor:
+    """The network of a run directory, ready to be asked: `load(run).predict(pa=..., lateral=...)`.
+
+    Args:
+        run: the directory that `dualview train` wrote.
+        checkpoint: `best`, `last`, or the number of a step that is there.
+        device: `auto` takes a GPU where there is one; else such as `cpu` or `cuda:1`.
+
+    Raises:
+        UserError: no run, no such checkpoint, or a damaged one.
+    """
+    from dualview import predictor  # noqa: PLC0415 - `import dualview` stays light
+
+    return predictor.load(run, checkpoint=checkpoint, device=device)

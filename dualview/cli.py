@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich import get_console
@@ -28,13 +28,16 @@ from dualview.compare.runs import slurm_array
 from dualview.compare.story import compare as run_comparison
 from dualview.compare.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
-from dualview.console import account_tables, auroc_table, comparison_tables, value_of_lateral_table
+from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
 from dualview.data import load_data
 from dualview.data.account import account, dropped_images
 from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
 from dualview.evaluate_run import evaluate_run as run_evaluation
+from dualview.export import export as run_export
+from dualview.predict import predict as run_prediction
+from dualview.predictor import BATCH_SIZE
 from dualview.prepare import prepare as run_prepare
 from dualview.progress import progress_bars
 from dualview.statistics.thresholds import ThresholdRule
@@ -65,7 +68,7 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(show_path=False, log_time_format="[%X]")],
     )
-    for chatty in ("accelerate", "torch", "PIL", "urllib3"):
+    for chatty in ("accelerate", "torch", "PIL", "urllib3", "onnxscript", "onnx_ir"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs the traceback of every decoder that it tries
     app()
@@ -183,6 +186,71 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
             reasons = [f"{path}: {reason}" for path, reason in result.bad.items()]
             console.print(f"{len(reasons)} image(s) cannot be used\n{listed(reasons)}", highlight=False, markup=False)
             console.print(f"All of them are in {result.folder}/index.parquet, column reason", highlight=False)
+
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that `dualview train` wrote")]
+CheckpointName = Annotated[str, typer.Option(help="best, last, or the number of a step")]
+
+
+@app.command()
+def predict(  # noqa: PLR0917 - the options of a command
+    run: RunDir,
+    out: Annotated[Path, typer.Option(help="CSV to write; an interrupted one is continued")],
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Studies: columns study, pa, lateral, or one row per image as for training"),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="DICOM files, or images called STUDY_pa and STUDY_lateral")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the CSV's paths are relative to; by default its own")
+    ] = None,
+    checkpoint: CheckpointName = "best",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass")] = BATCH_SIZE,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images, per rank; by default as in training")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another CSV at --out")] = False,
+) -> None:
+    """Probabilities and decisions for studies with either view or both. Goes on where it was interrupted."""
+    with _errors_as_messages():
+        result = run_prediction(
+            run,
+            csv=csv,
+            folder=folder,
+            root=root,
+            out=out,
+            checkpoint=checkpoint,
+            device=device,
+            batch_size=batch_size,
+            num_workers=workers,
+            overwrite=overwrite,
+        )
+        if result.counts is not None:
+            studies, predicted = result.counts.studies, result.counts.predicted
+            there = " was there already" if result.was_there else ""
+            without = f", {studies - predicted:,} without a prediction (column reason)" if predicted < studies else ""
+            get_console().print(f"{result.out}{there}: {studies:,} studies{without}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def export(
+    run: RunDir,
+    format: Annotated[Literal["onnx", "torch-export"], typer.Option(help="onnx needs pip install 'dualview[export]'")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write [default: RUN/export-FORMAT]")] = None,
+    checkpoint: CheckpointName = "best",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there")] = False,
+) -> None:
+    """Static graphs for studies with both views, PA only and lateral only, each compared with the network."""
+    with _errors_as_messages(), progress_bars(shown=True, transient=True) as progress:
+        folder, graphs = run_export(
+            run, format=format, out=out, checkpoint=checkpoint, overwrite=overwrite,
+            track=lambda routes: progress.track(routes, description="exporting"),
+        )  # fmt: skip
+        get_console().print(export_table(graphs))
+        get_console().print(f"{folder}/metadata.json says what goes in and what comes out", soft_wrap=True)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from dualview.compare.result import MACRO
 from dualview.compare.story import TITLES, Comparison, cell, find
+from dualview.export import ExportedGraph
 from dualview.metrics import GROUPS, GroupMetrics
 
 SHOWN = ("both", "pa_only", "lateral_only")  # of the groups of a comparison; the files have all
@@ -115,6 +116,18 @@ def _difference(interval: dict[str, Any]) -> str:
     if interval["low"] is None:
         return f"{interval['value']:+.3f}"
     return f"{interval['value']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def export_table(graphs: list[ExportedGraph]) -> Table:
+    """Every written graph: its file, size, and how far its logits are from the network's."""
+    table = Table(title="largest difference of a logit from the network")
+    sizes = list(graphs[0].differences)
+    for column in ("graph", "MB", *(f"{size} studies" if size > 1 else "1 study" for size in sizes)):
+        table.add_column(column, justify="left" if column == "graph" else "right")
+    for graph in graphs:
+        megabytes = f"{graph.file.stat().st_size / 1e6:.1f}"
+        table.add_row(graph.file.name, megabytes, *(f"{graph.differences[size]:.1e}" for size in sizes))
+    return table
 
 
 def _number(value: float | None) -> str:

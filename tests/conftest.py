@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from dualview import checkpoint
 from dualview.batch import StudyBatch
+from dualview.config import Config
+from dualview.models import build_configured
 
 os.environ.setdefault("WANDB_MODE", "offline")
 COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
@@ -38,3 +43,46 @@ def make_batch():
         return StudyBatch.from_dense(images, view_mask=view_mask, labels=labels)
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A run directory whose network has random weights, so that no test waits for a training."""
+
+    def make(name: str = "auxloss", *, folder: str = "run", findings=("Nodule", "Effusion", "Hernia"), **sections):
+        run_dir = tmp_path / folder
+        model = {"name": name, "backbone": "densenet_tiny", **sections.pop("model", {})}
+        config = Config.model_validate(
+            {"run": {"dir": run_dir}, "data": {"image_size_px": 64, **sections.pop("data", {})}, "model": model}
+            | sections
+        )
+        network = build_configured(config, num_findings=len(findings))
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            for key, value in network.state_dict().items():  # statistics and heads as if it had been trained
+                if key.endswith("running_mean"):
+                    value.normal_(std=0.1)
+                elif key.endswith("running_var"):
+                    value.uniform_(0.5, 2)
+                elif key.endswith(("head.weight", "joint.weight")):
+                    value.normal_(std=4 * value.shape[1] ** -0.5)
+        state = {"step": 7, "best": {"step": 7}, "findings": list(findings), "config": config.model_dump(mode="json")}
+        checkpoint.save(run_dir, model=network, state=state, config_yaml=config.to_yaml(), keep=1)
+        checkpoint.mark_best(run_dir, 7)
+        return run_dir
+
+    return make
+
+
+@pytest.fixture
+def draw_png():
+    """Write a gray PNG of random blobs, different for every seed; returns its pixels (height, width) uint8."""
+
+    def draw(path: Path, *, seed: int, height: int = 80, width: int = 96) -> np.ndarray:
+        coarse = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8), dtype=np.uint8)
+        pixels = np.kron(coarse, np.ones((8, 8), np.uint8))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        return pixels
+
+    return draw

@@ -17,6 +17,8 @@ Aspect = Literal["center_crop", "pad", "stretch"]
 
 MIN_SIDE_PX = 16
 SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of the bit depth
+KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # of pixels in memory
+SCALE_OF_DTYPE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
 class FileImages:
@@ -54,22 +56,55 @@ class FileImages:
 
     def unit(self, path: str) -> Tensor:
         """As `__call__`, but in [0, 1]."""
-        pixels = torch.from_numpy(decode(self.file(path), name=path))[None]  # (1, height, width) in [0, 1]
-        height, width = pixels.shape[1:]
-        if min(height, width) < MIN_SIDE_PX:
-            raise BadImage(path, reason=f"is {width}x{height} px; both sides need at least {MIN_SIDE_PX}")
-        if pixels.min() == pixels.max():
-            raise BadImage(
-                path, reason="has one value everywhere; leave placeholders for missing views out of the table"
-            )
-        if self.aspect == "center_crop":
-            pixels = functional.center_crop(pixels, [min(height, width)] * 2)
-        elif self.aspect == "pad":
-            across, down = max(height - width, 0), max(width - height, 0)
-            margins = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
-            pixels = functional.pad(pixels, margins)
-        resized: Tensor = functional.resize(pixels, [self.image_size_px] * 2, antialias=True)
-        return resized.clamp(0, 1)
+        pixels = torch.from_numpy(decode(self.file(path), name=path))
+        return square(pixels, name=path, image_size_px=self.image_size_px, aspect=self.aspect)
+
+
+def square(pixels: Tensor, *, name: str, image_size_px: int, aspect: Aspect) -> Tensor:
+    """Gray pixels (height, width) float32 in [0, 1], made square and resized: (1, S, S) float32 in [0, 1].
+
+    Raises:
+        BadImage: smaller than 16 px, or the same value everywhere; `name` is what it calls the image.
+    """
+    pixels = pixels[None]
+    height, width = pixels.shape[1:]
+    if min(height, width) < MIN_SIDE_PX:
+        raise BadImage(name, reason=f"is {width}x{height} px; both sides need at least {MIN_SIDE_PX}")
+    if pixels.min() == pixels.max():
+        raise BadImage(name, reason="has one value everywhere; leave placeholders for missing views out of the table")
+    if aspect == "center_crop":
+        pixels = functional.center_crop(pixels, [min(height, width)] * 2)
+    elif aspect == "pad":
+        across, down = max(height - width, 0), max(width - height, 0)
+        margins = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
+        pixels = functional.pad(pixels, margins)
+    resized: Tensor = functional.resize(pixels, [image_size_px] * 2, antialias=True)
+    return resized.clamp(0, 1)
+
+
+def to_gray(array: np.ndarray | Tensor) -> Tensor:
+    """Pixels in memory, of any shape, scaled as those of a file: float32 in [0, 1].
+
+    uint8 is divided by 255 and uint16 by 65535; floats must lie in [0, 1] already. What a value of another
+    kind means nobody can know: int16 may be a DICOM's stored values, or those of a 12-bit detector.
+
+    Raises:
+        ValueError: another kind of number, or floats outside [0, 1] or not finite.
+    """
+    native = array.dtype if isinstance(array, Tensor) else array.dtype.newbyteorder("=")
+    if (kind := str(native).removeprefix("torch.")) not in KINDS:
+        raise ValueError(f"pixels are {kind}; give uint8, uint16, or floats in [0, 1] (0 black, 1 white)")
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    pixels = array.detach().cpu()
+    if pixels.dtype in SCALE_OF_DTYPE:
+        return pixels.float() / SCALE_OF_DTYPE[pixels.dtype]
+    if pixels.numel() and not bool((pixels >= 0).all() and (pixels <= 1).all()):  # NaN fails too
+        raise ValueError(
+            f"pixels are floats from {pixels.min():g} to {pixels.max():g}; floats must lie in [0, 1], 0 black and 1 "
+            "white. Divide by the largest value that the detector can give, or hand in uint8 or uint16"
+        )
+    return pixels.float()
 
 
 def decode(file: Path, *, name: str) -> np.ndarray:

@@ -3,12 +3,13 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from dualview.config import ViewDropoutConfig
+from dualview.data.asked import AskedDataset, AskedStudy, ReadBatch
 from dualview.data.dataset import Key, Loaded, StudyDataset
 from dualview.schedule import Order, drop_views, num_groups, plan_epoch, view_hidden_in
 from dualview.views import Availability, View
@@ -127,6 +128,20 @@ def evaluation_loader(
         for studies in micro_batches[rank::world_size]
     ]
     return _loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
+
+
+def asked_loader(
+    dataset: AskedDataset, *, batches: Iterable[list[AskedStudy]], num_workers: int, pin_memory: bool
+) -> DataLoader[ReadBatch]:
+    """Batches read in the order given; those to come are asked for while they are needed, never all at once."""
+    return DataLoader[ReadBatch](
+        dataset,  # type: ignore[arg-type]  # its items are studies; collate makes them ReadBatch
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=dataset.collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_heed_parent_only,
+    )
 
 
 def _loader(

@@ -47,7 +47,7 @@ class Attention(Network):
         per_view = max(view_tokens.shape[1] for view_tokens in tokens)
         padded = [
             view_tokens.new_zeros(batch.num_studies, per_view, WIDTH).index_copy(0, rows, view_tokens)
-            if len(rows)
+            if rows.shape[0]
             else view_tokens.new_zeros(batch.num_studies, per_view, WIDTH)
             for view_tokens, rows in zip(tokens, (batch.rows.pa, batch.rows.lateral), strict=True)
         ]

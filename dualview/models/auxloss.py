@@ -71,7 +71,8 @@ class AuxLoss(Network):
         weights = None
         if self.loss is not None and self.training and (len(rows.both) or self.runs_when_idle):
             weights = self.loss()
-        if len(rows.both) or batch.num_studies == 0 or self.runs_when_idle:
+        # shape[0], as len() of a tensor would write the batch size of the example into an exported graph
+        if rows.both.shape[0] or batch.num_studies == 0 or self.runs_when_idle:
             both = (pa.merge_features[rows.both_in_pa], lateral.merge_features[rows.both_in_lateral])
             joint = self.joint(torch.cat(both, dim=1))
         return Predictions(joint=joint, pa=pa.logits, lateral=lateral.logits, weights=weights)

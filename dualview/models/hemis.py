@@ -56,14 +56,14 @@ class HeMIS(Network):
     def forward(self, batch: StudyBatch) -> Predictions:
         """Logits of the one head for every study."""
         pa, lateral, rows = self.pa(batch.pa), self.lateral(batch.lateral), batch.rows
-        size = (pa if len(pa) else lateral).shape[1:]
+        size = (pa if pa.shape[0] else lateral).shape[1:]
         total = pa.new_zeros(batch.num_studies, *size)
         for view_rows, view_map in ((rows.pa, pa), (rows.lateral, lateral)):
-            if len(view_rows):
+            if view_rows.shape[0]:
                 total = total.index_add(0, view_rows, view_map)
         mean = total / batch.view_mask.sum(dim=1).clamp(min=1).to(total.dtype)[:, None, None, None]
         variance = torch.zeros_like(total)
-        if len(rows.both):
+        if rows.both.shape[0]:
             difference = pa[rows.both_in_pa] - lateral[rows.both_in_lateral]
             variance = variance.index_copy(0, rows.both, difference.square() / 2)
         joint = self.joint(torch.cat([mean, variance], dim=1))

@@ -46,7 +46,7 @@ class Single(Network):
         """Logits of the branch's head for the studies that have the view, none for others."""
         images = batch.pa if self.view == View.PA else batch.lateral
         logits = self.branch(images).logits
-        if len(images) == 0:
+        if images.shape[0] == 0:
             assert self.branch.head is not None
             logits = self.branch.head(images.new_zeros(0, self.branch.num_channels))  # for DDP to touch
         nothing = logits[:0]
@@ -77,7 +77,7 @@ class Stacked(Network):
         rows = batch.rows
         images = torch.cat([batch.pa[rows.both_in_pa], batch.lateral[rows.both_in_lateral]], dim=1)
         logits = self.joint(images).logits
-        if len(images) == 0:
+        if images.shape[0] == 0:
             assert self.joint.head is not None
             logits = self.joint.head(images.new_zeros(0, self.joint.num_channels))  # for DDP to touch
         nothing = logits[:0]

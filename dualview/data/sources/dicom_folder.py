@@ -68,18 +68,26 @@ def read(source: SourceConfig) -> SourceTable:
     )
     if not files:
         raise UserError(f"data.root {source.root} holds no file")
-    root = source.root
-    with ThreadPoolExecutor() as pool:  # most of the time is waiting for the disk
-        headers = list(pool.map(lambda name: _header(root, name), files, chunksize=64))
-    frame = pd.DataFrame(headers, columns=list(LOADED), dtype=object)
+    frame = read_headers(source.root, files)
     frame.insert(0, "line", np.arange(len(frame)) + 1)
-    rows = ImageRows(frame, file=root, source=source)
+    rows = ImageRows(frame, file=source.root, source=source)
     rows.drop(rows.frame["problem"] != "", rows.frame["problem"])
     rows.drop(~rows.frame["modality"].isin(MODALITIES), "modality is " + rows.frame["modality"])
     rows.drop((rows.frame["patient"] == "") | (rows.frame["study"] == ""), "PatientID or StudyInstanceUID is blank")
     rows.assign_views(rows.frame["position"], frontal=FRONTAL, lateral=LATERAL)
     findings, labels = _labels(rows.frame, source=source)
     return rows.studies(findings=findings, labels=labels, attributes=["date", "sex", "age", "manufacturer"])
+
+
+def read_headers(root: Path, files: list[str]) -> pd.DataFrame:
+    """A row of texts per file with the columns `LOADED`; `problem` says why a file cannot be used, or is blank.
+
+    Raises:
+        UserError: pydicom is not installed.
+    """
+    with ThreadPoolExecutor() as pool:  # most of the time is waiting for the disk
+        headers = list(pool.map(lambda name: _header(root, name), files))
+    return pd.DataFrame(headers, columns=list(LOADED), dtype=object)
 
 
 def _header(root: Path, name: str) -> tuple[str, ...]:

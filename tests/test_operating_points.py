@@ -1,0 +1,81 @@
+"""operating_points.json: read, applied and written."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from dualview.errors import UserError
+from dualview.operating_points import OperatingPoint, OperatingPoints, read
+from dualview.views import Availability
+
+BOTH, PA_ONLY, LATERAL_ONLY = Availability.BOTH, Availability.PA_ONLY, Availability.LATERAL_ONLY
+
+
+def content(**changes):
+    routes = {
+        "both": {"Nodule": {"threshold": 0.25, "reason": None}, "Hernia": {"threshold": None, "reason": "one class"}},
+        "pa_only": {"Nodule": {"threshold": 0.75, "reason": None}},
+        "lateral_only": {},
+    }
+    temperature = {"both": 2.0, "pa_only": 1.0, "lateral_only": 0.5}
+    return {"format": 1, "rule": "youden", "chosen_on": "val", "temperature": temperature, "routes": routes} | changes
+
+
+def write(run_dir, value):
+    (run_dir / "operating_points.json").write_text(json.dumps(value))
+    return run_dir
+
+
+def test_logits_are_divided_by_the_temperature_of_their_route(tmp_path):
+    points = read(write(tmp_path, content()))
+    logits = np.array([[3.0, -800.0, 0.0]])
+    expected = {BOTH: 1 / (1 + math.exp(-1.5)), PA_ONLY: 1 / (1 + math.exp(-3)), LATERAL_ONLY: 1 / (1 + math.exp(-6))}
+    for route, of_first in expected.items():
+        np.testing.assert_allclose(points.calibrated(logits, route), [[of_first, 0, 0.5]], rtol=1e-14, atol=1e-100)
+
+
+def test_a_decision_is_one_at_the_threshold_and_unknown_without_one(tmp_path):
+    points = read(write(tmp_path, content()))
+    findings = ("Hernia", "Nodule", "Mass")
+    probabilities = np.array([[0.9, 0.25, 0.9], [0.9, 0.2499, 0.9]])
+    decisions, known = points.decide(probabilities, BOTH, findings=findings)
+    np.testing.assert_array_equal(known, [[False, True, False]] * 2)
+    np.testing.assert_array_equal(decisions, [[False, True, False], [False, False, False]])
+    assert points.decide(np.array([[0.9, 0.7, 0.9]]), PA_ONLY, findings=findings)[0].tolist() == [[False, False, False]]
+    assert not points.decide(probabilities, LATERAL_ONLY, findings=findings)[1].any()
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    points = OperatingPoints(
+        rule="youden",
+        chosen_on="val",
+        temperature={"both": 1.5, "pa_only": 1.0, "lateral_only": 1.0},
+        routes={"both": {"Nodule": OperatingPoint(threshold=0.5)}, "pa_only": {}, "lateral_only": {}},
+    )
+    points.write(tmp_path / "operating_points.json")
+    assert read(tmp_path) == points
+    assert [path.name for path in tmp_path.iterdir()] == ["operating_points.json"]
+
+
+def test_a_run_without_the_file_has_none(tmp_path):
+    assert read(tmp_path) is None
+
+
+def test_all_problems_of_the_file_are_reported_together(tmp_path):
+    wrong = content(
+        temperature={"both": 0, "pa_only": True, "lateral_only": 1},
+        routes={"both": {"Nodule": {"threshold": 1.5}, "Mass": 0.5}, "pa_only": []},
+    )
+    with pytest.raises(UserError, match="6 problem") as caught:
+        read(write(tmp_path, wrong))
+    for part in ("temperature.both is 0", "temperature.pa_only is True", "routes.both.Nodule.threshold is 1.5",
+                 "routes.both.Mass", "routes.pa_only is list", "routes.lateral_only is NoneType"):  # fmt: skip
+        assert part in str(caught.value)
+    for other, match in ((content(format=2), "format 2"), ([], "format 'list'")):
+        with pytest.raises(UserError, match=match):
+            read(write(tmp_path, other))
+    (tmp_path / "operating_points.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        read(tmp_path)
