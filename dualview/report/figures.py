@@ -1,7 +1,5 @@
-"""Figures of the page: plotly's `data` and `layout` as plain values, one for each choice of the page's controls.
-
-Colours are names such as `@both`, which the page replaces by those of its light or dark theme (page.css). Meaning is
-never in the colour alone: lines differ in dash, markers in shape.
+"""Curves, training and comparison as figures: plotly's `data` and `layout` as plain values, one for each choice of
+the page's controls.
 """
 
 from collections.abc import Sequence
@@ -10,67 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from dualview.assessment import Document, verdict
+from dualview.assessment import Document
 from dualview.report.curves import GROUPS, MASKED, Curves, thinned
 from dualview.report.record import Record
-
-Figure = dict[str, Any]  # data, layout, and `label`: what it shows, for those who cannot see it
-Variants = dict[str, Figure]  # by the values of the controls, joined by "|"
-
-METRICS = {"auroc": "AUROC", "average_precision": "average precision"}
-ORDERS = {"difference": "difference", "name": "name", "prevalence": "prevalence"}
-LINES = {  # colour, dash, marker
-    "all": ("@all", "dot", "square-open"),
-    "both": ("@both", "solid", "circle"),
-    "pa_only": ("@pa", "dash", "triangle-up"),
-    "lateral_only": ("@lateral", "dashdot", "diamond"),
-    "lateral_hidden": ("@pa", "dash", "triangle-up"),  # the PA view is left
-    "pa_hidden": ("@lateral", "dashdot", "diamond"),
-}
-VERDICTS = {"helped": "circle", "hurt": "diamond", "undecided": "square-open"}
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
-NUM_COLOURS = 8
-MAX_LABEL = 34
-
-
-def _axis(title: str, **settings: Any) -> dict[str, Any]:
-    return {
-        "title": {"text": title, "standoff": 8},
-        "gridcolor": "@line",
-        "linecolor": "@line",
-        "zerolinecolor": "@muted",
-        "automargin": True,
-        **settings,
-    }
-
-
-def _layout(*, x: dict[str, Any], y: dict[str, Any], height: int, **settings: Any) -> dict[str, Any]:
-    return {
-        "xaxis": x,
-        "yaxis": y,
-        "height": height,
-        "margin": {"l": 48, "r": 12, "t": 12, "b": 44},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@ink"},
-        "hoverlabel": {"bgcolor": "@raised", "bordercolor": "@line", "font": {"color": "@ink"}},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top"},
-        "dragmode": "zoom",
-        **settings,
-    }
-
-
-def _unit(title: str) -> dict[str, Any]:
-    """An axis from 0 to 1 with room for lines that run along its ends."""
-    return _axis(title, range=[-0.02, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], zeroline=False)
-
-
-def _reference(x: list[float], y: list[float]) -> dict[str, Any]:
-    """A thin line to compare with."""
-    line = {"color": "@muted", "width": 1, "dash": "dot"}
-    return {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
-
+from dualview.report.style import (
+    DASHES,
+    LINES,
+    NUM_COLOURS,
+    SYMBOLS,
+    Figure,
+    Variants,
+    axis,
+    layout,
+    reference,
+    short,
+    unit_axis,
+)
 
 # -- curves ----------------------------------------------------------------------------------------
 
@@ -94,13 +47,13 @@ def curve_figures(
 def _of_finding(
     finding: str, curves: list[Curves], *, names: dict[str, str], looks: Document
 ) -> dict[str, Figure]:  # fmt: skip
-    roc: list[dict[str, Any]] = [_reference([0, 1], [0, 1])]
+    roc: list[dict[str, Any]] = [reference([0, 1], [0, 1])]
     precision_recall: list[dict[str, Any]] = []
-    reliability: list[dict[str, Any]] = [_reference([0, 1], [0, 1])]
+    reliability: list[dict[str, Any]] = [reference([0, 1], [0, 1])]
     for curve in curves:
         of_look = looks[curve.what]["findings"][finding]
         name = names[curve.what]
-        precision_recall.append(_reference([0, 1], [curve.prevalence] * 2))
+        precision_recall.append(reference([0, 1], [curve.prevalence] * 2))
         roc.append(_curve(curve, curve.roc, name=f"{name} {of_look['auroc']['value']:.3f}"))
         step = _curve(curve, curve.precision_recall, name=f"{name} {of_look['average_precision']['value']:.3f}")
         step["line"]["shape"] = "vh"  # average precision is the area under these steps
@@ -128,7 +81,7 @@ def _of_finding(
     return {
         kind: {
             "data": data,
-            "layout": _layout(x=_unit(x), y=_unit(y), height=390),
+            "layout": layout(x=unit_axis(x), y=unit_axis(y), height=390),
             "label": what + label,
             "text": label,
         }
@@ -144,106 +97,6 @@ def _curve(curve: Curves, points: Sequence[tuple[float, float]], *, name: str) -
         "line": {"color": colour, "dash": dash, "width": 2},
         "hovertemplate": "%{x:.3f}, %{y:.3f}<extra>" + name + "</extra>",
     }  # fmt: skip
-
-
-# -- the forest ------------------------------------------------------------------------------------
-
-
-def forest(record: Record) -> Variants:
-    """What the lateral view is worth per finding, by metric and order; empty for networks of one view."""
-    masked = record.document["masked"]
-    if masked is None:
-        return {}
-    value = masked["value_of_lateral"]
-    prevalence = {
-        name: of_finding["num_positive"] / max(of_finding["num_positive"] + of_finding["num_negative"], 1)
-        for name, of_finding in masked["both"]["findings"].items()
-    }
-    variants = {}
-    for metric, title in METRICS.items():
-        defined = [name for name in record.findings if verdict(value["findings"][name][metric]) != "undefined"]
-        orders = {
-            "difference": sorted(defined, key=lambda name: -value["findings"][name][metric]["value"]),
-            "name": sorted(defined, key=str.lower),
-            "prevalence": sorted(defined, key=lambda name: -prevalence[name]),
-        }
-        for order, names in orders.items():
-            variants[f"{metric}|{order}"] = _forest(value, names=names, metric=metric, title=title)
-    return variants
-
-
-def _forest(value: Document, *, names: list[str], metric: str, title: str) -> Figure:
-    rows = [value["findings"][name][metric] for name in names]
-    places = [-number for number in range(1, len(names) + 1)]
-    macro = value["macro"][metric]
-    data = [
-        _bars(rows, places, low="simultaneous_low", high="simultaneous_high", width=1.2, name="all findings together"),
-        _bars(rows, places, low="low", high="high", width=4.5, name="this finding alone"),
-    ]
-    for what, symbol in VERDICTS.items():
-        at = [number for number, row in enumerate(rows) if verdict(row) == what]
-        if at:
-            data.append(
-                {
-                    "type": "scatter", "mode": "markers", "name": what, "x": [rows[number]["value"] for number in at],
-                    "y": [places[number] for number in at],
-                    "text": [_hover(names[number], rows[number], what) for number in at],
-                    "marker": {"symbol": symbol, "size": 10, "color": f"@{what}"},
-                    "hovertemplate": "%{text}<extra></extra>",
-                }
-            )  # fmt: skip
-    ticks, labels = places, [_short(name) for name in names]
-    if macro["value"] is not None:
-        data += [
-            {**_bars([macro], [0], low="low", high="high", width=4.5, name="macro"), "showlegend": False},
-            {
-                "type": "scatter", "mode": "markers", "name": "macro", "x": [macro["value"]], "y": [0],
-                "text": [_hover("macro", macro, f"mean of {macro['num_findings']} findings")], "showlegend": False,
-                "marker": {"symbol": "star-diamond", "size": 13, "color": "@ink"},
-                "hovertemplate": "%{text}<extra></extra>",
-            },
-        ]  # fmt: skip
-        ticks, labels = [0, *places], ["<b>macro</b>", *labels]
-    y = _axis(
-        "", tickvals=ticks, ticktext=labels, range=[min(places, default=-1) - 0.7, 0.7], zeroline=False, showgrid=False
-    )
-    height = 24 * (len(names) + 1) + 104
-    legend = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
-    ends = [row[end] for row in [*rows, macro] for end in ("low", "high", "simultaneous_low", "simultaneous_high")
-            if row.get(end) is not None]  # fmt: skip
-    least, most = min([0.0, *ends]), max([0.0, *ends])
-    margin = 0.04 * (most - least) or 0.05
-    x_axis = _axis(f"{title} gained with the lateral", range=[least - margin, most + margin], zerolinewidth=1.5)
-    verdicts = {what: [n for n, row in zip(names, rows, strict=True) if verdict(row) == what] for what in VERDICTS}
-    said = "; ".join(f"{what}: {', '.join(of_verdict) or 'none'}" for what, of_verdict in verdicts.items())
-    return {
-        "data": data,
-        "layout": _layout(
-            x=x_axis, y=y, height=height, legend=legend, margin={"l": 60, "r": 12, "t": 6, "b": 78}, hovermode="closest"
-        ),
-        "label": f"Forest plot of the {title} gained with the lateral view. {said}. The table below has the numbers.",
-    }
-
-
-def _bars(rows: list[Document], places: list[int], *, low: str, high: str, width: float, name: str) -> dict[str, Any]:
-    """A horizontal line per row, from low to high."""
-    x: list[float | None] = []
-    y: list[int | None] = []
-    for row, place in zip(rows, places, strict=True):
-        if row[low] is not None:
-            x += [row[low], row[high], None]
-            y += [place, place, None]
-    line = {"color": "@bar", "width": width}
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "name": name, "hoverinfo": "skip"}
-
-
-def _hover(name: str, row: Document, what: str) -> str:
-    within = "" if row["low"] is None else f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    return f"<b>{escape(name)}</b><br>{row['value']:+.3f}{within}<br>{what}"
-
-
-def _short(name: str) -> str:
-    return escape(name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…")
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -277,8 +130,8 @@ def _over_steps(record: Record, lines: dict[str, tuple[str, str]], *, y: str, ma
     if not data:
         return None
     settings = {"rangemode": "tozero"} if not markers else {}
-    layout = _layout(x=_axis("step", zeroline=False), y=_axis(y, **settings), height=300)
-    return {"data": data, "layout": layout, "label": f"{y} over steps: {'; '.join(last)}."}
+    drawn_on = layout(x=axis("step", zeroline=False), y=axis(y, **settings), height=300)
+    return {"data": data, "layout": drawn_on, "label": f"{y} over steps: {'; '.join(last)}."}
 
 
 def _last(values: list[float | None]) -> str:
@@ -320,8 +173,8 @@ def comparison_figures(records: list[Record]) -> dict[str, Figure]:
                 )  # fmt: skip
                 last.append(f"{record.name} ends at {_last(values)}")
         if data:
-            layout = _layout(x=_axis("step", zeroline=False), y=_axis(y), height=320)
-            figures[name] = {"data": data, "layout": layout, "label": f"{y} over steps: {'; '.join(last)}."}
+            drawn_on = layout(x=axis("step", zeroline=False), y=axis(y), height=320)
+            figures[name] = {"data": data, "layout": drawn_on, "label": f"{y} over steps: {'; '.join(last)}."}
     return figures
 
 
@@ -337,8 +190,8 @@ def _macros(records: list[Record]) -> Figure:
             if interval["value"] is not None:
                 x.append(interval["value"])
                 y.append(shift - number)
-                low.append(interval["value"] - (interval["low"] or interval["value"]))
-                high.append((interval["high"] or interval["value"]) - interval["value"])
+                low.append(0.0 if interval["low"] is None else interval["value"] - interval["low"])
+                high.append(0.0 if interval["high"] is None else interval["high"] - interval["value"])
                 text.append(escape(f"{record.name}, {names[what]}"))
                 said.append(f"{record.name}, {names[what]} {interval['value']:.3f}")
         if x:
@@ -351,13 +204,13 @@ def _macros(records: list[Record]) -> Figure:
                     "hovertemplate": "%{text}: %{x:.3f}<extra></extra>",
                 }
             )  # fmt: skip
-    y_axis = _axis(
-        "", tickvals=[-number for number in range(len(records))], ticktext=[_short(record.name) for record in records],
+    y_axis = axis(
+        "", tickvals=[-number for number in range(len(records))], ticktext=[short(record.name) for record in records],
         range=[0.6 - len(records), 0.6], zeroline=False, showgrid=False,
     )  # fmt: skip
     legend = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
-    layout = _layout(
-        x=_axis("test macro AUROC", zeroline=False), y=y_axis, height=70 * len(records) + 120, legend=legend,
+    drawn_on = layout(
+        x=axis("test macro AUROC", zeroline=False), y=y_axis, height=70 * len(records) + 120, legend=legend,
         margin={"l": 48, "r": 12, "t": 6, "b": 90},
     )  # fmt: skip
-    return {"data": data, "layout": layout, "label": f"Macro AUROC of the runs: {'; '.join(said)}."}
+    return {"data": data, "layout": drawn_on, "label": f"Macro AUROC of the runs: {'; '.join(said)}."}

@@ -17,12 +17,13 @@ from plotly.offline import get_plotlyjs
 
 from dualview import __version__
 from dualview.errors import UserError
-from dualview.report import figures, tables
+from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_POINTS, group_curves, masked_curves
 from dualview.report.pictures import Picture, Wish, draw
 from dualview.report.record import Record, public_settings, read_records
 
 FILE = "report.html"
+OPEN_UP_TO = 20  # findings; longer tables wait to be opened
 
 
 def write_report(
@@ -85,8 +86,8 @@ def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None =
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - the package's own file
         version=__version__,
         max_points=MAX_POINTS,
-        orders=figures.ORDERS,
-        metrics=figures.METRICS,
+        orders=forest.ORDERS,
+        metrics=forest.METRICS,
     )
 
 
@@ -95,8 +96,8 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
     prefix = f"r{number}-"
     masked, groups = masked_curves(record), group_curves(record)
     variants = figures.curve_figures(record, masked=masked, groups=groups)
-    if forest := figures.forest(record):
-        variants["forest"] = forest
+    if of_forest := forest.forest(record):
+        variants["forest"] = of_forest
     variants |= {name: {"": figure} for name, figure in figures.training_figures(record).items()}
     drawn |= {prefix + name: of_figure for name, of_figure in variants.items()}
     document = record.document
@@ -108,7 +109,7 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "headline": _headline(record),
         "value": value,
         "undefined": [name for name in record.findings if value and value["findings"][name]["verdict"] == "undefined"],
-        "num_sorts": len(record.findings),
+        "is_short": len(record.findings) <= OPEN_UP_TO,
         "lateral_table": tables.value_of_lateral(record),
         "missing_views": tables.missing_views(record),
         "per_finding": tables.per_finding(record),

@@ -21,6 +21,7 @@ from dualview.evaluate_run import with_overrides
 from dualview.predictions import ROUTES
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
+from dualview.report.tables import probability as digits
 from dualview.trained import load_trained
 from dualview.views import Availability, View
 
@@ -177,7 +178,7 @@ def _picture(record: Record, study: _Shown, *, k: int, strongest: float) -> Pict
     predictions, finding = record.predictions, record.findings[k]
     probability = float(record.probabilities("route")[at, k])
     threshold = float(_thresholds(record, k)[predictions.availability[at]])
-    answer = f"{finding}: probability {probability:.3f}, threshold {threshold:.3f}"
+    answer = f"{finding}: probability {digits(probability)}, threshold {digits(threshold)}"
     title, says = f"{study.name}: label unknown", answer
     if predictions.label_mask[at, k]:
         positive = predictions.labels[at, k] > 0.5

@@ -207,7 +207,7 @@ def operating_points(record: Record) -> list[Table]:
             else:
                 threshold = point["threshold"]
                 cells = [
-                    Cell("-") if threshold is None else Cell(_probability(threshold), threshold),
+                    Cell("-") if threshold is None else Cell(probability(threshold), threshold),
                     *(count(point[column.replace(" ", "_")]) for column in columns[2:]),
                     *(interval(point[rate], reason="no study to count") for rate in RATES),
                 ]
@@ -217,7 +217,7 @@ def operating_points(record: Record) -> list[Table]:
     return tables
 
 
-def _probability(value: float) -> str:
+def probability(value: float) -> str:
     """Three digits that matter, near 1 too."""
     return f"{value:.3g}" if value < 0.99 else f"{value:.6g}"
 

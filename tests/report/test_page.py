@@ -14,7 +14,7 @@ from sklearn.metrics import auc, roc_curve
 from typer.testing import CliRunner
 
 from dualview.cli import app
-from dualview.report import figures, tables
+from dualview.report import forest, tables
 from dualview.report.curves import curves, group_curves, thinned
 from dualview.report.page import differing_studies, render, write_report
 from dualview.report.record import NOT_SHOWN, public_settings, read_records
@@ -133,8 +133,8 @@ def test_every_figure_is_one_that_plotly_takes(made_up_run):
 
 def test_the_forest_is_sorted_as_asked(made_up_run):
     record = read_records([made_up_run])[0]
-    variants = figures.forest(record)
-    assert set(variants) == {f"{metric}|{order}" for metric in figures.METRICS for order in figures.ORDERS}
+    variants = forest.forest(record)
+    assert set(variants) == {f"{metric}|{order}" for metric in forest.METRICS for order in forest.ORDERS}
     names = variants["auroc|name"]["layout"]["yaxis"]["ticktext"]
     assert [name[:4] for name in names] == ["<b>m", "Edem", "Mass", "Nodu"]
     gains = record.document["masked"]["value_of_lateral"]["findings"]
