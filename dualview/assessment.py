@@ -197,7 +197,7 @@ def _look(
     settings: Settings,
 ) -> _Look:
     here = predictions.select(rows)
-    probabilities = _calibrated(here, score=score, points=points)
+    probabilities = calibrated(here, score=score, temperature=points.temperature)
     thresholds = np.array([[_threshold(points.routes[route].get(name)) for name in here.findings] for route in ROUTES])[
         here.route_of(score)
     ]  # (n, K), NaN where there is none
@@ -252,10 +252,10 @@ def _look(
     return _Look(document=whole, values=values, resampled=resampled)
 
 
-def _calibrated(predictions: Predictions, *, score: str, points: OperatingPoints) -> np.ndarray:
+def calibrated(predictions: Predictions, *, score: str, temperature: dict[str, float]) -> np.ndarray:
     """(S, K) probabilities of a score after the temperature of the route that each study takes in it."""
-    temperature = np.array([points.temperature[route] for route in ROUTES])[predictions.route_of(score)][:, None]
-    return _tempered(predictions.scores[score], temperature)
+    of_study = np.array([temperature[route] for route in ROUTES])[predictions.route_of(score)][:, None]
+    return _tempered(predictions.scores[score], of_study)
 
 
 def _tempered(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
@@ -319,8 +319,8 @@ def _value_of(view: View, complete: Predictions, *, done: dict[tuple[str, ...], 
     verdicts: dict[str, list[str]] = {"helped": [], "hurt": [], "undecided": [], "undefined": []}
     for k, name in enumerate(names):
         auroc = findings[name]["auroc"]
-        findings[name]["verdict"] = verdict = _verdict(auroc)
-        verdicts[verdict].append(name)
+        findings[name]["verdict"] = verdict(auroc)
+        verdicts[findings[name]["verdict"]].append(name)
         known = complete.label_mask[:, k] & np.isfinite(complete.scores[HIDDEN[view]][:, k])
         check = paired_delong(
             complete.scores["route"][known, k],
@@ -342,12 +342,13 @@ def _value_of(view: View, complete: Predictions, *, done: dict[tuple[str, ...], 
     return {"findings": findings, "macro": macro, **verdicts, "correction": correction}
 
 
-def _verdict(auroc: Document) -> str:
-    if auroc["value"] is None or auroc["simultaneous_low"] is None:
+def verdict(difference: Document) -> str:
+    """`helped`, `hurt` or `undecided` by the simultaneous interval of a difference of AUROC or average precision."""
+    if difference["value"] is None or difference["simultaneous_low"] is None:
         return "undefined"
-    if auroc["simultaneous_low"] > 0:
+    if difference["simultaneous_low"] > 0:
         return "helped"
-    return "hurt" if auroc["simultaneous_high"] < 0 else "undecided"
+    return "hurt" if difference["simultaneous_high"] < 0 else "undecided"
 
 
 def _availability_baseline(

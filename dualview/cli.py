@@ -40,6 +40,8 @@ from dualview.predict import predict as run_prediction
 from dualview.predictor import BATCH_SIZE
 from dualview.prepare import prepare as run_prepare
 from dualview.progress import progress_bars
+from dualview.report.page import write_report
+from dualview.report.pictures import Wish
 from dualview.statistics.thresholds import ThresholdRule
 from dualview.train import train as run_training
 
@@ -68,7 +70,7 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(show_path=False, log_time_format="[%X]")],
     )
-    for chatty in ("accelerate", "torch", "PIL", "urllib3", "onnxscript", "onnx_ir"):
+    for chatty in ("accelerate", "torch", "PIL", "urllib3", "onnxscript", "onnx_ir", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs the traceback of every decoder that it tries
     app()
@@ -321,6 +323,45 @@ def compare(  # noqa: PLR0917 - the options of a command
         get_console().print(
             f"all numbers  {table_file(plan, '.csv')}, and as Markdown {table_file(plan, '.md')}", soft_wrap=True
         )
+
+
+@app.command()
+def report(  # noqa: PLR0917 - the options of a command
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN ... [section.field=value ...]",
+            help="Evaluated run directories; and with --images where the data are now, such as data.root=/data",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write [default: RUN/report.html; of several runs in the folder that holds them all]"
+        ),
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="Show studies with Grad-CAM; identifiers stay out")] = False,
+    study: Annotated[
+        list[str] | None, typer.Option(help="With --images: this study, by its identifier; may be given several times")
+    ] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="With --images: which one [default: that which gains most with the lateral]")
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option(min=1, help="With --images: most confident right answers to show, and as many wrong ones")
+    ] = 4,
+) -> None:
+    """Write what evaluated runs are worth into one HTML file that opens offline."""
+    with _errors_as_messages():
+        overrides = [word for word in runs if "=" in word and not Path(word).exists()]
+        if not images and (study or finding or overrides):
+            raise UserError("--study, --finding and section.field=value say which images to show; add --images")
+        run_dirs = [Path(word) for word in runs if word not in overrides]
+        if not run_dirs:
+            raise UserError("give at least one run directory")
+        wish = Wish(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
+        file = write_report(run_dirs, out=out, images=wish if images else None)
+        get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 
 @bench.command("routing")

@@ -79,7 +79,7 @@ def evaluate_run(
         UserError: no such run or checkpoint, an override that changes what was learned, or data that are not
             those of the run.
     """
-    config = _with_overrides(load_trained(run_dir, name=checkpoint_name).config, overrides or [])
+    config = with_overrides(load_trained(run_dir, name=checkpoint_name).config, overrides or [])
     with start(config.run, distributed=config.distributed) as job:
         network = load_trained(run_dir, name=checkpoint_name, device=job.device)
         whole = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
@@ -145,8 +145,12 @@ def train_prevalence(train: StudyTable) -> np.ndarray:
     return shares
 
 
-def _with_overrides(config: Config, overrides: list[str]) -> Config:
-    """Raises: UserError where an override would make it another network or other data."""
+def with_overrides(config: Config, overrides: list[str]) -> Config:
+    """The configuration of a trained network with other places for its data.
+
+    Raises:
+        UserError: an override would make it another network or other data.
+    """
     new = changed(config, overrides=overrides)
     refused = [key for key in differing_settings(new, config) if not key.startswith(ALSO_HARMLESS)]
     if refused:

@@ -1,5 +1,6 @@
 """One view's branch: a backbone for the images of that view, and in some networks a linear head of its own."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,10 @@ class FeatureBranch(nn.Module):
         self._lender = [lender]
         self.embedding = nn.Parameter(torch.zeros(num_channels))
         nn.init.normal_(self.embedding, std=0.02)
+
+    def unshare(self) -> None:
+        """Go on with a copy of the backbone, if it is shared: what its layers do is of one view then."""
+        self._lender = [copy.deepcopy(lender) for lender in self._lender]
 
     def marked(self, feature_map: Tensor) -> Tensor:
         """The feature map with the view's embedding, where there is one."""

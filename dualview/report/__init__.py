@@ -1,0 +1,1 @@
+"""`dualview report`: what runs are worth, as one HTML file that opens offline."""

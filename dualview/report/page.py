@@ -1,0 +1,165 @@
+"""The report as one HTML file: it opens offline, asks for nothing, and names no patient.
+
+plotly.js is written into the page once; a content security policy in its head keeps the page from any request. Tables
+and figures are made here as plain values; page.js draws the figures, page.css has all colours.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from dualview import __version__
+from dualview.errors import UserError
+from dualview.report import figures, forest, tables
+from dualview.report.curves import MAX_POINTS, group_curves, masked_curves
+from dualview.report.pictures import Picture, Wish, draw
+from dualview.report.record import Record, public_settings, read_records
+
+FILE = "report.html"
+OPEN_UP_TO = 20  # findings; longer tables wait to be opened
+
+
+def write_report(
+    run_dirs: Sequence[Path],
+    *,
+    out: Path | None = None,
+    images: Wish | None = None,
+) -> Path:
+    """Write the page of one or several evaluated runs; gives its path.
+
+    Args:
+        out: file to write; without it `report.html` in the run, or in the folder that all runs have in common.
+        images: which studies to show with Grad-CAM; None shows no image.
+
+    Raises:
+        UserError: a run without an evaluation, or with `images` data that cannot be read; nothing is written.
+    """
+    records = read_records(run_dirs)
+    file = out or _default_file(run_dirs)
+    pictures = {record.name: draw(record, wish=images) for record in records} if images is not None else {}
+    page = render(records, pictures=pictures)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(file)
+    return file
+
+
+def _default_file(run_dirs: Sequence[Path]) -> Path:
+    if len(run_dirs) == 1:
+        return run_dirs[0] / FILE
+    common = Path(os.path.commonpath([run_dir.resolve().parent for run_dir in run_dirs]))
+    if common == Path(common.anchor):
+        raise UserError("the runs have no folder in common; say where the report goes with --out FILE")
+    return common / FILE
+
+
+def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None = None) -> str:
+    """The page of these runs."""
+    environment = Environment(
+        loader=PackageLoader("dualview.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    drawn: dict[str, Any] = {}
+    runs = [
+        _run(record, number=number, drawn=drawn, pictures=(pictures or {}).get(record.name, []))
+        for number, record in enumerate(records)
+    ]
+    compared = None
+    if len(records) > 1:
+        drawn |= {name: {"": figure} for name, figure in figures.comparison_figures(records).items()}
+        compared = {"tables": tables.comparison(records), "warnings": differing_studies(records)}
+    return environment.get_template("page.html.j2").render(
+        title=records[0].name if len(records) == 1 else f"{len(records)} runs",
+        runs=runs,
+        compared=compared,
+        figures=_for_script(drawn),
+        drawn=drawn,
+        has_images=pictures is not None and any(pictures.values()),
+        plotly=Markup(get_plotlyjs()),  # noqa: S704 - the package's own file
+        version=__version__,
+        max_points=MAX_POINTS,
+        orders=forest.ORDERS,
+        metrics=forest.METRICS,
+    )
+
+
+def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
+    """What the template shows of a run; its figures go to `drawn`."""
+    prefix = f"r{number}-"
+    masked, groups = masked_curves(record), group_curves(record)
+    variants = figures.curve_figures(record, masked=masked, groups=groups)
+    if of_forest := forest.forest(record):
+        variants["forest"] = of_forest
+    variants |= {name: {"": figure} for name, figure in figures.training_figures(record).items()}
+    drawn |= {prefix + name: of_figure for name, of_figure in variants.items()}
+    document = record.document
+    value = document["masked"] and document["masked"]["value_of_lateral"]
+    return {
+        "prefix": prefix,
+        "name": record.name,
+        "document": document,
+        "headline": _headline(record),
+        "value": value,
+        "undefined": [name for name in record.findings if value and value["findings"][name]["verdict"] == "undefined"],
+        "is_short": len(record.findings) <= OPEN_UP_TO,
+        "lateral_table": tables.value_of_lateral(record),
+        "missing_views": tables.missing_views(record),
+        "per_finding": tables.per_finding(record),
+        "operating_points": tables.operating_points(record),
+        "subgroups": tables.subgroups(record),
+        "data_card": tables.data_card(record),
+        "routing": tables.routing(record),
+        "findings": list(enumerate(record.findings)),
+        "has_masked": bool(masked),
+        "pictures": pictures,
+        "settings": yaml.safe_dump(public_settings(record.config), sort_keys=False, allow_unicode=True),
+        "vote": record.config.model.joint_rule == "vote",
+    }
+
+
+def _headline(record: Record) -> list[dict[str, str]]:
+    """The numbers that a reader looks for first: what, value, interval."""
+    document = record.document
+    items = [("macro AUROC, all studies", tables.interval(document["groups"]["all"]["macro"]["auroc"]))]
+    if (masked := document["masked"]) is not None:
+        items += [
+            ("both views", tables.interval(masked["both"]["macro"]["auroc"])),
+            ("lateral withheld", tables.interval(masked["lateral_hidden"]["macro"]["auroc"])),
+            ("PA withheld", tables.interval(masked["pa_hidden"]["macro"]["auroc"])),
+            ("gained with the lateral", tables.interval(masked["value_of_lateral"]["macro"]["auroc"], sign="+")),
+        ]
+    else:
+        items.append(
+            ("macro average precision", tables.interval(document["groups"]["all"]["macro"]["average_precision"]))
+        )
+    return [{"what": what, "value": cell.text, "detail": cell.detail} for what, cell in items]
+
+
+def differing_studies(records: list[Record]) -> list[str]:
+    """A warning for every run that was tested on other studies than the first."""
+    first = records[0]
+    there = set(first.predictions.study_ids)
+    warnings = []
+    for record in records[1:]:
+        if record.studies_digest() != first.studies_digest():
+            common = len(there & set(record.predictions.study_ids))
+            warnings.append(
+                f"{record.name} was tested on other studies than {first.name}: {len(record.predictions):,} and "
+                f"{len(first.predictions):,}, {common:,} of them in common. Their numbers do not compare like for like."
+            )
+    return warnings
+
+
+def _for_script(values: Any) -> Markup:
+    """JSON for a script element: nothing in it can end the element."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(escaped)  # noqa: S704 - escaped above

@@ -1,0 +1,241 @@
+"""Studies with their maps of evidence, as pictures that the page holds in itself."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
+from scipy.special import logit
+from torch import Tensor
+
+from dualview.data import load_data
+from dualview.data.bad_image import BadImage
+from dualview.data.dataset import ImageReader
+from dualview.data.transforms import to_input
+from dualview.errors import UserError
+from dualview.evaluate_run import with_overrides
+from dualview.predictions import ROUTES
+from dualview.report.gradcam import Views, heat_maps
+from dualview.report.record import Record
+from dualview.report.tables import probability as digits
+from dualview.trained import load_trained
+from dualview.views import Availability, View
+
+NAMES = {View.PA: "PA", View.LATERAL: "lateral"}
+COLOURS = np.array([(48, 18, 59), (40, 120, 220), (30, 200, 160), (240, 200, 40), (230, 70, 20)], float)
+MOST_OPAQUE = 0.62
+SMALLEST, LARGEST = 1e-12, 1 - 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Which studies to show, and where their images are."""
+
+    studies: Sequence[str] = ()  # identifiers; without any, the most confident answers are shown
+    finding: str | None = None  # None: the one that gains most with the lateral view
+    num_images: int = 4  # right answers to show, and as many wrong ones
+    overrides: Sequence[str] = ()  # `section.field=value` for where the data are
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPicture:
+    name: str
+    image: str | None  # data URI of a PNG; None where there is none
+    heat: str | None = None
+    note: str = ""
+    where: str = ""  # the strongest evidence, in words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One study."""
+
+    title: str
+    says: str
+    views: list[ViewPicture]
+
+
+def draw(record: Record, *, wish: Wish) -> list[Picture]:
+    """The wished studies of a run's test split with Grad-CAM.
+
+    Raises:
+        UserError: no such finding or study, or data that cannot be read.
+    """
+    k = _finding(record, wish.finding)
+    chosen = _asked_for(record, wish.studies) if wish.studies else most_confident(record, k=k, number=wish.num_images)
+    network = load_trained(record.run_dir, name=str(record.document["checkpoint"]["step"]))
+    config = with_overrides(network.config, list(wish.overrides))
+    data = load_data(config.data, seed=config.data_seed, store=config.data.store)
+    row_of = {
+        pair: row for row, pair in enumerate(zip(data.test.study_ids, data.test.patient_ids, strict=True))
+    }  # fmt: skip
+    shown = []
+    for number, at in enumerate(chosen, start=1):
+        pair = (record.predictions.study_ids[at], record.predictions.patient_ids[at])
+        if (row := row_of.get(pair)) is None:
+            raise UserError("the data have changed since the evaluation: a study of it is not in the test split")
+        paths = tuple(data.test.images[view][row] for view in View)
+        images, notes = _read(paths, read=data.read)
+        name = f"study {record.predictions.study_ids[at]}" if wish.studies else f"Study {number}"
+        maps = heat_maps(network.model, images, finding=k)
+        shown.append(_Shown(at, name, images, notes, [None if heat is None else heat * heat.numel() for heat in maps]))
+    strongest = max((float(heat.max()) for study in shown for heat in study.maps if heat is not None), default=0.0)
+    return [_picture(record, study, k=k, strongest=strongest) for study in shown]
+
+
+class _Shown(NamedTuple):
+    """One study before it is drawn."""
+
+    at: int  # row of the predictions
+    name: str
+    images: Views
+    notes: list[str]  # per view, why there is none
+    maps: list[Tensor | None]  # per view, times the number of positions: log-odds if all positions looked so
+
+
+def _finding(record: Record, wanted: str | None) -> int:
+    """k of the finding; without a wish of that with the largest gain, or without gains with the most positives."""
+    if wanted is not None:
+        if wanted not in record.findings:
+            raise UserError(f"--finding {wanted}: the run {record.name} has {', '.join(record.findings)}")
+        return record.findings.index(wanted)
+    masked = record.document["masked"]
+    if masked is not None:
+        of_findings = masked["value_of_lateral"]["findings"]
+        gains = [of_findings[name]["auroc"]["value"] for name in record.findings]
+        if any(gain is not None for gain in gains):
+            return int(np.argmax([-np.inf if gain is None else gain for gain in gains]))
+    positives = record.predictions.label_mask & (record.predictions.labels > 0.5)
+    return int(positives.sum(axis=0).argmax())
+
+
+def _asked_for(record: Record, studies: Sequence[str]) -> list[int]:
+    ids = record.predictions.study_ids.astype(str)
+    missing = [study for study in studies if study not in ids]
+    if missing:
+        raise UserError(f"--study {', '.join(missing)}: not evaluated on test in the run {record.name}")
+    return [int(at) for study in studies for at in np.flatnonzero(ids == study)]
+
+
+def most_confident(record: Record, *, k: int, number: int) -> list[int]:
+    """Rows of the `number` right answers furthest from their threshold, then of as many wrong ones.
+
+    Half of either have the finding and half do not, as far as there are that many: a map shows evidence for a finding,
+    and of studies without it alone there would be little to see. Distance is in log-odds.
+    """
+    predictions = record.predictions
+    probabilities = record.probabilities("route")[:, k]
+    known = predictions.label_mask[:, k] & np.isfinite(probabilities)
+    margin = _log_odds(probabilities) - _log_odds(_thresholds(record, k)[predictions.availability])
+    positive, called = predictions.labels[:, k] > 0.5, margin >= 0
+    chosen: list[int] = []
+    for is_right in (True, False):
+        parts = []
+        for is_positive in (True, False):
+            rows = np.flatnonzero(known & ((called == positive) == is_right) & (positive == is_positive))
+            parts.append(rows[np.argsort(-np.abs(margin[rows]), kind="stable")].tolist())
+        with_finding, without = parts
+        take = max(-(-number // 2), number - len(without))
+        kept = with_finding[:take]
+        chosen += kept + without[: number - len(kept)]
+    return chosen
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    values: np.ndarray = logit(np.clip(np.nan_to_num(probabilities), SMALLEST, LARGEST))
+    return values
+
+
+def _thresholds(record: Record, k: int) -> np.ndarray:
+    """(3,) by `Availability`; 1/2 where a route has none."""
+    finding = record.findings[k]
+    of_routes = {} if record.points is None else record.points.routes
+    points = [of_routes.get(route, {}).get(finding) for route in ROUTES]
+    return np.array([0.5 if point is None or point.threshold is None else point.threshold for point in points])
+
+
+def _read(paths: tuple[tuple[str, ...], ...], *, read: ImageReader) -> tuple[Views, list[str]]:
+    """The first image of each view, and of absent ones why; file names are not told."""
+    images: list[Tensor | None] = [None, None]
+    notes = ["", ""]
+    for view in View:
+        if not paths[view]:
+            notes[view] = f"no {NAMES[view]} view"
+            continue
+        try:
+            images[view] = to_input(read(paths[view][0])[None])[0]
+        except BadImage:
+            notes[view] = f"the {NAMES[view]} image cannot be read"
+    return (images[View.PA], images[View.LATERAL]), notes
+
+
+def _picture(record: Record, study: _Shown, *, k: int, strongest: float) -> Picture:
+    at = study.at
+    predictions, finding = record.predictions, record.findings[k]
+    probability = float(record.probabilities("route")[at, k])
+    threshold = float(_thresholds(record, k)[predictions.availability[at]])
+    answer = f"{finding}: probability {digits(probability)}, threshold {digits(threshold)}"
+    title, says = f"{study.name}: label unknown", answer
+    if predictions.label_mask[at, k]:
+        positive = predictions.labels[at, k] > 0.5
+        verdict = "right" if (probability >= threshold) == positive else "wrong"
+        title = f"{study.name}: {verdict}, the finding is {'there' if positive else 'not there'}"
+    if not any(float(heat.max()) > 0 for heat in study.maps if heat is not None):
+        says += "; no evidence for it in any view"
+    views = [
+        _view(view, study.images[view], heat=study.maps[view], strongest=strongest, note=study.notes[view])
+        for view in View
+    ]
+    kinds = {
+        Availability.BOTH: "both views",
+        Availability.PA_ONLY: "PA only",
+        Availability.LATERAL_ONLY: "lateral only",
+    }
+    return Picture(title=title, says=f"{says}; {kinds[Availability(predictions.availability[at])]}", views=views)
+
+
+def _view(view: View, image: Tensor | None, *, heat: Tensor | None, strongest: float, note: str) -> ViewPicture:
+    name = NAMES[view]
+    if image is None:
+        return ViewPicture(name=name, image=None, note=note)
+    pixels = ((image[0].numpy() + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
+    shown = _png(Image.fromarray(pixels))
+    if heat is None:
+        return ViewPicture(name=name, image=shown, note="this network does not look at it")
+    if not strongest:
+        return ViewPicture(name=name, image=shown)
+    size = (image.shape[-2], image.shape[-1])
+    scaled = F.interpolate(heat[None, None] / strongest, size=size, mode="bilinear", align_corners=False)[0, 0]
+    share = float(heat.max()) / strongest
+    return ViewPicture(
+        name=name, image=shown, heat=_png(heat_picture(scaled.numpy())), where=_where(scaled),
+        note=f"strongest here: {share:.0%} of the strongest shown",
+    )  # fmt: skip
+
+
+def heat_picture(heat: np.ndarray) -> Image.Image:
+    """A map (H, W) in [0, 1] as colours, clear where there is no evidence."""
+    places = heat * (len(COLOURS) - 1)
+    low = np.clip(places.astype(int), 0, len(COLOURS) - 2)
+    between = (places - low)[..., None]
+    colours = COLOURS[low] * (1 - between) + COLOURS[low + 1] * between
+    opacity = 255 * MOST_OPAQUE * np.sqrt(np.clip(heat, 0, 1))
+    return Image.fromarray(np.concatenate([colours, opacity[..., None]], axis=2).round().astype(np.uint8), "RGBA")
+
+
+def _where(heat: Tensor) -> str:
+    """The place of the maximum in words, for those who cannot see it."""
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    vertical = ("upper", "middle", "lower")[min(3 * row // heat.shape[0], 2)]
+    horizontal = ("left", "centre", "right")[min(3 * column // heat.shape[1], 2)]
+    return f"at the {vertical} {horizontal} of the picture"
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,137 @@
+"""What a run has left behind, as the report reads it: nothing is trained or predicted here."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualview import operating_points
+from dualview.assessment import FORMAT, Document, calibrated
+from dualview.config import Config, load
+from dualview.errors import UserError, listed
+from dualview.evaluate_run import EVALUATION, PREDICTIONS
+from dualview.operating_points import OperatingPoints
+from dualview.predictions import Predictions, read_predictions
+
+FOLDER = "evaluation-test"
+NOT_SHOWN = "(a path, not shown)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run and its evaluation on test."""
+
+    run_dir: Path
+    name: str  # of the directory, told apart from those of other runs of the page
+    document: Document  # evaluation.json (assessment.py)
+    predictions: Predictions  # of the studies that could be evaluated
+    metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
+    config: Config
+    points: OperatingPoints | None
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        return self.predictions.findings
+
+    def probabilities(self, score: str) -> np.ndarray:
+        """(S, K) probabilities as the evaluation took them, NaN where there are none."""
+        return calibrated(self.predictions, score=score, temperature=self.document["temperature"])
+
+    def studies_digest(self) -> str:
+        """Equal for runs that were tested on the same studies. Not for the page: identifiers can be guessed from it."""
+        pairs = zip(self.predictions.study_ids, self.predictions.patient_ids, strict=True)
+        return hashlib.sha256("\n".join(sorted(f"{study}\0{patient}" for study, patient in pairs)).encode()).hexdigest()
+
+    def series(self, key: str) -> tuple[list[int], list[float | None]]:
+        """Steps and values of a key of metrics.jsonl, null where it was not finite."""
+        rows = [(line["step"], line[key]) for line in self.metrics if "step" in line and key in line]
+        return [step for step, _ in rows], [value for _, value in rows]
+
+
+def read_records(run_dirs: Sequence[Path]) -> list[Record]:
+    """Read runs.
+
+    Raises:
+        UserError: a directory is no run or has no evaluation; all of them at once.
+    """
+    problems = [problem for run_dir in run_dirs if (problem := _problem(run_dir))]
+    if problems:
+        raise UserError(problems[0] if len(problems) == 1 else f"{len(problems)} runs\n{listed(problems)}")
+    names: list[str] = []
+    for run_dir in run_dirs:
+        name = run_dir.resolve().name
+        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+    return [_read(run_dir, name=name) for run_dir, name in zip(run_dirs, names, strict=True)]
+
+
+def _problem(run_dir: Path) -> str | None:
+    if not (run_dir / "config.yaml").is_file():
+        return f"{run_dir} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
+    if not all((run_dir / FOLDER / file).is_file() for file in (EVALUATION, PREDICTIONS)):
+        return f"{run_dir} has no evaluation on test yet. Make it with: dualview evaluate {run_dir}"
+    return None
+
+
+def _read(run_dir: Path, *, name: str) -> Record:
+    file = run_dir / FOLDER / EVALUATION
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}). Make it anew with: dualview evaluate {run_dir}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(
+            f"{file} is not of format {FORMAT}, which this dualview reads. Make it anew with: dualview evaluate "
+            f"{run_dir}"
+        )
+    predictions = read_predictions(run_dir / FOLDER / PREDICTIONS)
+    if list(predictions.findings) != document["findings"]:
+        raise UserError(
+            f"{run_dir / FOLDER}: {EVALUATION} and {PREDICTIONS} have different findings. Make them anew with: "
+            f"dualview evaluate {run_dir}"
+        )
+    return Record(
+        run_dir=run_dir,
+        name=name,
+        document=document,
+        predictions=predictions.select(predictions.evaluated),
+        metrics=_lines(run_dir / "metrics.jsonl"),
+        config=load(run_dir / "config.yaml"),
+        points=operating_points.read(run_dir),
+    )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of the file; the last may be torn where the run is still going on."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def public_settings(config: Config) -> dict[str, Any]:
+    """The settings without paths, which name machines, people and folders."""
+    plain = config.model_dump(mode="json")
+    public: dict[str, Any] = _without_paths(config.model_dump(), plain)
+    return public
+
+
+def _without_paths(value: Any, plain: Any) -> Any:
+    """`plain` with a notice in the place of every path of `value`, its twin with Python's types."""
+    if isinstance(value, Path) or (isinstance(value, str) and _is_absolute(value)):
+        return NOT_SHOWN
+    if isinstance(value, dict):
+        return {
+            key: _without_paths(of_value, of_plain)
+            for (_, of_value), (key, of_plain) in zip(value.items(), plain.items(), strict=True)
+        }
+    if isinstance(value, list | tuple):
+        return [_without_paths(of_value, of_plain) for of_value, of_plain in zip(value, plain, strict=True)]
+    return plain
+
+
+def _is_absolute(text: str) -> bool:
+    return text.startswith(("/", "~", "\\\\")) or text[1:3] in (":\\", ":/")
