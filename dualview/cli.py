@@ -29,6 +29,7 @@ from dualview.compare.story import compare as run_comparison
 from dualview.compare.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
+from dualview.dashboard import save_dashboard
 from dualview.data import load_data
 from dualview.data.account import account, dropped_images
 from dualview.data.contact_sheet import draw as draw_contact_sheet
@@ -293,6 +294,25 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         if (table := value_of_lateral_table(result.document)) is not None:
             console.print(table)
         console.print(f"evaluation  {result.folder}/evaluation.json, predictions.parquet", soft_wrap=True)
+        if result.wandb is not None and result.wandb.dir is not None:
+            console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def dashboard(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN ...", help="Run directories of one wandb project, such as runs/*")
+    ],
+) -> None:
+    """Build a workspace and a report of the runs on the wandb server. Needs dualview[dashboard] and an account."""
+    with _errors_as_messages():
+        saved = save_dashboard(runs)
+        console = get_console()
+        console.print(f"workspace  {saved.workspace}", soft_wrap=True, highlight=False)
+        console.print(f"report     {saved.report}", soft_wrap=True, highlight=False)
+        if saved.unsent:
+            folders = " ".join(map(str, saved.unsent))
+            console.print(f"recorded offline; unless sent already: wandb sync {folders}", soft_wrap=True)
 
 
 @app.command()

@@ -536,9 +536,16 @@ class TrackingConfig(Section):
     name: str | None = None
     """wandb run name; without it the name of the run directory."""
     group: str | None = None
-    """wandb group, for runs to be compared."""
+    """wandb group, for runs to be compared; without it the run's id. A run and its evaluations share it."""
     tags: list[str] = []
     """wandb tags."""
+    log_evaluation: bool = True
+    """Keep evaluation.json as a wandb artifact. Predictions, which name studies, are never sent."""
+    log_checkpoint: bool = False
+    """Keep the best checkpoint (weights, configuration) as a wandb artifact at the end of training."""
+    num_images: int = Field(0, ge=0)
+    """X-rays that `dualview evaluate` sends to wandb: pictures of that many studies, complete and partial, with
+    probabilities and labels, without identifiers. Text that is burnt into the pixels goes with them."""
 
 
 class DistributedConfig(Section):

@@ -4,6 +4,8 @@
     RUN/evaluation-test/evaluation.json       what that is worth (assessment.py)
     RUN/operating_points.json                 temperatures and thresholds, from val
 
+and the same, but for the predictions, as a run of wandb (evaluation_tracking.py).
+
 With any number of processes; every study is predicted once, and all come out alike.
 """
 
@@ -26,6 +28,7 @@ from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
 from dualview.evaluate import as_predictions, evaluate_split
+from dualview.evaluation_tracking import EvaluationJob, log_evaluation
 from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.predictions import Predictions
 from dualview.resume import HARMLESS, differing_settings
@@ -49,6 +52,7 @@ class RunEvaluation:
     folder: Path
     document: Document
     is_main: bool
+    wandb: EvaluationJob | None  # None on other than the main process
 
 
 def evaluate_run(
@@ -131,7 +135,16 @@ def evaluate_run(
             _write(folder / EVALUATION, json.dumps(document, indent=1, allow_nan=False) + "\n")
             points.write((run_dir if checkpoint_name == "best" else folder) / OPERATING_POINTS)
         job.barrier()
-        return RunEvaluation(folder=folder, document=document, is_main=job.is_main)
+    tracked = None
+    if job.is_main:  # last, and when nobody waits for it: sending may take long
+        tracked = log_evaluation(
+            document,
+            predictions=predictions[split],
+            dataset=of_split[split],
+            evaluation_file=folder / EVALUATION,
+            config=config,
+        )
+    return RunEvaluation(folder=folder, document=document, is_main=job.is_main, wandb=tracked)
 
 
 def train_prevalence(train: StudyTable) -> np.ndarray:
@@ -157,7 +170,7 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
         raise UserError(
             f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
             f"{', '.join(key for key in (*HARMLESS, *ALSO_HARMLESS) if key.startswith(('data.', 'run.device')))}, "
-            "train.micro_batch_size and train.precision"
+            "train.micro_batch_size, train.precision and those of tracking"
         )
     return new
 

@@ -2,15 +2,20 @@
 
 The jsonl file is the record that everything else is drawn from. wandb can fail at any moment without
 hurting the run: the failure is reported once and the run goes on with the file alone. Neither
-receives images or anything that identifies a patient.
+receives images or anything that identifies a patient. How wandb is started is the same for
+evaluations (evaluation_tracking.py).
 """
 
 import json
 import logging
 import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import wandb
 from accelerate.utils import LoggerType
@@ -22,6 +27,7 @@ from dualview.errors import Preempted
 logger = logging.getLogger(__name__)
 
 Values = dict[str, float | int | None]
+Started = TypeVar("Started")
 
 
 class Tracker:
@@ -97,6 +103,20 @@ class Tracker:
             defined = {key: value for key, value in values.items() if value is not None}
             self._guarded("summary", lambda: self._wandb_run.summary.update(defined))
 
+    def log_checkpoint(self, folder: Path, *, name: str, step: int) -> None:
+        """Keep a checkpoint's weights and configuration as a wandb artifact, under its name and step."""
+        if not self._running:
+            return
+
+        def log() -> None:
+            artifact = wandb.Artifact(f"model-{self._wandb_run.id}", type="model", metadata={"step": step})
+            with staged_in(self.run_dir / "wandb", run_id=self._wandb_run.id):
+                for file in ("model.safetensors", "config.yaml"):
+                    artifact.add_file(str(folder / file), name=file)
+            self._wandb_run.log_artifact(artifact, aliases=[name, f"step-{step}"])
+
+        self._guarded("log_checkpoint", log)
+
     def __enter__(self) -> Self:
         return self
 
@@ -116,31 +136,20 @@ class Tracker:
         return self.wandb_mode != "disabled"
 
     def _start_wandb(self, config: Config, *, run_id: str) -> None:
-        mode = _wandb_mode(config)
-        if mode == "disabled":
-            return
-        for attempt in dict.fromkeys((mode, "offline")):
-            try:
-                self._init_wandb(config, mode=attempt, run_id=run_id)
-            except Exception as error:  # wandb raises many kinds; none may end the run
-                self._job.accelerator.trackers = []
-                logger.warning("wandb did not start %s: %s", attempt, error)
-            else:
-                self.wandb_mode = attempt
-                return
-        logger.warning("training goes on without wandb; metrics.jsonl holds everything")
-
-    def _init_wandb(self, config: Config, *, mode: str, run_id: str) -> None:
-        settings = wandb.Settings(
-            quiet=True,
-            console="off",  # log lines may name files
-            save_code=False,
-            disable_git=True,
-            init_timeout=60,
-            x_transaction_log_flush_interval=1,  # the default of 15 s loses short and killed runs
+        self.wandb_mode, run = start_wandb(
+            config,
+            partial(self._init_wandb, config, run_id),
+            otherwise="training goes on without wandb; metrics.jsonl holds everything",
         )
+        if run is None:
+            self._job.accelerator.trackers = []
+        else:
+            self._wandb_run = run
+            self.wandb_dir = Path(run.dir).parent
+
+    def _init_wandb(self, config: Config, run_id: str, mode: str) -> Any:
         accelerator = self._job.accelerator
-        accelerator.log_with = [LoggerType.WANDB]
+        accelerator.log_with, accelerator.trackers = [LoggerType.WANDB], []  # without one that failed to start
         accelerator.init_trackers(
             config.tracking.project,
             config=config.model_dump(mode="json"),
@@ -151,16 +160,17 @@ class Tracker:
                     "resume": "allow",
                     "dir": str(self.run_dir),
                     "name": config.tracking.name or self.run_dir.name,
-                    "group": config.tracking.group,
+                    "group": config.tracking.group or run_id,
+                    "job_type": "training",
                     "tags": config.tracking.tags,
-                    "settings": settings,
+                    "settings": wandb_settings(),
                 }
             },
         )
-        self._wandb_run = accelerator.get_tracker("wandb", unwrap=True)
-        self._wandb_run.define_metric("global_step", hidden=True)
-        self._wandb_run.define_metric("*", step_metric="global_step")
-        self.wandb_dir = Path(self._wandb_run.dir).parent
+        run = accelerator.get_tracker("wandb", unwrap=True)
+        run.define_metric("global_step", hidden=True)
+        run.define_metric("*", step_metric="global_step")
+        return run
 
     def _guarded(self, what: str, call: Any) -> None:
         try:
@@ -173,14 +183,82 @@ class Tracker:
             )  # fmt: skip
 
 
-def _wandb_mode(config: Config) -> str:
+# -- how wandb is started ----------------------------------------------------------------------------
+
+
+def start_wandb(config: Config, start: Callable[[str], Started], *, otherwise: str) -> tuple[str, Started | None]:
+    """The first mode in which wandb starts, and what `start` returned for it.
+
+    ("disabled", None) where it is not wanted, and where it does not start; `otherwise` is then said.
+    """
+    mode = wandb_mode(config)
+    if mode == "disabled":
+        return mode, None
+    for attempt in dict.fromkeys((mode, "offline")):
+        try:
+            return attempt, start(attempt)
+        except Exception as error:  # wandb raises many kinds; none may end the run
+            logger.warning("wandb did not start %s: %s", attempt, error)
+    logger.warning("%s", otherwise)
+    return "disabled", None
+
+
+def wandb_settings(**more: Any) -> wandb.Settings:
+    """The settings of every run that dualview starts."""
+    return wandb.Settings(
+        quiet=True,
+        console="off",  # log lines may name files
+        save_code=False,
+        disable_git=True,
+        init_timeout=60,
+        x_transaction_log_flush_interval=1,  # the default of 15 s loses short and killed runs
+        **more,
+    )
+
+
+def wandb_mode(config: Config) -> str:
+    """Online, offline or disabled, as the configuration, WANDB_MODE and the credentials have it."""
     if config.tracking.wandb != "auto":
         return config.tracking.wandb
-    from_environment = wandb.setup().settings.mode  # WANDB_MODE, or online
-    if from_environment != "online":
-        return "disabled" if from_environment == "disabled" else "offline"
+    if wandb.setup().settings.mode == "disabled":
+        return "disabled"
+    return "online" if why_offline() is None else "offline"
+
+
+def why_offline() -> str | None:
+    """What keeps wandb from its server here; None where nothing is known to."""
+    mode = wandb.setup().settings.mode  # WANDB_MODE, or online
+    if mode != "online":
+        return f"WANDB_MODE is {mode}"
     try:
-        return "online" if wandb.login(prompt=False) else "offline"
+        return None if wandb.login(prompt=False) else "no API key is configured"
     except Exception as error:  # a malformed key, say
-        logger.warning("wandb credentials cannot be used (%s); recording offline", error)
-        return "offline"
+        logger.warning("wandb credentials cannot be used (%s)", error)
+        return f"its credentials cannot be used: {error}"
+
+
+def default_entity() -> str | None:
+    """The user or team whose project runs go to. Asks the server where WANDB_ENTITY does not say."""
+    entity: str | None = wandb.setup().settings.entity or wandb.Api().default_entity
+    return entity
+
+
+@contextmanager
+def staged_in(wandb_dir: Path, *, run_id: str) -> Iterator[None]:
+    """Files that wandb takes in this block are copied beside the run, where `wandb sync` finds them.
+
+    Its own place for them is in the home directory. A WANDB_DATA_DIR that is set already stays.
+    """
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(staging(wandb_dir, run_id=run_id).resolve())  # there is no setting for it
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+
+
+def staging(wandb_dir: Path, *, run_id: str) -> Path:
+    """The folder of `staged_in`."""
+    return wandb_dir / f"staged-{run_id}"

@@ -284,6 +284,8 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             | {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
             | {key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()}
         )
+        if config.tracking.log_checkpoint:
+            tracker.log_checkpoint(run_dir / "checkpoints/best", name="best", step=best.step)
         job.barrier()
         return TrainingResult(
             run_dir=run_dir,

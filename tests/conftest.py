@@ -1,6 +1,10 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,19 @@ COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
 def _one_thread_and_fresh_seed():
     torch.set_num_threads(1)  # threads that wait for each other make a busy machine ten times slower
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def read_back():
+    """Records of an offline run of wandb, by its own reader."""
+
+    def read(wandb_dir: Path) -> list[dict]:
+        wandb = shutil.which("wandb", path=str(Path(sys.executable).parent))
+        command = [wandb, "leet", "inspect", "--json", str(wandb_dir)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        return [json.loads(line) for line in output.splitlines()]
+
+    return read
 
 
 @pytest.fixture

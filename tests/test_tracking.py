@@ -1,11 +1,8 @@
 """Tracking: the jsonl record, wandb offline read back, and wandb failing at every moment."""
 
 import json
+import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import wandb
@@ -31,19 +28,6 @@ def records(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def read_back(wandb_dir: Path) -> list[dict]:
-    """Records of an offline run, by wandb's own reader."""
-    command = [
-        shutil.which("wandb", path=str(Path(sys.executable).parent)),
-        "leet",
-        "inspect",
-        "--json",
-        str(wandb_dir),
-    ]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    return [json.loads(line) for line in output.splitlines()]
-
-
 def test_jsonl_keeps_every_value_and_says_null_for_undefined(tmp_path, job):
     with Tracker(config_for(tmp_path, "disabled"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5, "val/auroc_macro_both": None, "x": float("nan")}, step=3)
@@ -55,16 +39,35 @@ def test_jsonl_keeps_every_value_and_says_null_for_undefined(tmp_path, job):
     assert tracker.wandb_dir is None
 
 
-def test_the_offline_run_holds_config_values_and_summary(tmp_path, job):
+def test_the_offline_run_holds_config_values_and_summary(tmp_path, job, read_back):
     with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
         tracker.log({"loss/total": 0.5}, step=1)
         tracker.log({"loss/total": 0.25, "val/auroc_macro_all": None}, step=2)
         tracker.summarise({"best/step": 2})
-    text = json.dumps(read_back(tracker.wandb_dir))
+    text = json.dumps(records := read_back(tracker.wandb_dir))
     assert tracker.wandb_mode == "offline"
     assert tracker.wandb_dir.parent == tmp_path / "wandb"
     for part in ("learning_rate", "0.125", "loss/total", "global_step", "best/step"):
         assert part in text, part
+    (run,) = (record["run"] for record in records if record["type"] == "run")
+    assert (run["run_group"], run["job_type"]) == ("a1b2c3d4", "training")  # its evaluations will be beside it
+
+
+def test_a_checkpoint_is_an_artifact_that_waits_in_the_run_directory(tmp_path, job, read_back, monkeypatch):
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    folder = tmp_path / "checkpoints/step-000004"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "config.yaml", "state.pt"):
+        (folder / name).write_text(name)
+    with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as tracker:
+        tracker.log_checkpoint(folder, name="best", step=4)
+    assert "WANDB_DATA_DIR" not in os.environ
+    (artifact,) = (record["artifact"] for record in read_back(tracker.wandb_dir) if record["type"] == "artifact")
+    assert (artifact["name"], artifact["type"]) == ("model-a1b2c3d4", "model")
+    assert {"best", "step-4"} <= set(artifact["aliases"])
+    kept = {content["path"]: content["local_path"] for content in artifact["manifest"]["contents"]}
+    assert set(kept) == {"model.safetensors", "config.yaml"}
+    assert all(path.startswith(str(tmp_path / "wandb/staged-a1b2c3d4")) for path in kept.values())
 
 
 @pytest.mark.parametrize("mode", ["auto", "online"])
@@ -112,7 +115,7 @@ def test_wandb_that_dies_in_the_middle_is_reported_once_and_left_alone(tmp_path,
     wandb.teardown()
 
 
-def test_a_continued_run_records_no_step_twice_and_keeps_its_wandb_id(tmp_path, job):
+def test_a_continued_run_records_no_step_twice_and_keeps_its_wandb_id(tmp_path, job, read_back):
     """The first process got to step 4 and into a line of step 5; the second goes on from step 3."""
     with Tracker(config_for(tmp_path, "offline"), run_id="a1b2c3d4", first_step=0, job=job) as first:
         for step in (1, 2, 3, 4):

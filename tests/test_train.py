@@ -448,3 +448,14 @@ def test_a_weight_counts_like_more_studies(make_batch):
     one = head_loss_sums(model(weighted), batch=weighted).total / weighted.weight.sum()
     other = head_loss_sums(model(doubled), batch=doubled).total / 3
     torch.testing.assert_close(one, other)
+
+
+def test_the_best_checkpoint_is_a_wandb_artifact_where_that_is_wanted(tmp_path, read_back):
+    tracking = {"wandb": "offline", "log_checkpoint": True}
+    result = train(config_for(tmp_path / "run", tracking=tracking))
+    (artifact,) = (record["artifact"] for record in read_back(result.wandb_dir) if record["type"] == "artifact")
+    kept = {content["path"]: content["local_path"] for content in artifact["manifest"]["contents"]}
+    for name in ("model.safetensors", "config.yaml"):
+        with open(kept[name], "rb") as file:
+            assert file.read() == (tmp_path / "run/checkpoints/best" / name).read_bytes()
+    assert f"step-{result.best_step}" in artifact["aliases"]

@@ -1,13 +1,15 @@
-"""A picture of random studies, both views side by side, to see what the network will see."""
+"""Pictures of studies, both views side by side, to see what the network sees."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from dualview.data.bad_image import BadImage
 from dualview.data.dataset import ImageReader
 from dualview.data.table import StudyTable
+from dualview.data.transforms import to_input
 from dualview.views import View
 
 GAP, CAPTION = 8, 18
@@ -48,19 +50,39 @@ def draw(
     sheet.save(path)
 
 
+def study_picture(images: tuple[Tensor | None, Tensor | None], *, size: int) -> Image.Image:
+    """One study as it was read, PA left, lateral right; an absent view is a hatched field that says so."""
+    picture = Image.new("L", (2 * size + GAP, size), BACKGROUND)
+    for view in View:
+        corner, image = (view * (size + GAP), 0), images[view]
+        if image is None:
+            _draw_absent(picture, corner, size=size, says=f"{NAMES[view]}\nabsent")
+        else:
+            picture.paste(_as_picture(image), corner)
+    return picture
+
+
 def _draw_view(
     sheet: Image.Image, corner: tuple[int, int], paths: tuple[str, ...], *, read: ImageReader, size: int, view: View
 ) -> None:
-    pen = ImageDraw.Draw(sheet)
-    x, y = corner
-    says = f"no {NAMES[view]} view"
+    says = f"{NAMES[view]}\nabsent"
     if paths:
         try:
-            pixels = (read(paths[0])[0].numpy() + 1) * 127.5
-            sheet.paste(Image.fromarray(pixels.round().astype(np.uint8)), corner)
+            sheet.paste(_as_picture(read(paths[0])), corner)
             return
         except BadImage as error:
             says = f"cannot be read:\n{error.reason[:60]}"
+    _draw_absent(sheet, corner, size=size, says=says)
+
+
+def _as_picture(image: Tensor) -> Image.Image:
+    pixels = (to_input(image[None])[0, 0].numpy() + 1) * 127.5
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _draw_absent(sheet: Image.Image, corner: tuple[int, int], *, size: int, says: str) -> None:
+    pen = ImageDraw.Draw(sheet)
+    x, y = corner
     field = Image.new("L", (size, size), BACKGROUND)
     hatch = ImageDraw.Draw(field)
     for offset in range(-size, size, 16):
