@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from dualview.predictions import HIDDEN, ROUTES
 from dualview.report.record import Record
 from dualview.statistics.calibration import reliability
+from dualview.statistics.curves import Points, precision_recall_points, roc_points
 from dualview.views import Availability, View
 
 MAX_POINTS = 200
@@ -17,7 +17,6 @@ MASKED = {
     "pa_hidden": "PA withheld",
 }
 GROUPS = {"all": "all studies", "both": "both views", "pa_only": "PA only", "lateral_only": "lateral only"}
-Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +60,13 @@ def _by_finding(record: Record, looks: dict[str, tuple[str, np.ndarray]]) -> dic
 
 def curves(probabilities: np.ndarray, *, positive: np.ndarray, what: str) -> Curves:
     """The curves of N probabilities, both classes among them."""
-    false_positive, sensitivity, _ = roc_curve(positive, probabilities, drop_intermediate=True)
-    precision, recall, _ = precision_recall_curve(positive, probabilities, drop_intermediate=True)
     return Curves(
         what=what,
-        roc=thinned(false_positive, sensitivity),
-        precision_recall=thinned(recall[::-1], precision[::-1]),
+        roc=roc_points(probabilities, positive=positive, at_most=MAX_POINTS),
+        precision_recall=precision_recall_points(probabilities, positive=positive, at_most=MAX_POINTS),
         reliability=[
             (round(predicted, 4), round(observed, 4), int(size))
             for predicted, observed, size in reliability(probabilities, positive=positive).tolist()
         ],
         prevalence=float(positive.mean()),
     )
-
-
-def thinned(x: np.ndarray, y: np.ndarray, *, at_most: int = MAX_POINTS) -> Points:
-    """Vertices at even places in line, the first and the last among them, rounded to 4 digits."""
-    places = np.arange(len(x))
-    if len(x) > at_most:
-        places = np.unique(np.linspace(0, len(x) - 1, at_most).round().astype(int))
-    return [(round(float(x[place]), 4), round(float(y[place]), 4)) for place in places]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dualview.assessment import Document
-from dualview.report.curves import GROUPS, MASKED, Curves, thinned
+from dualview.report.curves import GROUPS, MASKED, Curves
 from dualview.report.record import Record
 from dualview.report.style import (
     DASHES,
@@ -24,6 +24,7 @@ from dualview.report.style import (
     short,
     unit_axis,
 )
+from dualview.statistics.curves import thinned
 
 # -- curves ----------------------------------------------------------------------------------------
 

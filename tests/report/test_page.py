@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from dualview.cli import app
 from dualview.report import forest, tables
-from dualview.report.curves import curves, group_curves, thinned
+from dualview.report.curves import curves, group_curves
 from dualview.report.page import differing_studies, render, write_report
 from dualview.report.record import NOT_SHOWN, public_settings, read_records
+from dualview.statistics.curves import thinned
 
 from .conftest import made_up, write_run
 
@@ -111,7 +112,7 @@ def test_curves_keep_their_area_and_ends():
     assert made.precision_recall[0][0] == 0 and made.precision_recall[-1][0] == 1
     assert sum(size for _, _, size in made.reliability) == 5000
     few = np.arange(5.0)
-    assert thinned(few, few) == [(n, n) for n in range(5)]
+    assert thinned(few, few, at_most=9) == [(n, n) for n in range(5)]
 
 
 def test_curves_of_the_page_give_the_auroc_of_the_evaluation(made_up_run):
