@@ -304,7 +304,7 @@ def dashboard(
         list[Path], typer.Argument(metavar="RUN ...", help="Run directories of one wandb project, such as runs/*")
     ],
 ) -> None:
-    """Build a workspace and a report of the runs on the wandb server. Needs dualview[dashboard] and an account."""
+    """Build a workspace and a report of the runs on the wandb server. Needs the extra dashboard and an account."""
     with _errors_as_messages():
         saved = save_dashboard(runs)
         console = get_console()

@@ -72,9 +72,9 @@ def value_of_lateral_table(document: dict[str, Any]) -> Table | None:
     value = masked["value_of_lateral"]
     table = Table(title=f"{document['split']}: {masked['num_studies']:,} studies with both views, scored three ways")
     table.add_column("finding")
-    for column in ("positive", "AUROC\nboth views", "lateral\nwithheld", "PA\nwithheld", "lateral view's\nshare"):
+    for column in ("positive", "AUROC\nboth views", "lateral\nwithheld", "PA\nwithheld", "gained by\nthe lateral"):
         table.add_column(column, justify="right")
-    table.add_column("lateral")
+    table.add_column("lateral", no_wrap=True, min_width=9)
     for finding, of_finding in value["findings"].items():
         scored = [masked[name]["findings"][finding] for name in ("both", "lateral_hidden", "pa_hidden")]
         cells = [_number(of_score["auroc"]["value"]) for of_score in scored]
