@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -112,6 +112,10 @@ class Job:
         """Leave out DDP's gradient exchange; must enclose forward and backward."""
         return model.no_sync() if when and isinstance(model, DistributedDataParallel) else nullcontext()
 
+    def autocast(self, precision: Literal["fp32", "bf16"]) -> torch.autocast:
+        """The network's forward pass in bfloat16 where `precision` says so; weights and losses are no part of it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
     def node_main_first(self) -> AbstractContextManager[None]:
         """The first process of each node goes through the block before the node's others enter it."""
         context: AbstractContextManager[None] = self.accelerator.local_main_process_first()
@@ -168,7 +172,7 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
     _refuse_stale_store()
     accelerator = Accelerator(
         cpu=on_cpu,
-        mixed_precision="no",  # autocast is ours, see step.py
+        mixed_precision="no",  # autocast is ours, see Job.autocast
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=distributed.idle_branch == "skip"),
             InitProcessGroupKwargs(timeout=timedelta(seconds=distributed.timeout_seconds)),

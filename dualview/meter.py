@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dualview.distributed import Job
-from dualview.step import StepCounts
+from dualview.training.step import StepCounts
 
 
 class Meter:

@@ -3,7 +3,7 @@
     dualview train configs/quickstart.yaml                                                  one process
     accelerate launch --config_file launch/cpu2.yaml -m dualview train configs/quickstart.yaml   two
 
-One pass of the loop is one optimizer step; step.py holds its parts.
+One pass of the loop is one optimizer step; training/step.py takes it.
 """
 
 import logging
@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dualview import checkpoint
 from dualview.assessment import choose_operating_points
@@ -22,23 +21,24 @@ from dualview.data.account import left_out_of_training
 from dualview.data.dataset import StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
-from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job, start
 from dualview.errors import Preempted
 from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, write_metrics
-from dualview.losses import HeadLosses, reference_pos_weight
+from dualview.losses import HeadLosses
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
 from dualview.models import build_configured
 from dualview.operating_points import FILE as OPERATING_POINTS
-from dualview.optim import build_optimizer, set_learning_rates
+from dualview.optim import set_learning_rates
 from dualview.progress import progress_bars
 from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
 from dualview.schedule import head_trained_alone, num_groups
-from dualview.step import BadSteps, agree, count, finish_gradients, forward, seed_dropout, update_statistics
 from dualview.studies import datasets, for_network, node_store
 from dualview.tracking import Tracker
+from dualview.training.bad_steps import BadSteps
+from dualview.training.learner import build_learner, configured_pos_weight
+from dualview.training.step import count, take_step
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +100,10 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             )
         if earlier:
             model.load_state_dict(earlier.weights)
-        if config.train.channels_last:
-            model.to(memory_format=torch.channels_last)
-        wrapped = job.wrap(model)
-        statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
-        optimizer = build_optimizer(model, config.optim)
-        pos_weight = _pos_weight(data, config, device=job.device)
+        learner = build_learner(
+            model, config=config, pos_weight=configured_pos_weight(data.train, config.loss), job=job
+        )
+        optimizer = learner.optimizer
 
         micro_batches_per_step = job.world_size * config.train.accumulation_steps
         steps_per_epoch = num_groups(
@@ -213,34 +211,15 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             counts = count(group, step=step, job=job)
             bad_images.settle(counts.bad_images)
             rates = set_learning_rates(optimizer, step=step, max_steps=max_steps, config=config.optim)
-
             alone = head_trained_alone(step, seed=config.run.seed, probability=config.loss.curriculum_probability)
-            loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
-            for number, (batch, _, keys) in enumerate(group):
-                seed_dropout(config.run.seed, step=step, micro_batch=number * job.world_size + job.rank)
-                with job.no_sync(wrapped, when=number < len(group) - 1):
-                    inputs = to_input_batch(job.move(batch), keys=job.move(keys), augment=config.data.augment)
-                    losses = forward(wrapped, inputs, config=config, pos_weight=pos_weight, alone=alone)
-                    (losses.total * (job.world_size / (counts.weight or 1))).backward()
-                loss_sums[number] = torch.stack(losses).detach()
-
-            norms = finish_gradients(model, counts=counts, clip_norm=config.optim.gradient_clip_norm)
-            agreed = agree(
-                loss_sums, gradient_norm=norms["total"], statistics=statistics, stop=job.stop_requested, job=job
-            )
-            if agreed.is_finite:
-                optimizer.step()
-                update_statistics(statistics, counts=counts, joint_sees_all=model.joint_sees_all)
-                bad_steps.in_a_row = 0
-            else:
-                bad_steps.skip(group, losses=loss_sums.sum(dim=1).tolist(), statistics=statistics, step=step)
-            optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer leaves an idle part alone
+            outcome = take_step(learner, group, counts=counts, step=step, alone=alone, job=job)
+            bad_steps.see(outcome, group=group, step=step)
             step += 1
             meter.end_step(counts)
             progress.advance(bar)
 
             if step % config.train.log_every_steps == 0 or step == max_steps:
-                means = (job.sum(loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
+                means = (job.sum(outcome.loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
                 if model.loss is None:
                     del losses_by_head["log_terms"]
@@ -252,7 +231,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                         **{f"loss/{head}": mean for head, mean in losses_by_head.items()},
                         **{f"loss/weight_{head}": weight for head, weight in weights.items()},
                         **{f"optim/learning_rate_{part}": rate for part, rate in rates.items()},
-                        **{f"optim/gradient_norm_{part}": norm for part, norm in norms.items()},
+                        **{f"optim/gradient_norm_{part}": norm for part, norm in outcome.gradient_norms.items()},
                         "optim/epoch": step / steps_per_epoch,
                         "optim/bad_steps_total": bad_steps.total,
                         **meter.read(),
@@ -260,9 +239,9 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
                     step=step,
                 )
             rhythms = (eval_every_steps, config.train.checkpoint_every_steps or max_steps, max_steps)
-            if agreed.stop or any(step % rhythm == 0 for rhythm in rhythms):
+            if outcome.stop or any(step % rhythm == 0 for rhythm in rhythms):
                 save()
-            if agreed.stop:
+            if outcome.stop:
                 job.barrier()  # until the main process has written the checkpoint
                 raise Preempted(f"stopped by a signal after step {step} of {max_steps}, which is saved in {run_dir}")
         progress.remove_task(bar)
@@ -300,16 +279,6 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
 
 
 # -- parts of the set-up ---------------------------------------------------------------------------
-
-
-def _pos_weight(data: Data, config: Config, *, device: torch.device) -> Tensor | None:
-    if config.loss.pos_weight == "none":
-        return None
-    return reference_pos_weight(
-        torch.from_numpy(data.train.labels),
-        label_mask=torch.from_numpy(data.train.label_mask),
-        maximum=config.loss.pos_weight_max,
-    ).to(device)
 
 
 def _what_runs(config: Config, *, data: Data, job: Job, model: nn.Module, max_steps: int) -> str:

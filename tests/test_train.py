@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import dualview.train as training
+import dualview.training.step as training_step
 from dualview.batch import StudyBatch
 from dualview.cli import app
 from dualview.config import Config, PhantomConfig, load
@@ -238,25 +239,20 @@ def test_a_diverged_training_stops_after_max_bad_steps_and_names_the_studies(tmp
 
 def test_a_single_bad_step_is_skipped_counted_and_leaves_no_trace(tmp_path, monkeypatch):
     """The loss of step 3 is infinite: weights, moments and statistics stay those of step 2."""
-    import dualview.train as training  # noqa: PLC0415
+    real = training_step.take_step
+    forward = training_step.forward
 
-    real = training.forward
+    def take_step(*args, step, **kwargs):
+        def broken(*args, **kwargs):
+            losses = forward(*args, **kwargs)
+            return losses._replace(pa=losses.pa + torch.inf)
 
-    def forward(model, batch, **kwargs):
-        losses = real(model, batch, **kwargs)
-        if int(training_step[0]) == 2:
-            losses = losses._replace(pa=losses.pa + torch.inf)
-        return losses
+        with monkeypatch.context() as patch:
+            if step == 2:
+                patch.setattr(training_step, "forward", broken)
+            return real(*args, step=step, **kwargs)
 
-    training_step = [0]
-    real_count = training.count
-
-    def count(group, *, step, job):
-        training_step[0] = step
-        return real_count(group, step=step, job=job)
-
-    monkeypatch.setattr(training, "forward", forward)
-    monkeypatch.setattr(training, "count", count)
+    monkeypatch.setattr(training, "take_step", take_step)
     steps = {"max_steps": 5, "eval_every_steps": 10, "checkpoint_every_steps": 1, "keep_checkpoints": 9}
     train(config_for(tmp_path / "run", train=steps))
     two, three, four = (

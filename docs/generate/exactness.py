@@ -11,6 +11,7 @@ the page quotes.
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -30,12 +31,15 @@ from dualview.config import load as load_config
 from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.phantom import FINDINGS, draw
 from dualview.distributed import Job, start
-from dualview.losses import study_losses
+from dualview.losses import head_loss_sums, study_losses
 from dualview.models import build_model
 from dualview.models.auxloss import AuxLoss
+from dualview.models.network import Network
 from dualview.schedule import plan_epoch
-from dualview.step import count, forward, update_statistics
+from dualview.training.learner import Learner, build_learner
+from dualview.training.step import count, take_step, update_statistics
 
+CONFIG = Config.model_validate({"train": {"channels_last": False}})
 PICTURES = Path(__file__).parents[1] / "exactness"
 SIZE_PX, MICRO_BATCH = 64, 8
 Mix = tuple[float, float, float]  # both, PA only, lateral only
@@ -98,26 +102,40 @@ def gradient(model: nn.Module, *, of: Tensor | None = None) -> Tensor:
 
 def gradient_errors(job: Job, model: nn.Module, mix: Mix) -> dict[str, list[float]]:
     """|gradient on R ranks - gradient of the same loss on one| / |the latter|, for each step; nothing is trained."""
-    config = Config()
-    by_default, ours, alone = (copy.deepcopy(model).double().train() for _ in range(3))
-    default_ddp, our_ddp = DistributedDataParallel(by_default, find_unused_parameters=True), job.wrap(ours)
+    by_default, alone = (copy.deepcopy(model).double().train() for _ in range(2))
+    default_ddp = DistributedDataParallel(by_default, find_unused_parameters=True)
+    on_all_ranks = learner_that_stays(copy.deepcopy(model), job=job)
     errors: dict[str, list[float]] = {"default": [], "dualview": []}
     steps = micro_batches(mix, steps=GRADIENT_STEPS, ranks=job.world_size)
     for step, batches in enumerate(track(steps, "gradients", transient=True, disable=not job.is_main)):
         group = [in_float64(batch) for batch in batches]
         batch = group[job.rank]
         found = {"default": gradient(by_default, of=sum_of_means([(default_ddp(batch), batch)]))}
-        counts = count([Loaded(batch, ())], step=step, job=job)
-        loss = forward(our_ddp, batch, config=config, pos_weight=None).total
-        found["dualview"] = gradient(ours, of=loss * job.world_size / counts.labelled)
+        found["dualview"] = gradient_of_step(on_all_ranks, [batch], step=step, job=job)
         if job.is_main:
             truth = {"default": gradient(alone, of=sum_of_means([(alone(batch), batch) for batch in group]))}
-            for batch in group:
-                (forward(alone, batch, config=config, pos_weight=None).total / counts.labelled).backward()
-            truth["dualview"] = gradient(alone)
+            labelled = sum(int(batch.label_mask.any(dim=1).sum()) for batch in group)
+            losses = [head_loss_sums(alone(batch), batch=batch).total for batch in group]
+            truth["dualview"] = gradient(alone, of=torch.stack(losses).sum() / labelled)
             for name, vector in found.items():
                 errors[name].append(float((vector - truth[name]).norm() / truth[name].norm()))
     return errors
+
+
+def learner_that_stays(model: Network, *, job: Job) -> Learner:
+    """The network as `dualview train` trains it, in float64, with an optimizer that moves nothing."""
+    learner = build_learner(model.double().train(), config=CONFIG, job=job)
+    return replace(learner, optimizer=torch.optim.SGD(model.parameters(), lr=0))
+
+
+def gradient_of_step(learner: Learner, batches: list[StudyBatch], *, step: int, job: Job) -> Tensor:
+    """The gradient that a step of `dualview train` hands to its optimizer."""
+    found: list[Tensor] = []
+    hook = learner.optimizer.register_step_pre_hook(lambda *_: found.append(gradient(learner.model)))
+    group = [Loaded(batch, ()) for batch in batches]
+    take_step(learner, group, counts=count(group, step=step, job=job), step=step, job=job)
+    hook.remove()
+    return found[0]
 
 
 def in_float64(batch: StudyBatch) -> StudyBatch:

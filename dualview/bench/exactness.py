@@ -9,7 +9,7 @@ copies rank 0's BatchNorm statistics. Rounds alternate between the two, so that 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from rich.table import Table
@@ -21,10 +21,12 @@ from dualview.data.dataset import Loaded
 from dualview.distributed import Job
 from dualview.errors import UserError
 from dualview.models import build_model
-from dualview.optim import build_optimizer
-from dualview.step import agree, count, finish_gradients, forward, update_statistics
+from dualview.models.network import Network
+from dualview.training.learner import build_learner
+from dualview.training.step import count, finish_gradients, forward, take_step
 
 NUM_FINDINGS = 14
+CONFIG = Config.model_validate({"train": {"channels_last": False}})
 STUDIES = ((True, True),) * 4 + ((True, False),) * 3 + ((False, True),)
 
 
@@ -106,37 +108,31 @@ def _micro_batch(job: Job, image_size_px: int) -> StudyBatch:
 
 
 def _exact_step(job: Job, *, image_size_px: int) -> Callable[[int], None]:
-    config, batch = Config(), _micro_batch(job, image_size_px)
-    model = build_model("auxloss", num_findings=NUM_FINDINGS, seed=0).train()
-    wrapped = job.wrap(model)
-    pooled = model.pool_statistics()
-    optimizer = build_optimizer(model, config.optim)
+    group = [Loaded(_micro_batch(job, image_size_px), ())]
+    learner = build_learner(_network(), config=CONFIG, job=job)
 
     def step(number: int) -> None:
-        counts = count([Loaded(batch, ())], step=number, job=job)
-        loss = forward(wrapped, job.move(batch), config=config, pos_weight=None).total
-        (loss * (job.world_size / counts.labelled)).backward()
-        norms = finish_gradients(model, counts=counts, clip_norm=None)
-        agree(loss.detach().double(), gradient_norm=norms["total"], statistics=pooled, stop=False, job=job)
-        optimizer.step()
-        update_statistics(pooled, counts=counts)
-        optimizer.zero_grad(set_to_none=True)
+        take_step(learner, group, counts=count(group, step=number, job=job), step=number, job=job)
 
     return step
 
 
 def _plain_step(job: Job, *, image_size_px: int) -> Callable[[int], None]:
-    config, batch = Config(), _micro_batch(job, image_size_px)
-    model = build_model("auxloss", num_findings=NUM_FINDINGS, seed=0).to(job.device).train()
-    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-    optimizer = build_optimizer(model, config.optim)
+    batch = _micro_batch(job, image_size_px)
+    learner = build_learner(_network(), config=CONFIG, job=job)
+    plain = DistributedDataParallel(learner.model, find_unused_parameters=True)  # with its default of buffers
+    learner = replace(learner, wrapped=plain)
     counts = count([Loaded(batch, ())], step=0, job=job)  # once, for the gradient norms alone
 
     def step(_number: int) -> None:
-        loss = forward(wrapped, job.move(batch), config=config, pos_weight=None).total
-        (loss / batch.num_studies).backward()
-        finish_gradients(model, counts=counts, clip_norm=None)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        losses = forward(learner, job.move(batch), job=job)
+        (losses.total / batch.num_studies).backward()
+        finish_gradients(learner.model, counts=counts, clip_norm=None)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def _network() -> Network:
+    return build_model("auxloss", num_findings=NUM_FINDINGS, seed=0).train()

@@ -13,6 +13,7 @@ import sys
 import torch
 
 import dualview.train as training
+import dualview.training.step as training_step
 from dualview.cli import main
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "usr1": signal.SIGUSR1}
@@ -21,30 +22,29 @@ SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "usr1": signal.SIGUSR
 def break_training(fault: str, *, rank: int, faulty_step: int) -> None:
     if os.environ.get("RANK", "0") != str(rank) or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
         return
-    real_count, real_forward = training.count, training.forward
-    now = 0
+    real_count, real_take_step, real_forward = training.count, training.take_step, training_step.forward
 
     def count(group, *, step, job):
-        nonlocal now
-        now = step
+        return real_count(group, step=step - (fault == "repeat" and step == faulty_step), job=job)
+
+    def take_step(learner, group, *, step, **kwargs):
         if step == faulty_step:
             if fault == "raise":
                 raise ValueError(f"rank {rank} has a bug")
             if fault in SIGNALS:
                 os.kill(os.getpid(), SIGNALS[fault])
-            if fault == "repeat":
-                step -= 1
-        return real_count(group, step=step, job=job)
+        training_step.forward = forward if step == faulty_step else real_forward
+        return real_take_step(learner, group, step=step, **kwargs)
 
-    def forward(model, batch, **kwargs):
-        losses = real_forward(model, batch, **kwargs)
-        if now == faulty_step and fault == "nan":
+    def forward(learner, batch, **kwargs):
+        losses = real_forward(learner, batch, **kwargs)
+        if fault == "nan":
             return losses._replace(pa=losses.pa * torch.nan)
-        if now == faulty_step and fault == "no_backward":
+        if fault == "no_backward":
             return type(losses)(*(part.detach().requires_grad_() for part in losses))
         return losses
 
-    training.count, training.forward = count, forward
+    training.count, training.take_step = count, take_step
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from dualview.distributed import Job, start
 from dualview.evaluate import predict_split
 from dualview.models import build_model
 from dualview.models.loss_weights import LossWeights
-from dualview.optim import build_optimizer
 from dualview.run_directory import BadImages
-from dualview.step import agree, count, finish_gradients, forward, seed_dropout, update_statistics
+from dualview.training.learner import build_learner
+from dualview.training.step import count, take_step
 
 # Each step: 4 micro-batches of studies; b both, p PA only, l lateral only; a capital has no known label.
 STEPS = {
@@ -105,7 +105,9 @@ def main(
     studies: str = "0",
     micro_batches: str = "0",
 ) -> None:
-    config = Config.model_validate({"optim": {"learning_rate": 1e-2, "weight_decay": 0.1}})
+    config = Config.model_validate(
+        {"optim": {"learning_rate": 1e-2, "weight_decay": 0.1}, "train": {"channels_last": False}}
+    )
     distributed = DistributedConfig(timeout_seconds=60, idle_branch=idle_branch)
     results: dict[str, dict[str, object]] = {}
     with start(RunConfig(device="cpu"), distributed=distributed) as job:
@@ -122,9 +124,14 @@ def main(
         if learned_weights:
             model.loss = LossWeights(learned_weights)
         model.double().train()
-        wrapped = job.wrap(model)
-        statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
-        optimizer = build_optimizer(model, config.optim)
+        learner = build_learner(model, config=config, job=job)
+        optimizer = learner.optimizer
+        gradients: dict[str, torch.Tensor | None] = {}
+        optimizer.register_step_pre_hook(
+            lambda *_: gradients.update(
+                {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+            )
+        )
         groups = (
             given_steps(job)
             if steps == "given"
@@ -132,27 +139,13 @@ def main(
         )
         for step, (name, group) in enumerate(groups):
             counts = count(group, step=step, job=job)
-            loss_sums = torch.zeros(len(group), dtype=torch.float64)
-            for number, (batch, _, _) in enumerate(group):
-                seed_dropout(0, step=step, micro_batch=number * job.world_size + job.rank)
-                with job.no_sync(wrapped, when=number < len(group) - 1):
-                    losses = forward(wrapped, batch, config=config, pos_weight=None)
-                    (losses.total * job.world_size / (counts.weight or 1)).backward()
-                loss_sums[number] = losses.total.detach()
-            norms = finish_gradients(model, counts=counts, clip_norm=None)
-            agreed = agree(
-                loss_sums, gradient_norm=norms["total"], statistics=statistics, stop=job.stop_requested, job=job
-            )
-            assert agreed == (True, False)
-            gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            update_statistics(statistics, counts=counts, joint_sees_all=model.joint_sees_all)
+            outcome = take_step(learner, group, counts=counts, step=step, job=job)
+            assert outcome.is_finite and not outcome.stop
             moments = {
                 n: optimizer.state[p]["exp_avg"].clone() for n, p in model.named_parameters() if p in optimizer.state
             }
             results[name] = {
-                "gradients": gradients,
+                "gradients": dict(gradients),
                 "state": {key: value.clone() for key, value in model.state_dict().items()},
                 "moments": moments,
                 "labelled": counts.labelled,

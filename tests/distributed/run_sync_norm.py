@@ -13,8 +13,10 @@ from dualview.data.dataset import Loaded
 from dualview.distributed import start
 from dualview.models import build_model
 from dualview.models.norm import PooledBatchNorm2d
-from dualview.step import agree, count, finish_gradients, forward, update_statistics
+from dualview.training.learner import build_learner
+from dualview.training.step import count, take_step
 
+CONFIG = Config.model_validate({"optim": {"learning_rate": 1e-3}, "train": {"channels_last": False}})
 KINDS = ("bbp", "ppp")  # the second process has no lateral
 
 
@@ -30,29 +32,26 @@ def together() -> StudyBatch:
 
 
 def main(out: Path) -> None:
-    config, empty = Config(), DistributedConfig(timeout_seconds=60, idle_branch="empty")
+    config, empty = CONFIG, DistributedConfig(timeout_seconds=60, idle_branch="empty")
     with start(RunConfig(device="cpu"), distributed=empty) as job:
         model = build_model(
             "auxloss", num_findings=4, backbone="densenet_tiny", norm="sync", idle_branch="empty", seed=0
         )
         model.double().train()
         if job.world_size == 1:
-            batch, statistics = together(), {}
+            batch = together()
             for module in model.modules():
                 if isinstance(module, PooledBatchNorm2d):
                     module.__class__ = nn.BatchNorm2d
         else:
             batch = micro_batch(KINDS[job.rank], seed=job.rank)
-        wrapped = job.wrap(model)
-        if job.world_size > 1:
-            statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
-        counts = count([Loaded(batch, ())], step=0, job=job)
-        losses = forward(wrapped, batch, config=config, pos_weight=None)
-        (losses.total * job.world_size / counts.weight).backward()
-        norms = finish_gradients(model, counts=counts, clip_norm=None)
-        agree(losses.total.detach(), gradient_norm=norms["total"], statistics=statistics, stop=False, job=job)
-        update_statistics(statistics, counts=counts)
-        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        learner = build_learner(model, config=config, job=job)
+        gradients: dict[str, torch.Tensor | None] = {}
+        learner.optimizer.register_step_pre_hook(
+            lambda *_: gradients.update({name: parameter.grad for name, parameter in model.named_parameters()})
+        )
+        group = [Loaded(batch, ())]
+        take_step(learner, group, counts=count(group, step=0, job=job), step=0, job=job)
         if job.is_main:
             torch.save({"gradients": gradients, "state": dict(model.state_dict())}, out)
 

@@ -1,34 +1,32 @@
-"""What happens within one optimizer step: counts over ranks, forward, gradients, statistics.
+"""One optimizer step: `count` what it holds over all ranks, then `take_step`.
 
 A step covers a group of micro-batches (see schedule.py). Each micro-batch backpropagates its loss sum
 times R / N, where N is the number of labelled studies of the whole group over all ranks (the sum of their
 weights, where `data.sources` gives any): after DDP's average over R ranks that is the gradient of the mean
 over the group. Before the optimizer moves, all ranks agree that the step was finite (else all skip it) and
 whether to stop.
+
+Training, `dualview bench exactness`, docs/generate/exactness.py and the tests of the numerical contracts all
+call these two: what is proved is what runs.
 """
 
-import logging
 import math
 from dataclasses import astuple, dataclass, fields
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dualview.batch import StudyBatch
-from dualview.config import Config
 from dualview.data.dataset import Loaded
+from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job
-from dualview.errors import UserError
 from dualview.losses import HeadLosses, head_loss_sums
 from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
 from dualview.optim import GROUPS, group_of
+from dualview.training.learner import Learner
 from dualview.views import View
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,29 +99,71 @@ def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
     return StepCounts(int(num_studies), int(num_labelled), total_weight, *map(int, others))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """What came of a step. But for `loss_sums`, which are this rank's, every rank knows the same."""
+
+    loss_sums: Tensor  # (micro-batches, heads) float64 on the device, in the order of `HeadLosses`
+    gradient_norms: dict[str, float]  # L2 before clipping, per part of the network, and `total`
+    is_finite: bool  # every micro-batch's loss, and the gradient; if not, the step was not taken
+    stop: bool  # a rank was asked to stop
+
+
+def take_step(
+    learner: Learner, group: list[Loaded], *, counts: StepCounts, step: int, alone: View | None = None, job: Job
+) -> StepOutcome:
+    """One optimizer step on this rank's micro-batches of a group; all ranks call together.
+
+    Where a loss or the gradient is not finite on any rank, no rank moves anything.
+
+    Args:
+        group: at least one micro-batch, as many on every rank; one may be empty.
+        counts: of the group over all ranks, by `count`.
+        step: optimizer steps done before.
+        alone: the branch head that complete studies train alone (`loss.curriculum_probability`).
+    """
+    loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
+    for number, (batch, _, keys) in enumerate(group):
+        seed_dropout(learner.seed, step=step, micro_batch=number * job.world_size + job.rank)
+        with job.no_sync(learner.wrapped, when=number < len(group) - 1):
+            inputs = to_input_batch(job.move(batch), keys=job.move(keys), augment=learner.augment)
+            losses = forward(learner, inputs, alone=alone, job=job)
+            (losses.total * (job.world_size / (counts.weight or 1))).backward()
+        loss_sums[number] = torch.stack(losses).detach()
+
+    norms = finish_gradients(learner.model, counts=counts, clip_norm=learner.gradient_clip_norm)
+    losses_are_finite, stop = _sum_statistics_and_flags(
+        learner.statistics, loss_sums=loss_sums, stop=job.stop_requested, job=job
+    )
+    # The gradient is the same on all ranks: DDP has averaged it.
+    is_finite = losses_are_finite and math.isfinite(norms["total"])
+    if is_finite:
+        learner.optimizer.step()
+        update_statistics(learner.statistics, counts=counts, joint_sees_all=learner.model.joint_sees_all)
+    else:
+        for branch in learner.statistics.values():
+            branch.discard()
+    learner.optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer leaves an idle part alone
+    return StepOutcome(loss_sums=loss_sums, gradient_norms=norms, is_finite=is_finite, stop=stop)
+
+
 def seed_dropout(seed: int, *, step: int, micro_batch: int) -> None:
     """Dropout is drawn from (seed, step, micro-batch number): no rank in it."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def forward(
-    model: nn.Module, batch: StudyBatch, *, config: Config, pos_weight: Tensor | None, alone: View | None = None
-) -> HeadLosses:
+def forward(learner: Learner, batch: StudyBatch, *, alone: View | None = None, job: Job) -> HeadLosses:
     """Loss sums of one micro-batch; the network may run in bfloat16, the losses never do."""
-    with autocast(config, device=batch.pa.device):
-        predictions = model(batch)
+    with job.autocast(learner.precision):
+        predictions = learner.wrapped(batch)
     return head_loss_sums(
         predictions,
         batch=batch,
-        pa_weight=config.loss.pa_weight,
-        lateral_weight=config.loss.lateral_weight,
+        pa_weight=learner.loss.pa_weight,
+        lateral_weight=learner.loss.lateral_weight,
         alone=alone,
-        pos_weight=pos_weight,
+        pos_weight=learner.pos_weight,
     )
-
-
-def autocast(config: Config, *, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
 
 
 def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | None) -> dict[str, float]:
@@ -149,78 +189,26 @@ def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | N
     return dict(zip(norms, values, strict=True))
 
 
-class Agreement(NamedTuple):
-    """What all ranks know alike at the end of a step, before the optimizer moves."""
+def _sum_statistics_and_flags(
+    statistics: dict[str, PooledStatistics], *, loss_sums: Tensor, stop: bool, job: Job
+) -> tuple[bool, bool]:
+    """Sum the branches' batch statistics over ranks, in place, and with them two flags: one small all-reduce.
 
-    is_finite: bool  # every micro-batch's loss, and the gradient
-    stop: bool  # a rank was asked to stop
-
-
-def agree(
-    loss_sums: Tensor, *, gradient_norm: float, statistics: dict[str, PooledStatistics], stop: bool, job: Job
-) -> Agreement:
-    """Sum both branches' batch statistics over ranks, and with them whether to go on: one small all-reduce."""
+    Returns:
+        Whether the losses of all ranks are finite, and whether any rank was asked to stop.
+    """
     flags = torch.stack([loss_sums.isfinite().all().logical_not(), loss_sums.new_tensor(stop, dtype=torch.bool)])
     packed = job.sum(torch.cat([flags.double(), *(branch.sums for branch in statistics.values())]))
     num_bad, num_stop = packed[:2].tolist()
     sizes = [branch.sums.numel() for branch in statistics.values()]
     for branch, sums in zip(statistics.values(), packed[2:].split(sizes), strict=True):
         branch.sums.copy_(sums)
-    # the gradient is the same on all ranks: DDP has averaged it
-    return Agreement(is_finite=num_bad == 0 and math.isfinite(gradient_norm), stop=num_stop > 0)
+    return num_bad == 0, num_stop > 0
 
 
 def update_statistics(
     statistics: dict[str, PooledStatistics], *, counts: StepCounts, joint_sees_all: bool = False
 ) -> None:
-    """Move the running statistics by the sums of all ranks (`agree`)."""
+    """Move the running statistics by sums that are of all ranks already."""
     for part, branch in statistics.items():
         branch.update(counts.rows(part, joint_sees_all=joint_sees_all))
-
-
-class BadSteps:
-    """Steps whose loss or gradient was not finite: skipped by all ranks, counted, and named in a local file.
-
-    The file is `bad_steps.txt` in the run directory. It names studies, so nothing of it is sent anywhere.
-    """
-
-    def __init__(self, run_dir: Path, *, limit: int, study_ids: np.ndarray, job: Job) -> None:
-        self.file = run_dir / "bad_steps.txt"
-        self.total = self.in_a_row = 0
-        self._limit = limit
-        self._study_ids = study_ids
-        self._job = job
-
-    def skip(
-        self, group: list[Loaded], *, losses: list[float], statistics: dict[str, PooledStatistics], step: int
-    ) -> None:
-        """Take note of a bad step instead of taking it. All ranks call together.
-
-        Args:
-            group: this rank's micro-batches.
-            losses: the loss sum of each.
-            statistics: sums over the step, to be forgotten.
-
-        Raises:
-            UserError: it was the last of `train.max_bad_steps` in a row.
-        """
-        for branch in statistics.values():
-            branch.discard()
-        self.total += 1
-        self.in_a_row += 1
-        texts = []
-        for number, ((batch, _, _), loss) in enumerate(zip(group, losses, strict=True)):
-            ids = ", ".join(str(self._study_ids[row]) for row in batch.study_index.tolist())
-            micro_batch = number * self._job.world_size + self._job.rank
-            texts.append(f"step {step + 1}, micro-batch {micro_batch}, rank {self._job.rank}: loss {loss:g}: {ids}")
-        texts = self._job.gather_texts(texts)
-        if self._job.is_main:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.writelines(f"{text}\n" for text in texts)
-            logger.warning("step %d: loss or gradient is not finite; skipped on all ranks, see %s", step + 1, self.file)
-        if self.in_a_row >= self._limit:
-            raise UserError(
-                f"loss or gradient was not finite in {self.in_a_row} steps in a row, up to step {step + 1}; the "
-                f"optimizer used none of them. Their studies are named in {self.file}. Lower optim.learning_rate, set "
-                "optim.gradient_clip_norm=1, or use train.precision=fp32"
-            )
