@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from dualview.errors import UserError, listed
 from dualview.findings import UncertainPolicy
+from dualview.views import Availability, View
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
@@ -386,9 +387,21 @@ class ModelConfig(Section):
     path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
 
     @property
-    def takes_any_view(self) -> bool:
-        """Whether studies with both views and with either one can be judged."""
-        return self.name not in ("single", "stacked")
+    def views(self) -> tuple[View, ...]:
+        """The views that the network looks at."""
+        return (View[self.view.upper()],) if self.name == "single" else tuple(View)
+
+    @property
+    def needs_all_views(self) -> bool:
+        """Whether the network says nothing of a study that lacks one of its `views`."""
+        return self.name in ("single", "stacked")
+
+    @property
+    def routes(self) -> tuple[Availability, ...]:
+        """The kinds of study that the network answers, by the views that it looks at."""
+        if not self.needs_all_views:
+            return tuple(Availability)
+        return (Availability.BOTH,) if len(self.views) > 1 else (self.views[0].alone,)
 
     @model_validator(mode="after")
     def _sharing_has_two_branches(self) -> Self:

@@ -202,7 +202,7 @@ def evaluate_split(
         )
 
     predictions = predict()
-    hidden = {view: predict(view) for view in View} if hide_views and config.model.takes_any_view else {}
+    hidden = {view: predict(view) for view in View} if hide_views and not config.model.needs_all_views else {}
     table, done = dataset.table, predictions.evaluated
     route_logits = predictions.logits[:, HEADS.index("route")]
     metrics = by_availability(

@@ -12,7 +12,6 @@ from dualview.data.store import stage
 from dualview.data.table import StudyTable
 from dualview.distributed import Job
 from dualview.errors import UserError
-from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +34,18 @@ def node_store(config: Config, *, job: Job) -> Path | None:
 
 def for_network(data: Data, config: Config, *, job: Job) -> Data:
     """The studies, and of them the views, that the network can take; says how many are left out."""
-    name = config.model.name
-    if config.model.takes_any_view:
+    model = config.model
+    if not model.needs_all_views:
         return data
-    views = list(View) if name == "stacked" else [View[config.model.view.upper()]]
-    splits = {split: table.seen_by(views, needs_all=True) for split, table in data.splits.items()}
+    splits = {split: table.seen_by(model.views, needs_all=True) for split, table in data.splits.items()}
     if job.is_main:
-        what = "both views" if name == "stacked" else f"a {config.model.view} view"
+        what = "both views" if len(model.views) > 1 else f"a {model.view} view"
         left_out = ", ".join(f"{split} {len(data.splits[split]) - len(table)}" for split, table in splits.items())
-        logger.info("model.name %s needs %s; studies left out: %s", name, what, left_out)
+        logger.info("model.name %s needs %s; studies left out: %s", model.name, what, left_out)
     if empty := [split for split in ("train", "val") if not len(splits[split])]:
-        raise UserError(f"model.name is {name}, and no study of the {' and '.join(empty)} split has the views it needs")
+        raise UserError(
+            f"model.name is {model.name}, and no study of the {' and '.join(empty)} split has the views it needs"
+        )
     return replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
 
 
