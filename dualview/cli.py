@@ -23,6 +23,7 @@ from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
+from dualview.commands.train import train as run_training
 from dualview.compare.plan import read_plan
 from dualview.compare.runs import slurm_array
 from dualview.compare.story import compare as run_comparison
@@ -44,7 +45,6 @@ from dualview.progress import progress_bars
 from dualview.report.page import write_report
 from dualview.report.pictures import Wish
 from dualview.statistics.thresholds import ThresholdRule
-from dualview.train import train as run_training
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 

@@ -12,8 +12,7 @@ from typing import Any
 from dualview.config import load
 from dualview.errors import UserError, listed
 from dualview.evaluation_tracking import CURVES, IMAGES, MASKED, TABLES, evaluation_id
-from dualview.run_directory import RUN_ID
-from dualview.tracking import default_entity, why_offline
+from dualview.run.tracking import default_entity, why_offline
 
 # section -> title of a panel -> beginnings of the metrics that it shows
 SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -120,7 +119,7 @@ def save_dashboard(run_dirs: list[Path]) -> SavedDashboard:
 
 def read_run(run_dir: Path) -> TrackedRun:
     """Raises: UserError where it is no run directory."""
-    files = {name: run_dir / name for name in (RUN_ID, "config.yaml", "metrics.jsonl")}
+    files = {name: run_dir / name for name in ("run_id.txt", "config.yaml", "metrics.jsonl")}
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         raise UserError(
@@ -130,7 +129,7 @@ def read_run(run_dir: Path) -> TrackedRun:
     recorded = [json.loads(line) for line in files["metrics.jsonl"].read_text("utf-8").splitlines()]
     return TrackedRun(
         dir=run_dir,
-        id=files[RUN_ID].read_text("utf-8").strip(),
+        id=files["run_id.txt"].read_text("utf-8").strip(),
         project=config.tracking.project,
         name=config.tracking.name or run_dir.resolve().name,
         metrics=frozenset(key for record in recorded for key in record if key not in ("step", "summary")),

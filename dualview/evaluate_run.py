@@ -27,15 +27,17 @@ from dualview.data.account import account
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
-from dualview.evaluate import as_predictions, evaluate_split
+from dualview.evaluation.evaluator import Evaluator
+from dualview.evaluation.split import as_predictions
 from dualview.evaluation_tracking import EvaluationJob, log_evaluation
 from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.predictions import Predictions
-from dualview.resume import HARMLESS, differing_settings
-from dualview.run_directory import BadImages
+from dualview.run.bad_images import BadImages
+from dualview.run.directory import RunDir
+from dualview.run.resume import HARMLESS, differing_settings
+from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.studies import datasets, for_network, node_store
-from dualview.trained import TrainedNetwork, load_trained
 from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
@@ -83,9 +85,11 @@ def evaluate_run(
         UserError: no such run or checkpoint, an override that changes what was learned, or data that are not
             those of the run.
     """
-    config = with_overrides(load_trained(run_dir, name=checkpoint_name).config, overrides or [])
+    run = RunDir(run_dir)
+    network = load_trained(run, name=checkpoint_name)
+    config = with_overrides(network.config, overrides or [])
     with start(config.run, distributed=config.distributed) as job:
-        network = load_trained(run_dir, name=checkpoint_name, device=job.device)
+        network.model.to(job.device)
         whole = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
         if by is not None and (unknown := sorted(set(by) - set(whole.test.attributes))):
             raise UserError(
@@ -104,14 +108,13 @@ def evaluate_run(
         of_split = {"train": train_set, "val": val_set, "test": test_set}
         if not len(of_split[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
-        bad_images = BadImages(run_dir, policy=config.data.on_bad_image, job=job)
+        evaluator = Evaluator(
+            model=network.model, config=config, job=job, progress=progress,
+            bad_images=BadImages(run, policy=config.data.on_bad_image, job=job),
+        )  # fmt: skip
         predictions: dict[str, Predictions] = {}
         for name in dict.fromkeys(("val", split)):
-            evaluation = evaluate_split(
-                network.model, name=name, dataset=of_split[name], config=config, job=job, bad_images=bad_images,
-                progress=progress, hide_views=True,
-            )  # fmt: skip
-            predictions[name] = as_predictions(evaluation)
+            predictions[name] = as_predictions(evaluator.evaluate(of_split[name], name=name, hide_views=True))
         folder = out or run_dir / _folder_name(split, checkpoint_name)
         document: Document = {}
         if job.is_main:
@@ -198,7 +201,7 @@ def _folder_name(split: str, checkpoint_name: str) -> str:
 def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str) -> Document:
     header = (network.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
     return {
-        "run": network.run_dir.resolve().name,
+        "run": network.run.name,
         "split": split,
         "checkpoint": {"name": checkpoint_name, "step": network.step},
         "model": network.config.model.name,

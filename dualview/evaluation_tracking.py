@@ -28,9 +28,9 @@ from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
 from dualview.data.dataset import Key, StudyDataset
 from dualview.predictions import HIDDEN, ROUTES, Predictions
-from dualview.run_directory import RUN_ID
+from dualview.run.directory import RunDir
+from dualview.run.tracking import staged_in, staging, start_wandb, wandb_settings
 from dualview.statistics.curves import precision_recall_points, roc_points
-from dualview.tracking import staged_in, staging, start_wandb, wandb_settings
 from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def log_evaluation(
 
 
 def _start(document: Document, *, folder: Path, config: Config, mode: str) -> Any:
-    run_id = (config.run.dir / RUN_ID).read_text(encoding="utf-8").strip()
+    run_id = RunDir(config.run.dir).read_id()
     split, checkpoint = document["split"], document["checkpoint"]
     which = "" if checkpoint["name"] == "best" else f" {checkpoint['name']}"
     return wandb.init(

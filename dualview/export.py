@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from dualview import __version__
-from dualview import checkpoint as checkpoints
 from dualview.batch import Rows, StudyBatch
 from dualview.data.images import SCALE_OF_MODE
 from dualview.errors import UserError
 from dualview.models.network import Network
 from dualview.operating_points import OperatingPoints
 from dualview.predictor import needed_views, read_points
-from dualview.trained import TrainedNetwork, load_trained
+from dualview.run import checkpoint as checkpoints
+from dualview.run.directory import RunDir
+from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, View
 
 Format = Literal["onnx", "torch-export"]
@@ -130,7 +131,7 @@ def export(
             exported, or a graph whose logits differ from the network's by more than `TOLERANCE`.
     """
     versions = _versions(format)
-    trained = load_trained(run_dir, name=checkpoint)
+    trained = load_trained(RunDir(run_dir), name=checkpoint)
     for part in trained.model.modules():
         if hasattr(part, "runs_when_idle"):
             part.runs_when_idle = False  # type: ignore[assignment]  # a convolution of no image has no place in a graph

@@ -15,7 +15,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     A block that fails leaves `path` as it was. A kill can leave the temporary file, which the next attempt replaces.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         yield temporary
         flush_to_disk(temporary)
@@ -24,6 +24,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_of(path: Path) -> Path:
+    """Where `whole_file` writes before the file gets its name."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dualview import checkpoint as checkpoints
 from dualview import operating_points
 from dualview.data.asked import AskedStudy, ReadBatch
 from dualview.data.asked_csv import AskedCsv
@@ -21,7 +20,9 @@ from dualview.errors import Preempted, UserError
 from dualview.prediction_parts import Counts, Fingerprint, Parts
 from dualview.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_folder, read_points
 from dualview.progress import progress_bars
-from dualview.trained import TrainedNetwork, load_trained
+from dualview.run import checkpoint as checkpoints
+from dualview.run.directory import RunDir
+from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def predict(
         raise UserError("give either --csv or --folder")
     if folder is not None and root is not None:
         raise UserError("--root goes with --csv; the paths of --folder are its own")
-    trained = load_trained(run_dir, name=checkpoint)
+    trained = load_trained(RunDir(run_dir), name=checkpoint)
     config = trained.config
     points = read_points(trained, warn=is_main_by_environment())
     studies: Iterable[AskedStudy]

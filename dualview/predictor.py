@@ -27,7 +27,8 @@ from dualview.data.images import FileImages, square, to_gray
 from dualview.data.table import availability_of
 from dualview.errors import UserError
 from dualview.operating_points import OperatingPoints, sigmoid
-from dualview.trained import TrainedNetwork, load_trained
+from dualview.run.directory import RunDir
+from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, View
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> 
     """The network of a run, ready to be asked; see `dualview.load`."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = load_trained(Path(run), name=checkpoint)
+    trained = load_trained(RunDir(Path(run)), name=checkpoint)
     return Predictor(trained, points=read_points(trained), device=device)
 
 
@@ -211,7 +212,7 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
         which = "" if _is_best(trained) else f" --checkpoint {trained.step}"
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `dualview evaluate %s%s` makes it",
-            operating_points.FILE, trained.run_dir, which,
+            operating_points.FILE, trained.run, which,
         )  # fmt: skip
     return points
 
@@ -219,15 +220,15 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
 def points_folder(trained: TrainedNetwork) -> Path:
     """Where `dualview evaluate` writes the operating points of a checkpoint (evaluate_run.py)."""
     if _is_best(trained):
-        return trained.run_dir
+        return trained.run.path
     # by its step alone: `last` may have been another one when it was evaluated
-    folders = [trained.run_dir / f"evaluation-{split}-{trained.step}" for split in ("test", "val", "train")]
+    folders = [trained.run.path / f"evaluation-{split}-{trained.step}" for split in ("test", "val", "train")]
     there = (folder for folder in folders if (folder / operating_points.FILE).exists())
     return next(there, folders[0])
 
 
 def _is_best(trained: TrainedNetwork) -> bool:
-    return (trained.run_dir / "checkpoints" / "best").resolve() == trained.folder
+    return trained.run.checkpoint("best").resolve() == trained.folder
 
 
 def needed_views(model: ModelConfig) -> tuple[tuple[View, ...], bool]:

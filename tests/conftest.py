@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dualview import checkpoint
 from dualview.batch import StudyBatch
 from dualview.config import Config
 from dualview.models import build_configured
+from dualview.run import checkpoint
+from dualview.run.directory import RunDir
+from dualview.run.state import BestCheckpoint, TrainState
 
 os.environ.setdefault("WANDB_MODE", "offline")
 COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
@@ -83,9 +85,13 @@ def make_run(tmp_path):
                     value.uniform_(0.5, 2)
                 elif key.endswith(("head.weight", "joint.weight")):
                     value.normal_(std=4 * value.shape[1] ** -0.5)
-        state = {"step": 7, "best": {"step": 7}, "findings": list(findings), "config": config.model_dump(mode="json")}
-        checkpoint.save(run_dir, model=network, state=state, config_yaml=config.to_yaml(), keep=1)
-        checkpoint.mark_best(run_dir, 7)
+        run = RunDir(run_dir)
+        state = TrainState(run_id="", micro_batches_per_step=1, train_studies="", step=7, best=BestCheckpoint(None, 7))
+        checkpoint.save(
+            run, weights=network.state_dict(), state=state, optimizer={}, findings=findings, config=config,
+            config_yaml=config.to_yaml(), keep=1,
+        )  # fmt: skip
+        checkpoint.mark_best(run, 7)
         return run_dir
 
     return make

@@ -9,11 +9,14 @@ import sys
 import pytest
 import torch
 
-from dualview import checkpoint
-from dualview.config import OptimConfig
+from dualview.config import Config, OptimConfig
 from dualview.errors import UserError
+from dualview.files import sha256_of
 from dualview.models import build_model
-from dualview.optim import build_optimizer
+from dualview.run import checkpoint
+from dualview.run.directory import RunDir
+from dualview.run.state import BestCheckpoint, TrainState
+from dualview.training.optim import build_optimizer
 
 
 @pytest.fixture
@@ -22,9 +25,18 @@ def model():
 
 
 def save(run_dir, model, step, best_step=0, keep=2):
-    optimizer = build_optimizer(model, OptimConfig())
-    state = {"step": step, "best": {"step": best_step}, "optimizer": optimizer.state_dict()}
-    checkpoint.save(run_dir, model=model, state=state, config_yaml="run: {}\n", keep=keep)
+    state = TrainState(
+        run_id="a1b2c3d4", micro_batches_per_step=2, train_studies="", step=step, best=BestCheckpoint(0.5, best_step)
+    )
+    checkpoint.save(
+        RunDir(run_dir), weights=model.state_dict(), state=state,
+        optimizer=build_optimizer(model, OptimConfig()).state_dict(), findings=("A", "B"), config=Config(),
+        config_yaml="run: {}\n", keep=keep,
+    )  # fmt: skip
+
+
+def newest_step(run_dir):
+    return checkpoint.read_newest(RunDir(run_dir)).step
 
 
 def names(run_dir):
@@ -34,8 +46,8 @@ def names(run_dir):
 def test_weights_and_buffers_come_back_bit_equal(tmp_path, model):
     model.pa.features.norm0.running_mean.fill_(3)
     save(tmp_path, model, 7)
-    whole = checkpoint.read_newest(tmp_path)
-    assert whole.state["step"] == 7
+    whole = checkpoint.read_newest(RunDir(tmp_path))
+    assert whole.training().state.step == whole.step == 7
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in whole.weights.items())
     assert whole.weights.keys() == model.state_dict().keys()
 
@@ -48,11 +60,11 @@ def test_nothing_of_a_checkpoint_needs_pickle(tmp_path, model):
 def test_the_newest_and_the_best_that_each_knows_stay(tmp_path, model):
     save(tmp_path, model, 1)
     save(tmp_path, model, 2)
-    checkpoint.mark_best(tmp_path, 2)
+    checkpoint.mark_best(RunDir(tmp_path), 2)
     for step in (3, 4, 5):
         save(tmp_path, model, step, best_step=2)
     assert names(tmp_path) == ["best", "last", "step-000002", "step-000004", "step-000005"]
-    checkpoint.mark_best(tmp_path, 5)
+    checkpoint.mark_best(RunDir(tmp_path), 5)
     save(tmp_path, model, 6, best_step=5)  # should 6 be damaged, 5 continues, and its best is 2
     assert names(tmp_path) == ["best", "last", "step-000002", "step-000005", "step-000006"]
     save(tmp_path, model, 7, best_step=5)
@@ -65,7 +77,7 @@ def test_a_step_reached_twice_is_replaced(tmp_path, model):
     save(tmp_path, model, 2)
     model.joint.bias.data.fill_(5)
     save(tmp_path, model, 2)
-    assert checkpoint.read_newest(tmp_path).weights["joint.bias"].eq(5).all()
+    assert checkpoint.read_newest(RunDir(tmp_path)).weights["joint.bias"].eq(5).all()
     assert names(tmp_path) == ["last", "step-000001", "step-000002"]
 
 
@@ -86,21 +98,21 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(tmp_path, mode
     save(tmp_path, model, 2)
     damage(tmp_path / "checkpoints" / "step-000002" / file)
     if file == "manifest.json" and damage is truncated:  # its last byte is a line break
-        assert checkpoint.read_newest(tmp_path).state["step"] == 2
+        assert newest_step(tmp_path) == 2
         return
-    assert checkpoint.read_newest(tmp_path).state["step"] == 1
+    assert newest_step(tmp_path) == 1
     assert "a checkpoint is damaged, going back to step-000001" in caplog.text
     damage(tmp_path / "checkpoints" / "step-000001" / file)
     with pytest.raises(UserError, match=r"no checkpoint in .* can be used"):
-        checkpoint.read_newest(tmp_path)
+        checkpoint.read_newest(RunDir(tmp_path))
 
 
 def test_a_damaged_best_checkpoint_falls_back_to_the_newest(tmp_path, model, caplog):
     save(tmp_path, model, 1)
-    checkpoint.mark_best(tmp_path, 1)
+    checkpoint.mark_best(RunDir(tmp_path), 1)
     save(tmp_path, model, 2, best_step=1)
     flipped(tmp_path / "checkpoints" / "step-000001" / "model.safetensors")
-    assert checkpoint.read_best(tmp_path).state["step"] == 2
+    assert checkpoint.read_best(RunDir(tmp_path)).step == 2
     assert "the best checkpoint cannot be used, taking step-000002" in caplog.text
 
 
@@ -109,11 +121,11 @@ def test_another_format_is_refused_by_name(tmp_path, model):
     manifest = tmp_path / "checkpoints" / "step-000001" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
     with pytest.raises(UserError, match="has format 99, this dualview reads format 1"):
-        checkpoint.read_newest(tmp_path)
+        checkpoint.read_newest(RunDir(tmp_path))
 
 
 def test_without_checkpoints_there_is_none(tmp_path):
-    assert checkpoint.read_newest(tmp_path) is None
+    assert checkpoint.read_newest(RunDir(tmp_path)) is None
 
 
 def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path, model, monkeypatch):
@@ -149,21 +161,23 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(small_disk, model):
         filler.write_bytes(b"0" * (shutil.disk_usage(small_disk).free - free_pages * 4096))
         with pytest.raises(OSError, match=r"step-000002 could not be written .*make room"):
             save(small_disk, model, 2)
-        assert checkpoint.read_newest(small_disk).state["step"] == 1
+        assert newest_step(small_disk) == 1
         assert names(small_disk) == ["last", "step-000001"]
         filler.unlink()
     save(small_disk, model, 2)
-    assert checkpoint.read_newest(small_disk).state["step"] == 2
+    assert newest_step(small_disk) == 2
 
 
 def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path):
     """The process dies right after each file is written, flushed or renamed; then it is tried again."""
     script = """
 import os, signal, sys, pathlib
-from dualview import checkpoint
-from dualview.config import OptimConfig
+from dualview.run import checkpoint
+from dualview.config import Config, OptimConfig
 from dualview.models import build_model
-from dualview.optim import build_optimizer
+from dualview.run.directory import RunDir
+from dualview.run.state import TrainState
+from dualview.training.optim import build_optimizer
 run_dir, deadly = pathlib.Path(sys.argv[1]), sys.argv[2]
 calls = 0
 def counting(function):
@@ -175,14 +189,17 @@ def counting(function):
         return function(*args, **kwargs)
     return call
 model = build_model("auxloss", num_findings=2, backbone="densenet_tiny", seed=0)
-state = {"step": 2, "best": {"step": 0}, "optimizer": build_optimizer(model, OptimConfig()).state_dict()}
+state = TrainState(run_id="", micro_batches_per_step=1, train_studies="")
+run = RunDir(run_dir)
 for step in (1, 2):
     if step == 2:
         for owner, name in ((checkpoint.torch, "save"), (checkpoint.safetensors.torch, "save_file"),
-                            (checkpoint, "_flush"), (checkpoint, "_fingerprint"), (checkpoint, "_link"),
+                            (checkpoint, "flush_to_disk"), (checkpoint, "_fingerprint"), (checkpoint, "link_whole"),
                             (checkpoint, "_set_aside"), (pathlib.Path, "rename"), (checkpoint.shutil, "rmtree")):
             setattr(owner, name, counting(getattr(owner, name)))
-    checkpoint.save(run_dir, model=model, state={**state, "step": step}, config_yaml="", keep=1)
+    state.step = step
+    checkpoint.save(run, weights=model.state_dict(), state=state, findings=("A", "B"), config=Config(),
+                    optimizer=build_optimizer(model, OptimConfig()).state_dict(), config_yaml="", keep=1)
 print(calls)
 """
     whole = subprocess.run(
@@ -194,4 +211,40 @@ print(calls)
         run_dir = tmp_path / str(deadly)
         done = subprocess.run([sys.executable, "-c", script, run_dir, str(deadly)], capture_output=True, check=False)
         assert done.returncode == -9
-        assert checkpoint.read_newest(run_dir).state["step"] in (1, 2)
+        assert newest_step(run_dir) in (1, 2)
+
+
+def test_whoever_wants_the_network_does_not_touch_the_training_state(tmp_path, model, monkeypatch):
+    """Findings, configuration and weights come without unpickling, or even reading, the optimizer's moments."""
+    save(tmp_path, model, 1)
+    folder = tmp_path / "checkpoints" / "step-000001"
+    (folder / "state.pt").unlink()
+    monkeypatch.setattr(torch, "load", None)
+    read = checkpoint.read(folder, with_state=False)
+    assert read.findings == ("A", "B") and Config.model_validate(read.config) == Config()
+    assert torch.equal(read.weights["joint.weight"], model.joint.weight)
+
+
+def test_findings_changed_in_the_manifest_are_noticed(tmp_path, model):
+    save(tmp_path, model, 1)
+    manifest = tmp_path / "checkpoints" / "step-000001" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"A"', '"B"', 1))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        checkpoint.read(manifest.parent)
+
+
+def test_a_checkpoint_of_before_has_findings_and_config_in_its_state(tmp_path, model):
+    """Format 1 as it was written first: nothing but step, best step and files in the manifest."""
+    save(tmp_path, model, 3, best_step=2)
+    folder = tmp_path / "checkpoints" / "step-000003"
+    state = torch.load(folder / "state.pt", weights_only=True)
+    state |= {"findings": ["A", "B"], "config": Config().model_dump(mode="json"), "epoch": 0, "step_in_epoch": 3}
+    torch.save(state, folder / "state.pt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = manifest["files"] | {"state.pt": {"bytes": (folder / "state.pt").stat().st_size,
+                                              "sha256": sha256_of(folder / "state.pt")}}  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "step": 3, "best_step": 2, "files": files}))
+    for with_state in (False, True):
+        read = checkpoint.read(folder, with_state=with_state)
+        assert (read.step, read.findings) == (3, ("A", "B")) and Config.model_validate(read.config) == Config()
+    assert read.training().state.best == BestCheckpoint(0.5, 2)

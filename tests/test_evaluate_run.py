@@ -10,9 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualview.cli import app
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.predictions import read_predictions
-from dualview.train import train
 
 
 def config_for(run_dir, **model):

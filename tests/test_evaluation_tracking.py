@@ -14,10 +14,10 @@ from sklearn.metrics import auc
 from typer.testing import CliRunner
 
 from dualview.cli import app
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
 from dualview.predictions import read_predictions
-from dualview.train import train
 
 SECRETS = ("PATIENTSECRET", "STUDYSECRET", "IMAGESECRET", "FOLDERSECRET", "HOSTSECRET")
 FINDINGS = ("Effusion", "Nodule")

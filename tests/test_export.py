@@ -16,7 +16,7 @@ from dualview.data.images import FileImages
 from dualview.errors import UserError
 from dualview.export import RouteGraph, export
 from dualview.operating_points import OperatingPoint, OperatingPoints
-from dualview.trained import load_trained
+from dualview.run.trained import load_trained
 
 ort = pytest.importorskip("onnxruntime")
 ALL = ("both", "pa_only", "lateral_only")

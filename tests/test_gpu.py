@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.losses import head_loss_sums
 from dualview.models import build_model
-from dualview.train import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ import torch
 from dualview.config import OptimConfig
 from dualview.models import build_model
 from dualview.models.loss_weights import LossWeights
-from dualview.optim import build_optimizer, schedule_factor, set_learning_rates
+from dualview.training.optim import build_optimizer, schedule_factor, set_learning_rates
 
 
 def factors(num, **config):

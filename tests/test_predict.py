@@ -25,7 +25,7 @@ from dualview.errors import Preempted, UserError
 from dualview.operating_points import OperatingPoint, OperatingPoints
 from dualview.predict import predict
 from dualview.prediction_parts import Parts
-from dualview.trained import load_trained
+from dualview.run.trained import load_trained
 
 FINDINGS = ["Nodule", "Effusion", "Hernia"]
 

@@ -11,12 +11,13 @@ from PIL import Image
 import dualview
 from dualview.batch import StudyBatch
 from dualview.operating_points import OperatingPoint, OperatingPoints
-from dualview.trained import load_trained
+from dualview.run.directory import RunDir
+from dualview.run.trained import load_trained
 
 
 def by_hand(run_dir, pa, lateral):
     """Probabilities (N, K) of uint8 images of 64 x 64 pixels, one study at a time and without a resize."""
-    model = load_trained(run_dir).model
+    model = load_trained(RunDir(run_dir)).model
 
     def image(pixels):
         return None if pixels is None else torch.from_numpy(pixels)[None].float() / 255 * 2 - 1
@@ -156,7 +157,7 @@ def test_votes_are_the_mean_of_three_heads(make_run, pictures):
     image = torch.from_numpy(pictures)[:, None].float() / 255 * 2 - 1
     batch = StudyBatch.from_views(pa=[image[0]], lateral=[image[1]])
     with torch.no_grad():
-        heads = load_trained(run_dir).model(batch)
+        heads = load_trained(RunDir(run_dir)).model(batch)
     expected = torch.sigmoid((heads.joint + heads.pa + heads.lateral) / 3)
     np.testing.assert_allclose(result.probabilities, expected, rtol=0, atol=1e-6)
 

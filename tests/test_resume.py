@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import dualview.train as training
-from dualview import checkpoint, evaluate
+import dualview.commands.train as training
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.errors import Preempted, UserError
-from dualview.resume import continued
-from dualview.train import train
+from dualview.evaluation import evaluator
+from dualview.run import checkpoint, datasets
+from dualview.run.directory import RunDir
+from dualview.run.resume import continued
 
 TINY = {
     "data": {
@@ -74,7 +76,7 @@ def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path,
         at_count(5, signalled(number))
         with pytest.raises(Preempted, match="after step 6 of 8"):
             train(config_for(run))
-    assert checkpoint.read_newest(run).state["step"] == 6
+    assert checkpoint.read_newest(RunDir(run)).step == 6
     assert "after step 6" in (run / "preempted.txt").read_text()
     assert signal.getsignal(number) == signal.SIG_DFL
     monkeypatch.undo()
@@ -118,7 +120,7 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
     for name in ("last", "best"):
         ours, theirs = weights(run.run.dir, name), weights(whole.run.dir, name)
         assert ours.keys() == theirs.keys() and equal(ours, theirs)
-    states = [checkpoint.read_newest(config.run.dir).state["optimizer"]["state"] for config in (run, whole)]
+    states = [checkpoint.read_newest(RunDir(config.run.dir)).training().optimizer["state"] for config in (run, whole)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 0
     assert all(equal(moments, states[1][number]) for number, moments in states[0].items())
     assert recorded(run.run.dir) == recorded(whole.run.dir)
@@ -134,17 +136,17 @@ def recorded(run_dir):
 
 def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, monkeypatch):
     train(config_for(tmp_path / "whole"))
-    real, run = evaluate.evaluation_loader, tmp_path / "run"
+    real, run = evaluator.evaluation_loader, tmp_path / "run"
 
     def loader(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "evaluation_loader", loader)
+        patch.setattr(evaluator, "evaluation_loader", loader)
         with pytest.raises(Preempted, match="during an evaluation"):
             train(config_for(run))
-    assert checkpoint.read_newest(run).state["step"] == 4
+    assert checkpoint.read_newest(RunDir(run)).step == 4
     result = train(config_for(run))
     assert equal(weights(run), weights(tmp_path / "whole"))
     assert equal(weights(run, "best"), weights(tmp_path / "whole", "best"))
@@ -215,14 +217,14 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
     """The same configuration, but a label of the table has changed since."""
     config = config_for(tmp_path / "run")
     train(config)
-    real = training.load_data
+    real = datasets.load_data
 
     def load_data(*args, **kwargs):
         data = real(*args, **kwargs)
         data.train.labels[3, 0] = 1 - data.train.labels[3, 0]
         return data
 
-    monkeypatch.setattr(training, "load_data", load_data)
+    monkeypatch.setattr(datasets, "load_data", load_data)
     with pytest.raises(UserError, match="other training studies"):
         train(config)
 

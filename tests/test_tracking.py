@@ -9,7 +9,7 @@ import wandb
 
 from dualview.config import Config, DistributedConfig, RunConfig
 from dualview.distributed import start
-from dualview.tracking import Tracker
+from dualview.run.tracking import Tracker
 
 
 @pytest.fixture

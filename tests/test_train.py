@@ -12,10 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-import dualview.train as training
+import dualview.commands.train as training
 import dualview.training.step as training_step
 from dualview.batch import StudyBatch
 from dualview.cli import app
+from dualview.commands.train import train
 from dualview.config import Config, PhantomConfig, load
 from dualview.data import Data
 from dualview.data.phantom import FINDINGS, draw
@@ -23,7 +24,7 @@ from dualview.errors import UserError
 from dualview.losses import head_loss_sums
 from dualview.metrics import GROUPS
 from dualview.models import build_model
-from dualview.train import train
+from dualview.run import datasets
 
 
 def config_for(run_dir, **sections) -> Config:
@@ -143,7 +144,7 @@ def test_sixteen_phantoms_are_overfitted(tmp_path, monkeypatch, network, view, m
         train=table, val=table, test=table.select([]), read=read, sources=(),
         whole_splits={"train": table, "val": table.select([]), "test": table.select([])},
     )  # fmt: skip
-    monkeypatch.setattr(training, "load_data", lambda *_args, **_kwargs: data)
+    monkeypatch.setattr(datasets, "load_data", lambda *_args, **_kwargs: data)
     config = config_for(
         tmp_path / "run",
         data={"image_size_px": 64, "num_workers": 0, "augment": {"rotation_degrees": 0, "noise_std": 0}},

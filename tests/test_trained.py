@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.errors import UserError
-from dualview.train import train
-from dualview.trained import load_trained
+from dualview.run.directory import RunDir
+from dualview.run.trained import load_trained
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def run_dir(tmp_path_factory):
 def test_a_moved_run_gives_its_network_findings_and_step(run_dir, tmp_path):
     moved = tmp_path / "elsewhere"
     moved.symlink_to(run_dir)
-    network = load_trained(moved, name="last")
+    network = load_trained(RunDir(moved), name="last")
     assert network.step == 4
     assert network.findings == ("Nodule", "Retrosternal opacity", "Posterior effusion", "Cardiomegaly")
     assert network.config.run.dir == moved
@@ -38,7 +39,7 @@ def test_a_moved_run_gives_its_network_findings_and_step(run_dir, tmp_path):
 
 
 def test_a_checkpoint_is_chosen_by_name_or_step(run_dir):
-    two, last = load_trained(run_dir, name="2"), load_trained(run_dir, name="last")
+    two, last = load_trained(RunDir(run_dir), name="2"), load_trained(RunDir(run_dir), name="last")
     assert (two.step, last.step) == (2, 4)
     pairs = zip(two.model.parameters(), last.model.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)
@@ -46,6 +47,6 @@ def test_a_checkpoint_is_chosen_by_name_or_step(run_dir):
 
 def test_what_is_not_there_is_named(run_dir, tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint of a run"):
-        load_trained(tmp_path)
+        load_trained(RunDir(tmp_path))
     with pytest.raises(UserError, match=r"no checkpoint '3'. There are: best, last\n  - step-000002"):
-        load_trained(run_dir, name="3")
+        load_trained(RunDir(run_dir), name="3")

@@ -12,7 +12,7 @@ from pathlib import Path
 from dualview.compare.plan import Plan, PlannedRun
 from dualview.config import load
 from dualview.errors import Preempted, UserError, listed
-from dualview.resume import differing_settings
+from dualview.run.resume import differing_settings
 
 RESULT = "predictions-test.parquet"
 LOG = "train.log"

@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 from dualview.config import SplitConfig
 from dualview.data.table import StudyTable
 from dualview.errors import UserError, listed
+from dualview.files import write_whole
 
 SPLITS = ("train", "val", "test")
 
@@ -71,7 +72,7 @@ def first_in_line(train: StudyTable, *, places: np.ndarray, num_patients: int) -
 def write_splits(path: Path, splits: dict[str, StudyTable]) -> None:
     """Who is in which split: patient, split; to be given as `data.split.file` to another run."""
     rows = [(patient, name) for name, table in splits.items() for patient in dict.fromkeys(table.patient_ids)]
-    pd.DataFrame(rows, columns=["patient", "split"]).to_csv(path, index=False)
+    write_whole(path, pd.DataFrame(rows, columns=["patient", "split"]).to_csv(index=False))
 
 
 def _draw(table: StudyTable, *, config: SplitConfig, seed: int) -> np.ndarray:

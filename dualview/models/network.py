@@ -20,6 +20,11 @@ class Network(nn.Module):
         super().__init__()
         self.loss: LossWeights | None = None  # of networks with three heads, where `loss.learned_weights` asks for it
 
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of all parts, shared ones once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def pool_statistics(
         self, *, sum_over_ranks: Callable[[Tensor], Tensor] | None = None
     ) -> dict[str, PooledStatistics]:

@@ -22,7 +22,8 @@ from dualview.predictions import ROUTES
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits
-from dualview.trained import load_trained
+from dualview.run.directory import RunDir
+from dualview.run.trained import load_trained
 from dualview.views import Availability, View
 
 NAMES = {View.PA: "PA", View.LATERAL: "lateral"}
@@ -67,7 +68,7 @@ def draw(record: Record, *, wish: Wish) -> list[Picture]:
     """
     k = _finding(record, wish.finding)
     chosen = _asked_for(record, wish.studies) if wish.studies else most_confident(record, k=k, number=wish.num_images)
-    network = load_trained(record.run_dir, name=str(record.document["checkpoint"]["step"]))
+    network = load_trained(RunDir(record.run_dir), name=str(record.document["checkpoint"]["step"]))
     config = with_overrides(network.config, list(wish.overrides))
     data = load_data(config.data, seed=config.data_seed, store=config.data.store)
     row_of = {

@@ -8,6 +8,7 @@ import numpy as np
 from dualview.data.dataset import Loaded
 from dualview.distributed import Job
 from dualview.errors import UserError
+from dualview.run.state import BadStepCounts
 from dualview.training.step import StepOutcome
 
 logger = logging.getLogger(__name__)
@@ -19,9 +20,16 @@ class BadSteps:
     The file is `bad_steps.txt` in the run directory. It names studies, so nothing of it is sent anywhere.
     """
 
-    def __init__(self, run_dir: Path, *, limit: int, study_ids: np.ndarray, job: Job) -> None:
-        self.file = run_dir / "bad_steps.txt"
-        self.total = self.in_a_row = 0
+    def __init__(self, file: Path, *, counts: BadStepCounts, limit: int, study_ids: np.ndarray, job: Job) -> None:
+        """
+        Args:
+            file: list that is added to.
+            counts: of the run so far; moved on.
+            limit: bad steps in a row that end the run.
+            study_ids: (S,) of the training studies.
+        """
+        self.file = file
+        self.counts = counts
         self._limit = limit
         self._study_ids = study_ids
         self._job = job
@@ -37,10 +45,10 @@ class BadSteps:
             UserError: it was the last of `train.max_bad_steps` bad ones in a row.
         """
         if outcome.is_finite:
-            self.in_a_row = 0
+            self.counts.in_a_row = 0
             return
-        self.total += 1
-        self.in_a_row += 1
+        self.counts.total += 1
+        self.counts.in_a_row += 1
         losses = outcome.loss_sums.sum(dim=1).tolist()
         texts = []
         for number, ((batch, _, _), loss) in enumerate(zip(group, losses, strict=True)):
@@ -52,9 +60,9 @@ class BadSteps:
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(f"{text}\n" for text in texts)
             logger.warning("step %d: loss or gradient is not finite; skipped on all ranks, see %s", step + 1, self.file)
-        if self.in_a_row >= self._limit:
+        if self.counts.in_a_row >= self._limit:
             raise UserError(
-                f"loss or gradient was not finite in {self.in_a_row} steps in a row, up to step {step + 1}; the "
+                f"loss or gradient was not finite in {self.counts.in_a_row} steps in a row, up to step {step + 1}; the "
                 f"optimizer used none of them. Their studies are named in {self.file}. Lower optim.learning_rate, set "
                 "optim.gradient_clip_norm=1, or use train.precision=fp32"
             )

@@ -12,7 +12,7 @@ from dualview.distributed import Job
 from dualview.losses import reference_pos_weight
 from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
-from dualview.optim import build_optimizer
+from dualview.training.optim import build_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,10 @@ from dualview.data.dataset import Loaded
 from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job
 from dualview.losses import HeadLosses, head_loss_sums
-from dualview.models.network import Network
+from dualview.models.network import PARTS, Network
 from dualview.models.norm import PooledStatistics
-from dualview.optim import GROUPS, group_of
 from dualview.training.learner import Learner
+from dualview.training.optim import part_of
 from dualview.views import View
 
 
@@ -172,10 +172,10 @@ def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | N
     A part that no labelled study reached on any rank has grad None from here on, whatever DDP left
     there, and so the optimizer does not move it: no weight decay, no momentum.
     """
-    there = {group_of(name) for name, _ in model.named_parameters()}
-    gradients: dict[str, list[Tensor]] = {part: [] for part in GROUPS if part in there}
+    there = {part_of(name) for name, _ in model.named_parameters()}
+    gradients: dict[str, list[Tensor]] = {part: [] for part in PARTS if part in there}
     for name, parameter in model.named_parameters():
-        part = group_of(name)
+        part = part_of(name)
         if counts.labelled_rows(part, joint_sees_all=model.joint_sees_all) == 0:
             parameter.grad = None
         elif parameter.grad is not None:

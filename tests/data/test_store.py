@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data import load_data
 from dualview.data.bad_image import BadImage
@@ -23,7 +24,6 @@ from dualview.data.store_writing import Track, refuse_full_disk
 from dualview.data.transforms import to_input
 from dualview.errors import UserError
 from dualview.prepare import prepare
-from dualview.train import train
 from dualview.views import View
 
 S = 64

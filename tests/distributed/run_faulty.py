@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-import dualview.train as training
+import dualview.commands.train as training
 import dualview.training.step as training_step
 from dualview.cli import main
 

@@ -22,10 +22,12 @@ from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.phantom import draw
 from dualview.distributed import Job, start
-from dualview.evaluate import predict_split
+from dualview.evaluation.evaluator import Evaluator
 from dualview.models import build_model
 from dualview.models.loss_weights import LossWeights
-from dualview.run_directory import BadImages
+from dualview.progress import progress_bars
+from dualview.run.bad_images import BadImages
+from dualview.run.directory import RunDir
 from dualview.training.learner import build_learner
 from dualview.training.step import count, take_step
 
@@ -152,21 +154,19 @@ def main(
                 "studies": job.gather_texts([str(s) for batch, _, _ in group for s in batch.study_index.tolist()]),
             }
 
+        evaluated = Config.model_validate({"data": {"num_workers": 0}, "train": {"micro_batch_size": 4}})
         untrained = build_model("auxloss", num_findings=4, backbone="densenet_tiny", seed=1).to(job.device)
         for num_studies in (10, 1):  # and fewer studies than ranks
             table, read = draw(Config().data.phantom, seed=0, image_size_px=64)
             dataset = StudyDataset(table.select(np.arange(num_studies)), read=read, image_size_px=64, seed=0)
-            predictions = predict_split(
-                untrained,
-                dataset=dataset,
-                job=job,
-                micro_batch_size=4,
-                num_workers=0,
-                bad_images=BadImages(Path("."), policy="error", job=job),
-            )
+            evaluator = Evaluator(
+                model=untrained, config=evaluated, job=job, progress=progress_bars(shown=False),
+                bad_images=BadImages(RunDir(Path(".")), policy="error", job=job),
+            )  # fmt: skip
+            outputs = evaluator.outputs(dataset, name="test")
             results[f"evaluation of {num_studies}"] = {
-                "logits": torch.from_numpy(predictions.logits),
-                "head_mask": torch.from_numpy(predictions.head_mask),
+                "logits": torch.from_numpy(outputs.logits),
+                "head_mask": torch.from_numpy(outputs.head_mask),
             }
         if job.is_main:
             torch.save(results, out)

@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-import dualview.train as training
-from dualview import checkpoint
+import dualview.commands.train as training
 from dualview.config import Config
 from dualview.data.dataset import StudyDataset
+from dualview.run import checkpoint
 
 STEPS, EVAL_EVERY = 12, 4
 
@@ -80,8 +80,8 @@ WRITING = (
     (checkpoint.safetensors.torch, "save_file"),
     (checkpoint.torch, "save"),
     (checkpoint, "_fingerprint"),
-    (checkpoint, "_flush"),
-    (checkpoint, "_link"),
+    (checkpoint, "flush_to_disk"),
+    (checkpoint, "link_whole"),
     (checkpoint, "_set_aside"),
     (checkpoint, "_remove_leftovers"),
     (pathlib.Path, "rename"),

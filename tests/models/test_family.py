@@ -13,7 +13,7 @@ from dualview.losses import head_loss_sums
 from dualview.models import NAMES, build_model
 from dualview.models.backbone import BACKBONES, OTHERS
 from dualview.models.weights import load_weights
-from dualview.optim import build_optimizer
+from dualview.training.optim import build_optimizer
 
 TWO_VIEWS = ("auxloss", "dualnet", "hemis", "attention")
 TAKES = {**dict.fromkeys(TWO_VIEWS, "bpl"), "single": "bp", "stacked": "b"}  # availabilities, `single` seeing PA

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dualview.run_directory import describe_run
 from PIL import Image
 
 from dualview.assessment import Settings, assess, choose_operating_points
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.evaluate_run import evaluate_run
 from dualview.predictions import HIDDEN, SCORES, Predictions
 from dualview.progress import progress_bars
-from dualview.run_directory import describe_run
-from dualview.train import train
 from dualview.views import Availability
 
 

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 
 from dualview.batch import StudyBatch
+from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data import load_data, phantom
 from dualview.models import build_model
 from dualview.report.gradcam import heat_maps
 from dualview.report.pictures import heat_picture, most_confident
 from dualview.report.record import read_records
-from dualview.train import train
-from dualview.trained import load_trained
+from dualview.run.directory import RunDir
+from dualview.run.trained import load_trained
 from dualview.views import View
 
 FINDING = 1
@@ -118,7 +119,7 @@ def test_the_map_of_a_nodule_is_where_the_nodule_is(tmp_path, monkeypatch):
         }
     )
     train(config)
-    trained = load_trained(tmp_path / "run", name="last")
+    trained = load_trained(RunDir(tmp_path / "run"), name="last")
     data = load_data(config.data, seed=config.data_seed)
     circles = []
     ellipse = phantom._Canvas.ellipse

@@ -1,9 +1,9 @@
-"""What a run records: metrics.jsonl always, and Weights & Biases through Accelerate's tracker.
+"""What a run records: metrics.jsonl always, and Weights & Biases where it is wanted and works.
 
 The jsonl file is the record that everything else is drawn from. wandb can fail at any moment without
 hurting the run: the failure is reported once and the run goes on with the file alone. Neither
-receives images or anything that identifies a patient. How wandb is started is the same for
-evaluations (evaluation_tracking.py).
+receives images or anything that identifies a patient. Which keys there are, metric_keys.py says. How
+wandb is started is the same for evaluations.
 """
 
 import json
@@ -12,17 +12,17 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import wandb
-from accelerate.utils import LoggerType
 
 from dualview.config import Config
 from dualview.distributed import Job
 from dualview.errors import Preempted
+from dualview.files import read_json_lines
+from dualview.run.directory import RunDir
 
 logger = logging.getLogger(__name__)
 
@@ -45,31 +45,26 @@ class Tracker:
             first_step: the step that this process continues from. What an earlier process has recorded of
                 the steps from there on is not recorded again.
         """
-        self.run_dir: Path = config.run.dir
-        self._job = job
+        self.run = RunDir(config.run.dir)
         self._file = None
         self._recorded: dict[int, set[str]] = {}  # step -> keys that an earlier process has recorded
         self._summaries: list[Values] = []
         if job.is_main:
-            path = self.run_dir / "metrics.jsonl"
-            self._read_earlier(path, first_step=first_step)
-            self._file = path.open("a", encoding="utf-8")
+            self._read_earlier(first_step=first_step)
+            self._file = self.run.log.open("a", encoding="utf-8")
         self.wandb_dir: Path | None = None
         self.wandb_mode = "disabled"
         if job.is_main and config.tracking.wandb != "disabled":
             self._start_wandb(config, run_id=run_id)
 
-    def _read_earlier(self, path: Path, *, first_step: int) -> None:
+    def _read_earlier(self, *, first_step: int) -> None:
         """Learn what is recorded, and cut off a line that a kill has left unfinished."""
-        if not path.exists():
+        if not self.run.log.exists():
             return
-        text = path.read_text(encoding="utf-8")
-        whole, _, torn = text.rpartition("\n")
-        if torn:
-            with path.open("r+", encoding="utf-8") as file:
-                file.truncate(len(text.encode()) - len(torn.encode()))
-        for line in whole.splitlines():
-            record = json.loads(line)
+        content = self.run.log.read_bytes()
+        with self.run.log.open("r+b") as file:
+            file.truncate(len(content) - len(content.rpartition(b"\n")[2]))
+        for record in read_json_lines(self.run.log):
             if "summary" in record:
                 self._summaries.append(record["summary"])
             elif record["step"] >= first_step:
@@ -110,7 +105,7 @@ class Tracker:
 
         def log() -> None:
             artifact = wandb.Artifact(f"model-{self._wandb_run.id}", type="model", metadata={"step": step})
-            with staged_in(self.run_dir / "wandb", run_id=self._wandb_run.id):
+            with staged_in(self.run.wandb, run_id=self._wandb_run.id):
                 for file in ("model.safetensors", "config.yaml"):
                     artifact.add_file(str(folder / file), name=file)
             self._wandb_run.log_artifact(artifact, aliases=[name, f"step-{step}"])
@@ -136,41 +131,31 @@ class Tracker:
         return self.wandb_mode != "disabled"
 
     def _start_wandb(self, config: Config, *, run_id: str) -> None:
+        def start(mode: str) -> Any:
+            run = wandb.init(
+                project=config.tracking.project,
+                job_type="training",
+                group=config.tracking.group or run_id,
+                name=config.tracking.name or self.run.path.name,
+                id=run_id,
+                resume="allow",
+                tags=config.tracking.tags,
+                dir=str(self.run),
+                mode=mode,  # type: ignore[arg-type]
+                settings=wandb_settings(),
+            )
+            # A continued run has a configuration already, which may differ in harmless settings.
+            run.config.update(config.model_dump(mode="json"), allow_val_change=True)
+            run.define_metric("global_step", hidden=True)
+            run.define_metric("*", step_metric="global_step")
+            return run
+
         self.wandb_mode, run = start_wandb(
-            config,
-            partial(self._init_wandb, config, run_id),
-            otherwise="training goes on without wandb; metrics.jsonl holds everything",
+            config, start, otherwise="training goes on without wandb; metrics.jsonl holds everything"
         )
-        if run is None:
-            self._job.accelerator.trackers = []
-        else:
+        if run is not None:
             self._wandb_run = run
             self.wandb_dir = Path(run.dir).parent
-
-    def _init_wandb(self, config: Config, run_id: str, mode: str) -> Any:
-        accelerator = self._job.accelerator
-        accelerator.log_with, accelerator.trackers = [LoggerType.WANDB], []  # without one that failed to start
-        accelerator.init_trackers(
-            config.tracking.project,
-            config=config.model_dump(mode="json"),
-            init_kwargs={
-                "wandb": {
-                    "mode": mode,
-                    "id": run_id,
-                    "resume": "allow",
-                    "dir": str(self.run_dir),
-                    "name": config.tracking.name or self.run_dir.name,
-                    "group": config.tracking.group or run_id,
-                    "job_type": "training",
-                    "tags": config.tracking.tags,
-                    "settings": wandb_settings(),
-                }
-            },
-        )
-        run = accelerator.get_tracker("wandb", unwrap=True)
-        run.define_metric("global_step", hidden=True)
-        run.define_metric("*", step_metric="global_step")
-        return run
 
     def _guarded(self, what: str, call: Any) -> None:
         try:

@@ -6,15 +6,14 @@ import torch
 from torch import nn
 
 from dualview.config import OptimConfig
+from dualview.models.network import PARTS
 
-GROUPS = ("pa", "lateral", "joint", "shared", "loss")
 
-
-def group_of(parameter_name: str) -> str:
+def part_of(parameter_name: str) -> str:
     """Which part of the network a parameter belongs to: `pa`, `lateral`, `joint`, `shared` by both views, or `loss`."""
     part = parameter_name.split(".", 1)[0]
-    if part not in GROUPS:
-        raise ValueError(f"parameter {parameter_name} is in none of {GROUPS}")
+    if part not in PARTS:
+        raise ValueError(f"parameter {parameter_name} is in none of {PARTS}")
     return part
 
 
@@ -24,8 +23,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     Learned weights of the loss do not decay: that would pull them to 1.
     """
     groups: list[dict[str, object]] = []
-    for part in GROUPS:
-        parameters = [p for name, p in model.named_parameters() if group_of(name) == part]
+    for part in PARTS:
+        parameters = [p for name, p in model.named_parameters() if part_of(name) == part]
         if not parameters:
             continue  # single has one branch, stacked none
         groups.append(

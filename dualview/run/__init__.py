@@ -1,0 +1,1 @@
+"""A run directory: its files, who holds it, what is saved in it and read from it again."""

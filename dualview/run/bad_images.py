@@ -1,0 +1,54 @@
+"""Images that cannot be read: the run ends, or they are listed and it goes on."""
+
+import logging
+from typing import Literal
+
+from dualview.data.dataset import Loaded
+from dualview.distributed import Job
+from dualview.errors import UserError, listed
+from dualview.run.directory import RunDir
+
+logger = logging.getLogger(__name__)
+
+
+class BadImages:
+    """What happens to images that cannot be read.
+
+    The list is `bad_images.txt` in the run directory, each image once for each rank that met it. Names of
+    files can identify patients, so neither the log nor wandb gets more than their number.
+    """
+
+    def __init__(self, run: RunDir, *, policy: Literal["error", "treat_view_as_missing"], job: Job) -> None:
+        self.file = run.bad_images
+        self.policy = policy
+        self._job = job
+        self._reasons: dict[str, str] = {}  # by path, of this rank since its start
+
+    def take(self, loaded: Loaded) -> Loaded:
+        """Remember the bad images of a micro-batch fresh from the loader, and hand it on."""
+        new = {path: reason for path, reason in loaded.bad_images if path not in self._reasons}
+        self._reasons |= new
+        if new and self.policy == "treat_view_as_missing":
+            listed_before = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
+            lines = [f"{path}: {reason}" for path, reason in new.items()]
+            # A node that does not share the main one's disk has no run directory yet.
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines if line not in listed_before)
+            logger.warning(
+                "%d image(s) so far cannot be used and count as missing, see %s", len(self._reasons), self.file
+            )
+        return loaded
+
+    def settle(self, num_bad_images: int) -> None:
+        """End the run where the policy says so. All ranks call with the same count over all ranks.
+
+        Raises:
+            UserError: there are bad images and the policy is `error`; it names those of all ranks.
+        """
+        if num_bad_images and self.policy == "error":
+            found = self._job.gather_texts([f"{path}: {reason}" for path, reason in self._reasons.items()])
+            raise UserError(
+                f"{len(found)} image(s) cannot be used\n{listed(found)}\nMend or remove them, or set "
+                "data.on_bad_image=treat_view_as_missing to go on with the views that can be read"
+            )
