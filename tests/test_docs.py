@@ -13,6 +13,12 @@ def test_the_configuration_page_is_up_to_date():
     )
 
 
+def test_the_table_of_logged_values_is_up_to_date():
+    generator = runpy.run_path(str(ROOT / "docs/generate/metric_keys.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == generator["with_table"](readme), "run python docs/generate/metric_keys.py"
+
+
 def test_every_file_the_readme_names_exists():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     named = {part.split(")")[0] for part in readme.split("](")[1:]}

@@ -62,6 +62,17 @@ def finding_value(split: str, *, metric: str, group: str, finding: str) -> str:
     return f"{split}_{metric}_{group}/{finding}"
 
 
+NAMES_IN_BRACES = {  # what stands in the place of each, as a regular expression
+    "head": "joint|pa|lateral|log_terms",
+    "part": "pa|lateral|joint|shared|loss|total",
+    "view": "pa|lateral|both",
+    "split": "train|val|test",
+    "metric": "auroc|average_precision",
+    "group": "|".join(GROUPS),
+    "finding": ".+",
+}
+
+
 @dataclass(frozen=True)
 class MetricKey:
     """A key, or a family of keys with a name in braces."""
@@ -72,8 +83,10 @@ class MetricKey:
 
     def matches(self, key: str) -> bool:
         """Whether a recorded key is this, or of this family."""
-        parts = re.split(r"\{\w+\}", self.pattern)
-        return re.fullmatch(".+".join(map(re.escape, parts)), key) is not None
+        parts = re.split(r"\{(\w+)\}", self.pattern)  # text, name, text, name, ..., text
+        parts[::2] = map(re.escape, parts[::2])
+        parts[1::2] = [f"(?:{NAMES_IN_BRACES[name]})" for name in parts[1::2]]
+        return re.fullmatch("".join(parts), key) is not None
 
 
 _HEAD, _PART, _FINDING = "{head}", "{part}", "{finding}"
