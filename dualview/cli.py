@@ -17,6 +17,7 @@ import typer
 from rich import get_console
 from rich.logging import RichHandler
 from rich.progress import track
+from rich.table import Table
 
 from dualview.assessment import Settings
 from dualview.bench import data as data_bench
@@ -58,6 +59,7 @@ app = typer.Typer(
 bench = typer.Typer(help="Measurements to rerun on your machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.field=value ...]", help="Values that replace those of the file")
@@ -146,7 +148,7 @@ def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
 def show_data(  # noqa: PLR0917 - the options of a command
     config: ConfigPath,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    as_json: AsJson = False,
     dropped: Annotated[
         Path | None, typer.Option(help="Write every image that is left out, and why, to this CSV")
     ] = None,
@@ -384,9 +386,17 @@ def report(  # noqa: PLR0917 - the options of a command
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 
+def _show(values: dict[str, object], *, as_json: bool, table: Table) -> None:
+    """A measurement, for a program or for a person."""
+    if as_json:
+        typer.echo(json.dumps(values))
+    else:
+        get_console().print(table)
+
+
 @bench.command("routing")
 def bench_routing(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    as_json: AsJson = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds over all variants")] = 5,
     image_size_px: Annotated[int, typer.Option(min=64, help="Height and width of the images")] = 224,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
@@ -399,10 +409,7 @@ def bench_routing(
             device=device,
             track=lambda steps: track(steps, description="timing", disable=as_json, transient=True),
         )
-        if as_json:
-            typer.echo(json.dumps(result.to_dict()))
-        else:
-            get_console().print(routing_bench.as_table(result))
+        _show(result.to_dict(), as_json=as_json, table=routing_bench.as_table(result))
 
 
 @bench.command("schedule")
@@ -418,7 +425,7 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to plan for a mix")] = 200,
     micro_batch_size: Annotated[int, typer.Option(min=1, help="Studies per rank and step")] = 8,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Idle branches and waiting ranks under both orders, from 1 to 4,096 ranks. Plans only, trains nothing."""
     with _errors_as_messages():
@@ -441,15 +448,12 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
             seed=seed,
             track=lambda sizes: track(sizes, description="planning", disable=as_json, transient=True),
         )
-        if as_json:
-            typer.echo(json.dumps(schedule_bench.as_json(rows, of=of)))
-        else:
-            get_console().print(schedule_bench.as_table(rows, of=of))
+        _show(schedule_bench.as_json(rows, of=of), as_json=as_json, table=schedule_bench.as_table(rows, of=of))
 
 
 @bench.command("data")
 def bench_data(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    as_json: AsJson = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds over all ways")] = 5,
     image_size_px: Annotated[int, typer.Option(min=64, help="Height and width that the network gets")] = 224,
     file_size_px: Annotated[int, typer.Option(min=64, help="Height and width of the files")] = 1024,
@@ -464,15 +468,12 @@ def bench_data(
             device=device,
             track=lambda steps: track(steps, description="timing", disable=as_json, transient=True),
         )
-        if as_json:
-            typer.echo(json.dumps(result.to_dict()))
-        else:
-            get_console().print(data_bench.as_table(result))
+        _show(result.to_dict(), as_json=as_json, table=data_bench.as_table(result))
 
 
 @bench.command("exactness")
 def bench_exactness(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+    as_json: AsJson = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds over both variants")] = 10,
     image_size_px: Annotated[int, typer.Option(min=64, help="Height and width of the images")] = 224,
 ) -> None:
@@ -484,7 +485,5 @@ def bench_exactness(
             rounds=rounds,
             track=lambda steps: track(steps, "timing", disable=as_json or not job.is_main, transient=True),
         )
-        if job.is_main and as_json:
-            typer.echo(json.dumps(result.to_dict()))
-        elif job.is_main:
-            get_console().print(exactness_bench.as_table(result))
+        if job.is_main:
+            _show(result.to_dict(), as_json=as_json, table=exactness_bench.as_table(result))
