@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader
 from dualview.config import Config
 from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import evaluation_loader
-from dualview.data.table import StudyTable, availability_of
+from dualview.data.table import StudyTable
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.losses import study_losses
 from dualview.metrics import GroupMetrics, by_availability
 from dualview.predictions import HEADS, HIDDEN, SCORES, Predictions
 from dualview.run_directory import BadImages
-from dualview.views import Availability, View
+from dualview.views import Availability, View, availability_of
 
 CHECK_EVERY = 8  # micro-batches between two questions whether to stop
 Track = Callable[[DataLoader[Loaded]], Iterable[Loaded]]
@@ -105,9 +105,8 @@ def predict_split(
             logits[studies, HEADS.index("route")] = predictions.by_route(batch, vote=vote).double()
             head_count[studies, HEADS.index("route")] = 1
             view_count[studies] = batch.view_mask.double()
-            rows = predictions.rows(batch)
             for head in ("joint", "pa", "lateral"):
-                of_head = studies[getattr(rows, head)]
+                of_head = studies[getattr(predictions.rows, head)]
                 logits[of_head, HEADS.index(head)] = getattr(predictions, head).double()
                 head_count[of_head, HEADS.index(head)] = 1
     model.train(was_training)

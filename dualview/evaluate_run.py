@@ -22,8 +22,8 @@ from rich.progress import Progress
 
 from dualview.assessment import Document, Settings, assess, choose_operating_points, fit_temperatures
 from dualview.config import Config, changed
-from dualview.data import load_data
-from dualview.data.account import account
+from dualview.data.counts import count_data
+from dualview.data.load import load_data
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
@@ -119,7 +119,7 @@ def evaluate_run(
             points = choose_operating_points(predictions["val"], rule=rule, temperatures=temperatures)
             document = {
                 **_provenance(network, split=split, checkpoint_name=checkpoint_name),
-                "data": _data_card(account(whole)),
+                "data": _data_card(count_data(whole)),
                 **assess(
                     predictions[split],
                     points=points,
@@ -203,7 +203,7 @@ def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str) ->
         "checkpoint": {"name": checkpoint_name, "step": network.step},
         "model": network.config.model.name,
         "backbone": network.config.model.backbone,
-        "num_parameters": sum(parameter.numel() for parameter in network.model.parameters()),
+        "num_parameters": network.model.num_parameters,
         "versions": [line.removeprefix("# ") for line in header if line.startswith("#")],
     }
 

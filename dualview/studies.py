@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dualview.config import Config
-from dualview.data import Data
 from dualview.data.dataset import StudyDataset, expand_all
-from dualview.data.store import stage
-from dualview.data.table import StudyTable
+from dualview.data.images.store import stage
+from dualview.data.load import Data
 from dualview.distributed import Job
 from dualview.errors import UserError
 
@@ -49,20 +48,29 @@ def for_network(data: Data, config: Config, *, job: Job) -> Data:
     return replace(data, train=splits["train"], val=splits["val"], test=splits["test"])
 
 
+def training_dataset(data: Data, config: Config) -> StudyDataset:
+    """The train split as it is learned from: augmented, with `data.several_images`."""
+    several = config.data.several_images
+    return StudyDataset(
+        expand_all(data.train) if several == "all" else data.train,
+        read=data.read,
+        image_size_px=config.data.image_size_px,
+        seed=config.run.seed,
+        several_images="random" if several == "random" else "first",
+        augment=config.data.augment,
+        augment_on=config.data.augment_on,
+    )
+
+
+def evaluation_datasets(data: Data, config: Config) -> dict[str, StudyDataset]:
+    """Every split as it is evaluated, train too: each study once, by the first image of a view, as it is."""
+    return {
+        split: StudyDataset(table, read=data.read, image_size_px=config.data.image_size_px, seed=config.run.seed)
+        for split, table in data.splits.items()
+    }
+
+
 def datasets(data: Data, config: Config) -> tuple[StudyDataset, StudyDataset, StudyDataset]:
     """Training set with augmentation, val and test sets without."""
-    several = config.data.several_images
-    train_table = expand_all(data.train) if several == "all" else data.train
-
-    def dataset(table: StudyTable, *, training: bool) -> StudyDataset:
-        return StudyDataset(
-            table,
-            read=data.read,
-            image_size_px=config.data.image_size_px,
-            seed=config.run.seed,
-            several_images="random" if training and several == "random" else "first",
-            augment=config.data.augment if training else None,
-            augment_on=config.data.augment_on,
-        )
-
-    return dataset(train_table, training=True), dataset(data.val, training=False), dataset(data.test, training=False)
+    evaluated = evaluation_datasets(data, config)
+    return training_dataset(data, config), evaluated["val"], evaluated["test"]

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from dualview import checkpoint
 from dualview.assessment import choose_operating_points
 from dualview.config import Config
-from dualview.data import Data, check_labels, load_data
-from dualview.data.account import left_out_of_training
+from dualview.data.counts import left_out_of_training
 from dualview.data.dataset import StudyDataset
+from dualview.data.epoch_plan import num_groups
+from dualview.data.load import Data, check_labels, load_data
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
 from dualview.distributed import Job, start
@@ -27,16 +26,17 @@ from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, w
 from dualview.losses import HeadLosses
 from dualview.meter import BestCheckpoint, Meter
 from dualview.metrics import GroupMetrics
-from dualview.models import build_configured
+from dualview.models.build import build_configured
+from dualview.models.network import Network
 from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.optim import set_learning_rates
 from dualview.progress import progress_bars
 from dualview.resume import continued, fingerprint, refuse_other_data
 from dualview.run_directory import BadImages, claim, describe_run
-from dualview.schedule import head_trained_alone, num_groups
 from dualview.studies import datasets, for_network, node_store
 from dualview.tracking import Tracker
 from dualview.training.bad_steps import BadSteps
+from dualview.training.curriculum import head_trained_alone
 from dualview.training.learner import build_learner, configured_pos_weight
 from dualview.training.step import count, take_step
 
@@ -221,9 +221,9 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             if step % config.train.log_every_steps == 0 or step == max_steps:
                 means = (job.sum(outcome.loss_sums.sum(dim=0)) / (counts.weight or 1)).tolist()
                 losses_by_head = dict(zip(HeadLosses._fields, means, strict=True))
-                if model.loss is None:
+                if model.loss_weights is None:
                     del losses_by_head["log_terms"]
-                weights = model.loss.now() if model.loss is not None else {}
+                weights = model.loss_weights.now() if model.loss_weights is not None else {}
                 progress.update(bar, description=f"training, loss {sum(means):.3f}")
                 tracker.log(
                     {
@@ -259,7 +259,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
             choose_operating_points(as_predictions(evaluations["val"])).write(run_dir / OPERATING_POINTS)
             write_metrics(run_dir / "metrics.json", evaluations)
         tracker.summarise(
-            {"model/num_parameters": sum(parameter.numel() for parameter in model.parameters())}
+            {"model/num_parameters": model.num_parameters}
             | {"best/step": best.step, "best/val_auroc_macro": best.macro_auroc}
             | {key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()}
         )
@@ -281,13 +281,12 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
 # -- parts of the set-up ---------------------------------------------------------------------------
 
 
-def _what_runs(config: Config, *, data: Data, job: Job, model: nn.Module, max_steps: int) -> str:
+def _what_runs(config: Config, *, data: Data, job: Job, model: Network, max_steps: int) -> str:
     """The derived quantities with their arithmetic, so that a log answers what exactly ran."""
     train = config.train
     micro, ranks, accumulation = train.micro_batch_size, job.world_size, train.accumulation_steps
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return (
-        f"{config.model.name} on {config.model.backbone}, {parameters:,} parameters, on {job.device.type}; "
+        f"{config.model.name} on {config.model.backbone}, {model.num_parameters:,} parameters, on {job.device.type}; "
         f"studies train {len(data.train)}, val {len(data.val)}, test {len(data.test)}; "
         f"global batch {micro} studies x {ranks} ranks x {accumulation} accumulation = {micro * ranks * accumulation}; "
         f"{max_steps} steps; run directory {config.run.dir}"

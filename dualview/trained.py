@@ -8,7 +8,7 @@ import torch
 from dualview import checkpoint
 from dualview.config import Config
 from dualview.errors import UserError, listed
-from dualview.models import build_configured
+from dualview.models.build import build_configured
 from dualview.models.network import Network
 
 

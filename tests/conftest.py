@@ -15,7 +15,7 @@ from PIL import Image
 from dualview import checkpoint
 from dualview.batch import StudyBatch
 from dualview.config import Config
-from dualview.models import build_configured
+from dualview.models.build import build_configured
 
 os.environ.setdefault("WANDB_MODE", "offline")
 COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
