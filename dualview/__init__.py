@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dualview.predictor import Predictor
+    from dualview.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,6 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> 
     Raises:
         UserError: no run, no such checkpoint, or a damaged one.
     """
-    from dualview import predictor  # noqa: PLC0415 - `import dualview` stays light
+    from dualview.inference import predictor  # noqa: PLC0415 - `import dualview` stays light
 
     return predictor.load(run, checkpoint=checkpoint, device=device)

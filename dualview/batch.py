@@ -27,6 +27,14 @@ from torch import Tensor
 from dualview.views import View
 
 
+class HeadRows(NamedTuple):
+    """The rows of a batch that each head has seen, int64; none for a head that a network lacks."""
+
+    joint: Tensor  # (N,)
+    pa: Tensor  # (N,)
+    lateral: Tensor  # (N,)
+
+
 class Rows(NamedTuple):
     """Which rows of a batch go where. All are int64, ascending, and made on the CPU.
 
@@ -56,15 +64,20 @@ class Rows(NamedTuple):
             both_in_lateral=positions(has_both[has_lateral]),
         )
 
+    @property
+    def by_head(self) -> HeadRows:
+        """What a joint head of complete studies and two branch heads see."""
+        return HeadRows(joint=self.both, pa=self.pa, lateral=self.lateral)
+
 
 class StudyBatch(NamedTuple):
     """A micro-batch of B studies: the images that exist, packed, and masks that say whose they are.
 
     An absent view has no pixels here. `labels` are 0 or 1 where `label_mask` is True, or between for a
-    smoothed uncertain label (findings.py); elsewhere they mean nothing and nothing reads them.
+    smoothed uncertain label (data/load.py); elsewhere they mean nothing and nothing reads them.
     """
 
-    pa: Tensor  # (N_pa, C, H, W) float, in [-1, 1], or stored pixels (data/transforms.py); row n is study rows.pa[n]
+    pa: Tensor  # (N_pa, C, H, W) float, in [-1, 1], or stored pixels (data/augment.py); row n is study rows.pa[n]
     lateral: Tensor  # (N_lateral, C, H, W) float, in [-1, 1]; row n is study rows.lateral[n]
     view_mask: Tensor  # (B, V) bool, True = image present
     rows: Rows
@@ -171,23 +184,24 @@ class HeadWeights(NamedTuple):
     log_terms: Tensor  # (), added once per complete study: what keeps the weights from shrinking to nothing
 
 
-class Predictions(NamedTuple):
-    """Logits of every head on the rows that reach it (packed as in `Rows`); none for a head that a network lacks."""
+class HeadLogits(NamedTuple):
+    """Logits of every head, packed: row n of a head's logits is the study at `rows.HEAD[n]` of the batch.
 
-    joint: Tensor  # (N_both, K), or (B, K) of networks whose joint head serves every study
-    pa: Tensor  # (N_pa, K)
-    lateral: Tensor  # (N_lateral, K)
+    A head that ran on nothing, or that a network lacks, has no rows.
+    """
+
+    joint: Tensor  # (N, K)
+    pa: Tensor  # (N, K)
+    lateral: Tensor  # (N, K)
+    rows: HeadRows
     weights: HeadWeights | None = None  # in training, where they are learned and the batch has a complete study
 
-    def rows(self, batch: StudyBatch) -> "Predictions":
-        """The rows of the batch that each head has seen, (N,) int64 in the place of its logits."""
-        rows = batch.rows
-        of_all = torch.arange(batch.num_studies, device=rows.both.device)
-        return Predictions(
-            joint=rows.both if len(self.joint) == len(rows.both) else of_all[: len(self.joint)],
-            pa=rows.pa[: len(self.pa)],
-            lateral=rows.lateral[: len(self.lateral)],
-        )
+    @classmethod
+    def of_every_study(cls, joint: Tensor) -> "HeadLogits":
+        """Logits (B, K) of a network whose only head, the joint one, sees every study."""
+        nothing, no_row = joint[:0], torch.arange(0, device=joint.device)
+        every = torch.arange(joint.shape[0], device=joint.device)
+        return cls(joint=joint, pa=nothing, lateral=nothing, rows=HeadRows(joint=every, pa=no_row, lateral=no_row))
 
     def by_route(self, batch: StudyBatch, *, vote: bool = False) -> Tensor:
         """Logits (B, K) of each study's own route: the joint head where it has seen the study, else its view's head.
@@ -198,10 +212,10 @@ class Predictions(NamedTuple):
         # Under autocast a head that ran is bfloat16 and one without rows is not.
         dtype = reduce(torch.promote_types, (self.joint.dtype, self.pa.dtype, self.lateral.dtype))
         logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1], dtype=dtype)
-        rows = self.rows(batch)
         for head in ("pa", "lateral", "joint"):  # the joint head's word is the last
-            logits = logits.index_copy(0, getattr(rows, head), getattr(self, head).to(dtype))
+            logits = logits.index_copy(0, getattr(self.rows, head), getattr(self, head).to(dtype))
         if vote:
-            of_both = (self.joint, self.pa[batch.rows.both_in_pa], self.lateral[batch.rows.both_in_lateral])
-            logits = logits.index_copy(0, rows.joint, torch.stack([head.to(dtype) for head in of_both]).mean(dim=0))
+            three = (self.joint, self.pa[batch.rows.both_in_pa], self.lateral[batch.rows.both_in_lateral])
+            mean = torch.stack([head.to(dtype) for head in three]).mean(dim=0)
+            logits = logits.index_copy(0, self.rows.joint, mean)
         return logits

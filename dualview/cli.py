@@ -24,6 +24,9 @@ from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
+from dualview.commands.export import export as run_export
+from dualview.commands.predict import predict as run_prediction
+from dualview.commands.prepare import prepare as run_prepare
 from dualview.commands.train import train as run_training
 from dualview.compare.plan import read_plan
 from dualview.compare.runs import slurm_array
@@ -32,16 +35,13 @@ from dualview.compare.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
 from dualview.dashboard import save_dashboard
-from dualview.data import load_data
-from dualview.data.account import account, dropped_images
 from dualview.data.contact_sheet import draw as draw_contact_sheet
+from dualview.data.counts import count_data, dropped_images
+from dualview.data.load import load_data
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
 from dualview.evaluate_run import evaluate_run as run_evaluation
-from dualview.export import export as run_export
-from dualview.predict import predict as run_prediction
-from dualview.predictor import BATCH_SIZE
-from dualview.prepare import prepare as run_prepare
+from dualview.inference.predictor import BATCH_SIZE
 from dualview.progress import progress_bars
 from dualview.report.page import write_report
 from dualview.report.pictures import Wish
@@ -159,7 +159,7 @@ def show_data(  # noqa: PLR0917 - the options of a command
     with _errors_as_messages():
         loaded = load(config, overrides=overrides)
         data = load_data(loaded.data, seed=loaded.data_seed)
-        counts = account(data)
+        counts = count_data(data)
         if as_json:
             typer.echo(json.dumps(counts))
         else:

@@ -10,18 +10,25 @@ import re
 from collections.abc import Hashable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dualview.errors import UserError, listed
-from dualview.findings import UncertainPolicy
+from dualview.uncertain import UncertainPolicy
+from dualview.uses import NETWORK_KEYS, NETWORKS, SOURCES, keys_set, with_defaults
 from dualview.views import Availability, View
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
+if TYPE_CHECKING:
+    SourceName = str
+    NetworkName = str
+else:  # names come from the tables, so that a new data set or network stands in one place
+    SourceName = Literal[*SOURCES]
+    NetworkName = Literal[*NETWORKS]
 
 
 class Section(BaseModel):
@@ -182,7 +189,7 @@ class CohortConfig(Section):
 class SourceConfig(Section):
     """One data set: where it is, which of its studies and findings take part."""
 
-    source: Literal["phantom", "csv", "covid_cxr", "padchest", "mimic_cxr", "chexpert", "openi", "dicom"] = "phantom"
+    source: SourceName = "phantom"
     """`phantom` is drawn from the seed; `csv` is any table with one row per image; `dicom` a folder of DICOM
     files; the others are public data sets as they come (docs/datasets.md)."""
     name: str | None = None
@@ -267,6 +274,17 @@ class SourceConfig(Section):
             raise ValueError("; ".join(problems))
         return self
 
+    @property
+    def unused_keys(self) -> list[str]:
+        """Keys that are set, and that the reader of this source does not look at."""
+        own = [key for key in keys_set(self) if key.partition(".")[0] in SourceConfig.model_fields]
+        return [key for key in own if key not in SOURCES[self.source]]
+
+    @property
+    def effective(self) -> Self:
+        """The same with unused keys at their defaults."""
+        return with_defaults(self, self.unused_keys)
+
     def uncertain_policy(self, finding: str) -> UncertainPolicy:
         """The policy for the uncertain labels of a finding."""
         if isinstance(self.uncertain, str):
@@ -342,6 +360,20 @@ class DataConfig(SourceConfig):
         return [source.model_copy(update={"check_files": source.check_files and self.check_files})
                 for source in self.sources]  # fmt: skip
 
+    @property
+    def unused_keys(self) -> list[str]:
+        """Keys that are set here, and that the reader of no source looks at; not those of entries of `sources`."""
+        used = frozenset[str]().union(*(SOURCES[source.source] for source in self.all_sources))
+        of_split = [f"split.{name}" for name in ("column", "official") if f"split.{name}" in keys_set(self)]
+        own = [] if self.sources else super().unused_keys  # with `sources` other keys are refused in any case
+        return own + [key for key in of_split if key not in used]
+
+    @property
+    def effective(self) -> Self:
+        """The same with unused keys at their defaults, also in the entries of `sources`."""
+        sources = [source.effective for source in self.sources]
+        return with_defaults(self, self.unused_keys).model_copy(update={"sources": sources})
+
 
 Backbone = Literal[
     "densenet121", "densenet161", "densenet169", "densenet201", "densenet_tiny",
@@ -356,7 +388,7 @@ Backbone = Literal[
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["auxloss", "dualnet", "hemis", "attention", "single", "stacked"] = "auxloss"
+    name: NetworkName = "auxloss"
     """`auxloss`: two branches, each with its own head, and a joint head where the views meet; `dualnet`: the joint
     head alone, absent halves zero; `hemis`: mean and variance over the views, one shared tail; `attention`: tokens of
     the views that exist, one head; `single`: one view only; `stacked`: both views as channels, complete ones only."""
@@ -389,12 +421,12 @@ class ModelConfig(Section):
     @property
     def views(self) -> tuple[View, ...]:
         """The views that the network looks at."""
-        return (View[self.view.upper()],) if self.name == "single" else tuple(View)
+        return (View[self.view.upper()],) if "model.view" in NETWORKS[self.name].keys else tuple(View)
 
     @property
     def needs_all_views(self) -> bool:
         """Whether the network says nothing of a study that lacks one of its `views`."""
-        return self.name in ("single", "stacked")
+        return NETWORKS[self.name].needs_all_views
 
     @property
     def routes(self) -> tuple[Availability, ...]:
@@ -405,13 +437,13 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _sharing_has_two_branches(self) -> Self:
-        if self.shared_branch and self.name in ("single", "stacked"):
+        if self.shared_branch and "model.shared_branch" not in NETWORKS[self.name].keys:
             raise ValueError(f"shared_branch needs two branches; {self.name} has one")
         return self
 
     @model_validator(mode="after")
     def _vote_has_three_heads(self) -> Self:
-        if self.joint_rule == "vote" and self.name != "auxloss":
+        if self.joint_rule == "vote" and "model.joint_rule" not in NETWORKS[self.name].keys:
             raise ValueError(f"joint_rule is vote, which needs three heads; {self.name} has one")
         return self
 
@@ -419,13 +451,14 @@ class ModelConfig(Section):
     def _backbone_fits_the_network(self) -> Self:
         if self.backbone.startswith("densenet"):
             return self
-        if self.name == "hemis":
-            raise ValueError(f"hemis shares a dense block, and {self.backbone} has none; use a DenseNet")
-        if self.name in ("auxloss", "dualnet") and self.merge_after_block == 3:
+        network = NETWORKS[self.name]
+        if network.needs_dense_blocks:
+            raise ValueError(f"{self.name} shares a dense block, and {self.backbone} has none; use a DenseNet")
+        if "model.merge_after_block" in network.keys and self.merge_after_block == 3:
             raise ValueError(
                 f"{self.backbone} has no dense block 3 where the views could meet; use merge_after_block=4"
             )
-        if self.dropout and self.name != "attention":
+        if self.dropout and not network.has_dropout:
             raise ValueError(f"dropout is {self.dropout:g}, but only DenseNets have it after each layer; set dropout=0")
         return self
 
@@ -594,7 +627,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _curriculum_has_branch_heads(self) -> Self:
-        if self.loss.curriculum_probability and self.model.name != "auxloss":
+        if self.loss.curriculum_probability and "loss.curriculum_probability" not in NETWORKS[self.model.name].keys:
             raise ValueError(
                 f"loss.curriculum_probability trains branch heads, and model.name {self.model.name} has none beside "
                 "its one head: set it to 0"
@@ -603,7 +636,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _learned_weights_have_three_heads(self) -> Self:
-        if self.loss.learned_weights != "none" and self.model.name != "auxloss":
+        if self.loss.learned_weights != "none" and "loss.learned_weights" not in NETWORKS[self.model.name].keys:
             raise ValueError(
                 f"loss.learned_weights is {self.loss.learned_weights}, which weighs three heads against each other, "
                 f"and model.name {self.model.name} has one: set it to none"
@@ -618,6 +651,17 @@ class Config(Section):
                 "set distributed.idle_branch=empty"
             )
         return self
+
+    @property
+    def unused_keys(self) -> list[str]:
+        """Keys that are set, and that the network does not look at."""
+        used = {key.format(view=self.model.view) for key in NETWORKS[self.model.name].keys}
+        return [key for key in keys_set(self) if key in NETWORK_KEYS - used]
+
+    @property
+    def effective(self) -> Self:
+        """The same with all keys that the sources and the network do not look at at their defaults."""
+        return with_defaults(self, self.unused_keys).model_copy(update={"data": self.data.effective})
 
     @property
     def data_seed(self) -> int:
@@ -647,16 +691,23 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path, *, overrides: list[str] | None = None) -> Config:
+def load(path: Path, *, overrides: list[str] | None = None, refuse_unused: bool = True) -> Config:
     """The configuration in a YAML file, with `section.field=value` overrides on top.
 
+    Args:
+        refuse_unused: also refuse what is set and never looked at; not for the file of a run that was trained with it.
+
     Raises:
-        UserError: no such file, no valid YAML, or any key that is unknown, of the wrong type or
-            impossible together with another; all of them at once.
+        UserError: no such file, no valid YAML, or any key that is unknown, of the wrong type, impossible
+            together with another or not used; all of them at once.
     """
     values, problems = read_values(path, overrides=overrides or [])
-    config, of_values = check(Config, values)
-    problems += of_values
+    config, value_problems = check(Config, values)
+    problems += value_problems
+    if refuse_unused:
+        data = config.data if config is not None else check(DataConfig, values.get("data") or {})[0]
+        problems += _unused_by_sources(data) if data is not None else []
+        problems += _unused_by_network(config) if config is not None else []
     if problems or config is None:
         raise UserError(f"{path}: {len(problems)} problem(s) in the configuration\n{listed(problems)}")
     return config
@@ -699,6 +750,33 @@ def read_values(path: Path, *, overrides: list[str]) -> tuple[dict[str, Any], li
             f"{path} must hold sections ({', '.join(Config.model_fields)}), found a {type(values).__name__}"
         )
     return values, _apply(overrides, to=values)
+
+
+def _unused_by_sources(data: DataConfig) -> list[str]:
+    """A problem for each source whose reader does not use what is set for it."""
+    sections: list[tuple[str, SourceConfig]] = [("data", data)]
+    sections += [(f"data.sources.{number}", entry) for number, entry in enumerate(data.sources)]
+    problems = []
+    for at, section in sections:
+        if unused := section.unused_keys:
+            used = ", ".join(sorted(SOURCES[section.source]))
+            problems.append(
+                f"{at}: source '{section.source}' does not use {', '.join(unused)}; remove what it does not use. It "
+                f"uses {used}"
+            )
+    return problems
+
+
+def _unused_by_network(config: Config) -> list[str]:
+    """A problem where the network does not use what is set for it."""
+    unused, name = config.unused_keys, config.model.name
+    if not unused:
+        return []
+    used = ", ".join(sorted(key.format(view=config.model.view) for key in NETWORKS[name].keys))
+    return [
+        f"model.name '{name}' does not use {', '.join(unused)}; remove what it does not use. Of the keys that not "
+        f"every network has a use for, it uses {used}"
+    ]
 
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -4,9 +4,9 @@ from typing import Any
 
 from rich.table import Table
 
+from dualview.commands.export import ExportedGraph
 from dualview.compare.result import MACRO
 from dualview.compare.story import TITLES, Comparison, cell, find
-from dualview.export import ExportedGraph
 from dualview.metrics import GROUPS, GroupMetrics
 
 SHOWN = ("both", "pa_only", "lateral_only")  # of the groups of a comparison; the files have all

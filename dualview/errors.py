@@ -18,6 +18,15 @@ class AnotherRankFailed(Exception):
     """This process ends because of another, which says why itself."""
 
 
+class BadImage(Exception):
+    """An image that cannot be used; `path` is as in the study table, `reason` fits into a sentence."""
+
+    def __init__(self, path: str, *, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
 def listed(problems: list[str], *, limit: int = 20) -> str:
     """Problems one a line, at most `limit` of them and then how many more there are."""
     lines = [f"  - {problem}" for problem in problems[:limit]]

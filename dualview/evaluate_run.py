@@ -22,8 +22,7 @@ from rich.progress import Progress
 
 from dualview.assessment import Document, Settings, assess, choose_operating_points, fit_temperatures
 from dualview.config import Config, changed
-from dualview.data import load_data
-from dualview.data.account import account
+from dualview.data.counts import count_data
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
@@ -33,11 +32,11 @@ from dualview.evaluation_tracking import EvaluationJob, log_evaluation
 from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.predictions import Predictions
 from dualview.run.bad_images import BadImages
+from dualview.run.datasets import load_studies
 from dualview.run.directory import RunDir
 from dualview.run.resume import HARMLESS, differing_settings
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.statistics.thresholds import YOUDEN, ThresholdRule
-from dualview.studies import datasets, for_network, node_store
 from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
@@ -90,22 +89,20 @@ def evaluate_run(
     config = with_overrides(network.config, overrides or [])
     with start(config.run, distributed=config.distributed) as job:
         network.model.to(job.device)
-        whole = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
+        studies = load_studies(config, job=job)
+        whole, data = studies.whole, studies.data
         if by is not None and (unknown := sorted(set(by) - set(whole.test.attributes))):
             raise UserError(
                 f"--by {', '.join(unknown)}: no such column of the study table; there are "
                 f"{', '.join(whole.test.attributes) or 'none (for csv, name them in data.attributes)'}"
             )
         _refuse_other_patients(run_dir, whole.splits)
-        data = for_network(whole, config, job=job)
         if data.train.findings != network.findings:
             raise UserError(
                 f"the data have the findings {', '.join(data.train.findings)}; the run was trained on "
                 f"{', '.join(network.findings)}"
             )
-        train_set, val_set, test_set = datasets(data, config)
-        train_set.augment = None
-        of_split = {"train": train_set, "val": val_set, "test": test_set}
+        of_split = studies.evaluated
         if not len(of_split[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         evaluator = Evaluator(
@@ -122,7 +119,7 @@ def evaluate_run(
             points = choose_operating_points(predictions["val"], rule=rule, temperatures=temperatures)
             document = {
                 **_provenance(network, split=split, checkpoint_name=checkpoint_name),
-                "data": _data_card(account(whole)),
+                "data": _data_card(count_data(whole)),
                 **assess(
                     predictions[split],
                     points=points,
@@ -206,7 +203,7 @@ def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str) ->
         "checkpoint": {"name": checkpoint_name, "step": network.step},
         "model": network.config.model.name,
         "backbone": network.config.model.backbone,
-        "num_parameters": sum(parameter.numel() for parameter in network.model.parameters()),
+        "num_parameters": network.model.num_parameters,
         "versions": [line.removeprefix("# ") for line in header if line.startswith("#")],
     }
 

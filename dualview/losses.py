@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualview.batch import Predictions, StudyBatch
+from dualview.batch import HeadLogits, StudyBatch
 from dualview.views import View
 
 
@@ -41,7 +41,7 @@ def study_losses(logits: Tensor, *, labels: Tensor, label_mask: Tensor, pos_weig
 
 
 def head_loss_sums(
-    predictions: Predictions,
+    predictions: HeadLogits,
     *,
     batch: StudyBatch,
     pa_weight: float = 0.3,
@@ -60,7 +60,7 @@ def head_loss_sums(
     lower loss. Their log terms count once per complete study with a known label, so that the sum over
     micro-batches and ranks is still one sum over studies.
     """
-    rows = predictions.rows(batch)
+    rows = predictions.rows
     in_joint = batch.weight.new_zeros(batch.num_studies, dtype=torch.bool).index_fill(0, rows.joint, True)
     log_terms = batch.weight.new_zeros(())
     weights_in_joint: tuple[float | Tensor, ...] = (1.0, pa_weight, lateral_weight)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dualview.batch import StudyBatch
 from dualview.config import Config
-from dualview.models import build_configured
+from dualview.models.build import build_configured
 from dualview.run import checkpoint
 from dualview.run.directory import RunDir
 from dualview.run.state import BestCheckpoint, TrainState

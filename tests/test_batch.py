@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dualview.batch import Predictions, Rows, StudyBatch
+from dualview.batch import HeadLogits, Rows, StudyBatch
 
 
 def test_rows_of_a_mask_by_hand():
@@ -35,8 +35,11 @@ def test_by_route_takes_each_study_from_its_own_head():
     """Rows: both, lateral only, PA only. Joint says 1, PA head 2, lateral head 3."""
     view_mask = torch.tensor([[True, True], [False, True], [True, False]])
     batch = StudyBatch.from_dense(torch.rand(3, 2, 1, 8, 8), view_mask=view_mask)
-    predictions = Predictions(
-        joint=torch.full((1, 2), 1.0), pa=torch.full((2, 2), 2.0), lateral=torch.full((2, 2), 3.0)
+    predictions = HeadLogits(
+        joint=torch.full((1, 2), 1.0),
+        pa=torch.full((2, 2), 2.0),
+        lateral=torch.full((2, 2), 3.0),
+        rows=batch.rows.by_head,
     )
     assert predictions.by_route(batch).tolist() == [[1, 1], [3, 3], [2, 2]]
 
@@ -46,7 +49,8 @@ def test_by_route_takes_heads_of_different_precision():
     batch = StudyBatch.from_dense(torch.rand(2, 2, 1, 8, 8), view_mask=torch.tensor([[False, True]] * 2))
     nothing = torch.zeros(0, 2)
     lateral = torch.ones(2, 2, dtype=torch.bfloat16)
-    assert Predictions(joint=nothing, pa=nothing, lateral=lateral).by_route(batch).tolist() == [[1, 1], [1, 1]]
+    logits = HeadLogits(joint=nothing, pa=nothing, lateral=lateral, rows=batch.rows.by_head)
+    assert logits.by_route(batch).tolist() == [[1, 1], [1, 1]]
 
 
 def test_refusals_say_what_is_wrong():
@@ -63,10 +67,22 @@ def test_refusals_say_what_is_wrong():
 
 def test_a_vote_is_the_mean_of_three_logits_of_complete_studies(make_batch):
     batch = make_batch("pbl", num_findings=1)
-    predictions = Predictions(
-        joint=torch.tensor([[3.0]]), pa=torch.tensor([[10.0], [6.0]]), lateral=torch.tensor([[0.0], [20.0]])
+    predictions = HeadLogits(
+        joint=torch.tensor([[3.0]]),
+        pa=torch.tensor([[10.0], [6.0]]),
+        lateral=torch.tensor([[0.0], [20.0]]),
+        rows=batch.rows.by_head,
     )
     assert predictions.by_route(batch).flatten().tolist() == [10, 3, 20]
     assert predictions.by_route(batch, vote=True).flatten().tolist() == [10, 3, 20]  # (3 + 6 + 0) / 3 is 3 as well
     voted = predictions._replace(joint=torch.tensor([[9.0]])).by_route(batch, vote=True)
     assert voted.flatten().tolist() == [10, 5, 20]
+
+
+def test_a_head_that_sees_every_study_says_so_though_it_has_as_many_rows_as_there_are_complete_ones():
+    """One head for all: with no complete study or with complete ones only, lengths alone could not tell."""
+    batch = StudyBatch.from_dense(torch.rand(2, 2, 1, 8, 8), view_mask=torch.tensor([[True, False]] * 2))
+    logits = HeadLogits.of_every_study(torch.tensor([[1.0], [2.0]]))
+    assert logits.rows.joint.tolist() == [0, 1]
+    assert len(logits.rows.pa) == len(logits.rows.lateral) == 0
+    assert logits.by_route(batch).tolist() == [[1], [2]]

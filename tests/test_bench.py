@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from dualview.bench import schedule
 from dualview.bench.routing import _HandWrittenAuxLoss
 from dualview.cli import app
+from dualview.data.epoch_plan import plan_epoch
 from dualview.models import build_model
-from dualview.schedule import plan_epoch
 from dualview.views import Availability
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dualview.batch import Predictions
+from dualview.batch import HeadLogits
 from dualview.losses import head_loss_sums, reference_pos_weight, study_losses
 from dualview.models.loss_weights import LossWeights
 from dualview.views import View
@@ -27,10 +27,11 @@ def test_auxloss_equals_a_loop_over_studies(make_batch):
     batch = batch._replace(label_mask=torch.rand(6, 3) > 0.4)
     heads = {name: torch.randn(6, 3, dtype=torch.float64) for name in ("joint", "pa", "lateral")}
     pos_weight = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
-    predictions = Predictions(
+    predictions = HeadLogits(
         joint=heads["joint"][batch.rows.both],
         pa=heads["pa"][batch.rows.pa],
         lateral=heads["lateral"][batch.rows.lateral],
+        rows=batch.rows.by_head,
     )
     sums = head_loss_sums(predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight)
 
@@ -51,7 +52,7 @@ def test_pa_only_is_plain_single_view_training(make_batch):
     """All PA only and all labels known: the sum over N is torch's own mean BCE."""
     batch = make_batch("pppp", size=8)
     logits = torch.randn(4, 3)
-    predictions = Predictions(joint=logits[:0], pa=logits, lateral=logits[:0])
+    predictions = HeadLogits(joint=logits[:0], pa=logits, lateral=logits[:0], rows=batch.rows.by_head)
     total = head_loss_sums(predictions, batch=batch).total
     torch.testing.assert_close(total / 4, F.binary_cross_entropy_with_logits(logits, batch.labels))
 
@@ -61,7 +62,9 @@ def test_all_both_is_the_papers_joint_plus_03_pa_plus_03_lateral(make_batch):
     joint, pa, lateral = torch.randn(3, 3, 3)
     bce = F.binary_cross_entropy_with_logits
     expected = bce(joint, batch.labels) + 0.3 * bce(pa, batch.labels) + 0.3 * bce(lateral, batch.labels)
-    torch.testing.assert_close(head_loss_sums(Predictions(joint, pa, lateral), batch=batch).total / 3, expected)
+    torch.testing.assert_close(
+        head_loss_sums(HeadLogits(joint, pa, lateral, batch.rows.by_head), batch=batch).total / 3, expected
+    )
 
 
 def test_unknown_labels_are_never_read():
@@ -125,10 +128,11 @@ def test_learned_weights_multiply_the_heads_of_complete_studies_alone(make_batch
     heads = {name: torch.randn(5, 3, dtype=torch.float64) for name in ("joint", "pa", "lateral")}
     module = LossWeights(kind).double()
     module.values.data = torch.tensor(values, dtype=torch.float64)
-    predictions = Predictions(
+    predictions = HeadLogits(
         joint=heads["joint"][batch.rows.both],
         pa=heads["pa"][batch.rows.pa],
         lateral=heads["lateral"][batch.rows.lateral],
+        rows=batch.rows.by_head,
         weights=module(),
     )
     sums = head_loss_sums(predictions, batch=batch)
@@ -189,8 +193,8 @@ def test_a_head_trained_alone_has_the_whole_loss_of_complete_studies(make_batch,
     """AuxLoss-CL: complete studies count once through that head; single views are untouched."""
     batch = make_batch("bpl")
     logits = {name: torch.randn(rows, 3) for name, rows in (("joint", 1), ("pa", 2), ("lateral", 2))}
-    sums = head_loss_sums(Predictions(**logits), batch=batch, alone=alone)
-    of_all = head_loss_sums(Predictions(**logits), batch=batch, pa_weight=1, lateral_weight=1)
+    sums = head_loss_sums(HeadLogits(**logits, rows=batch.rows.by_head), batch=batch, alone=alone)
+    of_all = head_loss_sums(HeadLogits(**logits, rows=batch.rows.by_head), batch=batch, pa_weight=1, lateral_weight=1)
     assert sums.joint == 0
     torch.testing.assert_close(getattr(sums, head), getattr(of_all, head))
     other = "lateral" if head == "pa" else "pa"

@@ -18,8 +18,8 @@ from dualview.batch import StudyBatch
 from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config, PhantomConfig, load
-from dualview.data import Data
-from dualview.data.phantom import FINDINGS, draw
+from dualview.data.load import Data
+from dualview.data.sources.phantom import FINDINGS, draw
 from dualview.errors import UserError
 from dualview.losses import head_loss_sums
 from dualview.metrics import GROUPS

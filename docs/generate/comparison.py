@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from dualview.data.phantom import BEST_AUROC
+from dualview.data.sources.phantom import BEST_AUROC
 
 FOLDER = Path(__file__).parents[1] / "comparison"
 INK, QUIET = "#1f2933", "#9aa5b1"

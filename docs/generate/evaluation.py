@@ -1,6 +1,6 @@
 """Writes the tables of docs/evaluation.md from the types and comments of dualview/evaluation/document.py.
 
-    python docs/generate/evaluation.py
+python docs/generate/evaluation.py
 """
 
 import dataclasses

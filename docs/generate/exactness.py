@@ -24,18 +24,18 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dualview.batch import Predictions, StudyBatch
+from dualview.batch import HeadLogits, StudyBatch
 from dualview.bench import schedule
 from dualview.config import Config, DistributedConfig, PhantomConfig, RunConfig
 from dualview.config import load as load_config
 from dualview.data.dataset import Loaded, StudyDataset
-from dualview.data.phantom import FINDINGS, draw
+from dualview.data.epoch_plan import plan_epoch
+from dualview.data.sources.phantom import FINDINGS, draw
 from dualview.distributed import Job, start
 from dualview.losses import head_loss_sums, study_losses
 from dualview.models import build_model
 from dualview.models.auxloss import AuxLoss
 from dualview.models.network import Network
-from dualview.schedule import plan_epoch
 from dualview.training.learner import Learner, build_learner
 from dualview.training.step import count, take_step, update_statistics
 
@@ -74,7 +74,7 @@ def micro_batches(mix: Mix, *, steps: int, ranks: int, seed: int = 0) -> list[li
 # -- the gradient ------------------------------------------------------------------------------------
 
 
-def sum_of_means(outputs: list[tuple[Predictions, StudyBatch]]) -> Tensor:
+def sum_of_means(outputs: list[tuple[HeadLogits, StudyBatch]]) -> Tensor:
     """What one writes first: for each head, the mean over the studies that reach it; heads weighted 1, 0.3, 0.3."""
     total = outputs[0][0].pa.sum() * 0
     for head, weight in (("joint", 1.0), ("pa", 0.3), ("lateral", 0.3)):

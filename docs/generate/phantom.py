@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualview.config import PhantomConfig
-from dualview.data.phantom import FINDINGS, draw
+from dualview.data.sources.phantom import FINDINGS, draw
 from dualview.views import View
 
 SIZE, GAP, HEAD = 160, 8, 34

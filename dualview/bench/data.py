@@ -18,15 +18,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from dualview.commands.prepare import prepare
 from dualview.config import AugmentConfig, Config, PhantomConfig
-from dualview.data import Data, load_data
+from dualview.data.augment import to_input_batch
 from dualview.data.dataset import Key, StudyDataset
+from dualview.data.load import Data, load_data
 from dualview.data.loading import TrainingSampler, training_loader
-from dualview.data.phantom import draw
-from dualview.data.transforms import to_input_batch
+from dualview.data.sources.phantom import draw
 from dualview.losses import head_loss_sums
 from dualview.models import build_model
-from dualview.prepare import prepare
 from dualview.views import View
 
 MICRO_BATCH = 8

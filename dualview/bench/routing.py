@@ -20,7 +20,7 @@ from accelerate.utils import send_to_device
 from rich.table import Table
 from torch import Tensor, nn
 
-from dualview.batch import Predictions, StudyBatch
+from dualview.batch import HeadLogits, HeadRows, StudyBatch
 from dualview.errors import UserError
 from dualview.losses import head_loss_sums
 from dualview.models import build_model
@@ -134,16 +134,17 @@ def _steps(place: torch.device, *, image_size_px: int) -> dict[str, Callable[[],
     routed = _ready(build_model("auxloss", num_findings=NUM_FINDINGS), place)
     by_hand, plain = _ready(_HandWrittenAuxLoss(), place), _ready(_PlainDenseNet(), place)
 
-    def loss(predictions: Predictions, of: StudyBatch) -> Tensor:
+    def loss(predictions: HeadLogits, of: StudyBatch) -> Tensor:
         return head_loss_sums(predictions, batch=of).total / BATCH
 
     def routed_step() -> None:
         loss(routed(batch), batch).backward()
 
     def zero_image_step() -> None:
-        dense = by_hand(dense_pa, dense_lateral)
-        rows = batch.rows
-        used = Predictions(joint=dense.joint[rows.both], pa=dense.pa[rows.pa], lateral=dense.lateral[rows.lateral])
+        dense, rows = by_hand(dense_pa, dense_lateral, rows=batch.rows.by_head), batch.rows
+        used = HeadLogits(
+            joint=dense.joint[rows.both], pa=dense.pa[rows.pa], lateral=dense.lateral[rows.lateral], rows=rows.by_head
+        )
         loss(used, batch).backward()
 
     def loop_step() -> None:
@@ -193,17 +194,17 @@ class _HandWrittenAuxLoss(nn.Module):
         self.pa, self.lateral = _PlainDenseNet(), _PlainDenseNet()
         self.joint = nn.Linear(2 * 1024, NUM_FINDINGS)
 
-    def forward(self, pa: Tensor, lateral: Tensor) -> Predictions:
+    def forward(self, pa: Tensor, lateral: Tensor, *, rows: HeadRows) -> HeadLogits:
         """Every study through both branches, whatever its images are."""
         (pa_features, pa_logits), (lateral_features, lateral_logits) = self.pa(pa), self.lateral(lateral)
         joint = self.joint(torch.cat([pa_features, lateral_features], dim=1))
-        return Predictions(joint=joint, pa=pa_logits, lateral=lateral_logits)
+        return HeadLogits(joint=joint, pa=pa_logits, lateral=lateral_logits, rows=rows)
 
-    def study(self, single: StudyBatch) -> Predictions:
+    def study(self, single: StudyBatch) -> HeadLogits:
         """One study through what it has: the body of the loop with its `if` per study."""
         if len(single.pa) and len(single.lateral):
-            predictions: Predictions = self(single.pa, single.lateral)
+            predictions: HeadLogits = self(single.pa, single.lateral, rows=single.rows.by_head)
             return predictions
         logits = (self.pa(single.pa) if len(single.pa) else self.lateral(single.lateral))[1]
         pa, lateral = (logits, logits[:0]) if len(single.pa) else (logits[:0], logits)
-        return Predictions(joint=logits[:0], pa=pa, lateral=lateral)
+        return HeadLogits(joint=logits[:0], pa=pa, lateral=lateral, rows=single.rows.by_head)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from rich.table import Table
 
+from dualview.data.epoch_plan import Order, plan_epoch
 from dualview.errors import UserError
-from dualview.schedule import Order, plan_epoch
 from dualview.views import Availability
 
 ORDERS: tuple[Order, ...] = ("view_balanced", "shuffled")

@@ -26,20 +26,20 @@ from dualview.evaluation.evaluator import Evaluator
 from dualview.evaluation.split import SplitEvaluation, as_predictions, write_metrics
 from dualview.files import write_whole
 from dualview.metrics import GroupMetrics
-from dualview.models import build_configured
+from dualview.models.build import build_configured
 from dualview.progress import progress_bars
 from dualview.run import checkpoint, metric_keys
 from dualview.run.bad_images import BadImages
 from dualview.run.checkpoint import SavedTraining
 from dualview.run.claim import claim
-from dualview.run.datasets import Studies, load_studies
+from dualview.run.datasets import Studies, check_training, load_studies
 from dualview.run.directory import RunDir
 from dualview.run.provenance import describe_run
 from dualview.run.resume import continued, fingerprint, refuse_other_data
 from dualview.run.state import TrainState
 from dualview.run.tracking import Tracker
-from dualview.schedule import head_trained_alone
 from dualview.training.bad_steps import BadSteps
+from dualview.training.curriculum import head_trained_alone
 from dualview.training.horizon import Horizon
 from dualview.training.learner import Learner, build_learner, configured_pos_weight
 from dualview.training.log import TrainingLog
@@ -78,6 +78,7 @@ def train(config: Config) -> TrainingResult:
         run_id = stack.enter_context(claim(run, resume=config.train.resume, job=job))
         config, earlier = _to_continue(config, run=run, job=job)
         studies = load_studies(config, job=job)
+        check_training(studies, config, job=job)
         state = _state(config, run_id=run_id, studies=studies, earlier=earlier, job=job)
         learner = _learner(config, studies=studies, earlier=earlier, job=job)
         horizon = Horizon.of(config.train, num_studies=len(studies.train), world_size=job.world_size)
@@ -99,7 +100,7 @@ def train(config: Config) -> TrainingResult:
         # -- loop: one pass is one optimizer step ---------------------------------------------------
         while True:
             if horizon.evaluates_at(state.step):
-                val = evaluator.evaluate(studies.val, name="val")
+                val = evaluator.evaluate(studies.evaluated["val"], name="val")
                 _take_in(val, run=run, state=state, horizon=horizon, tracker=tracker, job=job)
                 log.restart()
             if state.step == horizon.max_steps or _patience_is_over(state, config=config):
@@ -134,9 +135,7 @@ def train(config: Config) -> TrainingResult:
         log.close()
         evaluations = _evaluate_best(evaluator, run=run, studies=studies)
         _summarise(evaluations, run=run, learner=learner, state=state, config=config, tracker=tracker)
-        if job.is_main:
-            _write_results(run, evaluations)
-        job.barrier()
+        _write_results(run, evaluations, job=job)
         return TrainingResult(
             run_dir=run.path,
             num_steps=state.step,
@@ -252,7 +251,7 @@ def _say_what_runs(
         "%s on %s, %s parameters, on %s; studies train %d, val %d, test %d; "
         "global batch %d studies x %d ranks x %d accumulation = %d; %d steps; run directory %s",
         config.model.name, config.model.backbone, f"{learner.model.num_parameters:,}", job.device.type,
-        len(studies.data.train), len(studies.val), len(studies.test),
+        *(len(table) for table in studies.data.splits.values()),
         micro, ranks, accumulation, micro * ranks * accumulation, horizon.max_steps, config.run.dir,
     )  # fmt: skip
     if state.step:
@@ -289,8 +288,8 @@ def _evaluate_best(evaluator: Evaluator, *, run: RunDir, studies: Studies) -> di
     evaluator.model.load_state_dict(job.share(checkpoint.read_best(run).weights if job.is_main else {}))
     return {
         name: evaluator.evaluate(dataset, name=name, hide_views=True)
-        for name, dataset in (("val", studies.val), ("test", studies.test))
-        if len(dataset)
+        for name, dataset in studies.evaluated.items()
+        if name != "train" and len(dataset)
     }
 
 
@@ -316,10 +315,12 @@ def _summarise(
         tracker.log_checkpoint(run.checkpoint("best"), name="best", step=state.best.step)
 
 
-def _write_results(run: RunDir, evaluations: dict[str, SplitEvaluation]) -> None:
+def _write_results(run: RunDir, evaluations: dict[str, SplitEvaluation], *, job: Job) -> None:
     """Predictions, operating points and, last of all, the metrics, by which a run counts as finished."""
-    tables = {name: as_predictions(evaluation) for name, evaluation in evaluations.items()}
-    for name, table in tables.items():
-        table.write(run.predictions(name))
-    choose_operating_points(tables["val"]).write(run.operating_points)
-    write_metrics(run.metrics, evaluations)
+    if job.is_main:
+        tables = {name: as_predictions(evaluation) for name, evaluation in evaluations.items()}
+        for name, table in tables.items():
+            table.write(run.predictions(name))
+        choose_operating_points(tables["val"]).write(run.operating_points)
+        write_metrics(run.metrics, evaluations)
+    job.barrier()

@@ -103,7 +103,8 @@ def read_plan(path: Path, *, overrides: list[str] | None = None) -> Plan:
         config, of_run = check(Config, with_changes)
         problems += [f"{setting + '/' if setting else ''}{variant}: {problem}" for problem in of_run]
         if config is not None:
-            runs.append(PlannedRun(setting=setting, variant=variant, seed=seed, config=config))
+            # What one variant needs stands in the file for all; each run is written without what it has no use for.
+            runs.append(PlannedRun(setting=setting, variant=variant, seed=seed, config=config.effective))
     if problems:
         problems = list(dict.fromkeys(problems))
         raise UserError(f"{path}: {len(problems)} problem(s) in the comparison\n{listed(problems)}")

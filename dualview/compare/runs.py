@@ -27,7 +27,7 @@ def is_finished(run: PlannedRun) -> bool:
     run_dir = run.config.run.dir
     if not (run_dir / "metrics.json").exists() or not (run_dir / RESULT).exists():
         return False
-    earlier = load(run_dir / "config.yaml")
+    earlier = load(run_dir / "config.yaml", refuse_unused=False)
     differing = differing_settings(run.config, earlier)
     if differing:
         problems = [f"{key}: the run has {old!r}, now {new!r}" for key, (old, new) in differing.items()]

@@ -6,15 +6,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dualview.data.bad_image import BadImage
-from dualview.data.dataset import ImageReader
+from dualview.data.augment import to_input
+from dualview.data.images.files import ImageReader
 from dualview.data.table import StudyTable
-from dualview.data.transforms import to_input
+from dualview.errors import BadImage
 from dualview.views import View
 
 GAP, CAPTION = 8, 18
 BACKGROUND, LINES, TEXT = 24, 70, 220
-NAMES = {View.PA: "PA", View.LATERAL: "lateral"}
 
 
 def draw(
@@ -38,7 +37,7 @@ def draw(
         x, y = column * (cell_width + 2 * GAP) + GAP, line * (cell_height + 2 * GAP) + GAP
         for view in View:
             left = x + view * (image_size_px + GAP)
-            pen.text((left, y), NAMES[view], fill=TEXT, font=font)
+            pen.text((left, y), view.title, fill=TEXT, font=font)
             _draw_view(sheet, (left, y + CAPTION), table.images[view][row], read=read, size=image_size_px, view=view)
         positive = [
             name for k, name in enumerate(table.findings) if table.label_mask[row, k] and table.labels[row, k] > 0.5
@@ -56,7 +55,7 @@ def study_picture(images: tuple[Tensor | None, Tensor | None], *, size: int) -> 
     for view in View:
         corner, image = (view * (size + GAP), 0), images[view]
         if image is None:
-            _draw_absent(picture, corner, size=size, says=f"{NAMES[view]}\nabsent")
+            _draw_absent(picture, corner, size=size, says=f"{view.title}\nabsent")
         else:
             picture.paste(_as_picture(image), corner)
     return picture
@@ -65,7 +64,7 @@ def study_picture(images: tuple[Tensor | None, Tensor | None], *, size: int) -> 
 def _draw_view(
     sheet: Image.Image, corner: tuple[int, int], paths: tuple[str, ...], *, read: ImageReader, size: int, view: View
 ) -> None:
-    says = f"{NAMES[view]}\nabsent"
+    says = f"{view.title}\nabsent"
     if paths:
         try:
             sheet.paste(_as_picture(read(paths[0])), corner)

@@ -1,6 +1,5 @@
 """Studies as tensors: images read, augmented and packed into batches of what exists."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from typing import Literal, NamedTuple
@@ -12,14 +11,12 @@ from torch.utils.data import Dataset
 
 from dualview.batch import StudyBatch
 from dualview.config import AugmentConfig
-from dualview.data.bad_image import BadImage
-from dualview.data.randomness import key as random_key
+from dualview.data.augment import to_input_batch
+from dualview.data.images.files import ImageReader
+from dualview.data.random_numbers import key as random_key
 from dualview.data.table import StudyTable
-from dualview.data.transforms import to_input_batch
+from dualview.errors import BadImage
 from dualview.views import Availability, View
-
-# path of the study table -> (1, S, S) float32 in [-1, 1], or stored pixels (transforms.py); or BadImage
-ImageReader = Callable[[str], Tensor]
 
 
 class Key(NamedTuple):
@@ -94,15 +91,13 @@ class StudyDataset(Dataset[LoadedStudy]):
         A bad image is recorded, not raised: a worker's traceback helps nobody.
         """
         epoch, row, availability = Key(*key)
-        hidden = {Availability.PA_ONLY: View.LATERAL, Availability.LATERAL_ONLY: View.PA}.get(
-            Availability(availability)
-        )
+        left = Availability(availability).views
         images: list[Tensor | None] = [None, None]
         keys = [random_key(self.seed, epoch, row, view) for view in View]
         bad_images: list[tuple[str, str]] = []
         for view in View:
             paths = self.table.images[view][row]
-            if not paths or view == hidden:
+            if not paths or view not in left:
                 continue
             path = paths[keys[view] % len(paths)] if self.several_images == "random" else paths[0]
             try:

@@ -4,15 +4,16 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from dualview.config import ViewDropoutConfig
-from dualview.data.asked import AskedDataset, AskedStudy, ReadBatch
 from dualview.data.dataset import Key, Loaded, StudyDataset
-from dualview.schedule import Order, drop_views, num_groups, plan_epoch, view_hidden_in
-from dualview.views import Availability, View
+from dualview.data.epoch_plan import Order, num_groups, plan_epoch
+from dualview.data.view_dropout import drop_views, view_hidden_in
+from dualview.views import Availability, View, without_view
 
 
 class TrainingSampler(Sampler[list[Key]]):
@@ -85,22 +86,15 @@ class TrainingSampler(Sampler[list[Key]]):
                 hidden = view_hidden_in(step, seed=self.seed, p_pa=p_pa, p_lateral=p_lateral)
             for number in range(self.accumulation_steps):
                 studies = mine.micro_batch(group, number=number)
-                left = [_without(hidden, int(availability[study])) for study in studies]
-                yield [Key(epoch, int(study), kind) for study, kind in zip(studies, left, strict=True)]
-
-
-def _without(view: View | None, availability: int) -> int:
-    """What is left of a complete study that hides a view; others stay as they are."""
-    if view is None or availability != Availability.BOTH:
-        return availability
-    return int(Availability.LATERAL_ONLY if view == View.PA else Availability.PA_ONLY)
+                left = availability[studies] if hidden is None else without_view(availability[studies], hidden)
+                yield [Key(epoch, int(study), int(kind)) for study, kind in zip(studies, left, strict=True)]
 
 
 def training_loader(
     dataset: StudyDataset, *, sampler: TrainingSampler, num_workers: int, pin_memory: bool
 ) -> DataLoader[Loaded]:
     """One micro-batch an item, in the order of the sampler."""
-    return _loader(dataset, batches=sampler, num_workers=num_workers, pin_memory=pin_memory)
+    return loader(dataset, batches=sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def evaluation_loader(
@@ -121,34 +115,39 @@ def evaluation_loader(
     by_kind = np.argsort(availability, kind="stable")
     if hide is not None:
         by_kind = np.flatnonzero(availability == Availability.BOTH)
-        availability = np.array([_without(hide, kind) for kind in availability], np.int8)
+        availability = without_view(availability, hide)
     micro_batches = [by_kind[start : start + micro_batch_size] for start in range(0, len(by_kind), micro_batch_size)]
     keys = [
         [Key(0, int(study), int(availability[study])) for study in studies]
         for studies in micro_batches[rank::world_size]
     ]
-    return _loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
+    return loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
 
 
-def asked_loader(
-    dataset: AskedDataset, *, batches: Iterable[list[AskedStudy]], num_workers: int, pin_memory: bool
-) -> DataLoader[ReadBatch]:
-    """Batches read in the order given; those to come are asked for while they are needed, never all at once."""
-    return DataLoader[ReadBatch](
-        dataset,  # type: ignore[arg-type]  # its items are studies; collate makes them ReadBatch
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=dataset.collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_heed_parent_only,
-    )
+Item_contra = TypeVar("Item_contra", contravariant=True)  # what one item is asked by
+Batch_co = TypeVar("Batch_co", covariant=True)
 
 
-def _loader(
-    dataset: StudyDataset, *, batches: Sampler[list[Key]] | list[list[Key]], num_workers: int, pin_memory: bool
-) -> DataLoader[Loaded]:
-    return DataLoader[Loaded](
-        dataset,  # type: ignore[arg-type]  # its items are studies; collate makes them Loaded
+class BatchedDataset(Protocol[Item_contra, Batch_co]):
+    """A dataset that says how its items become a batch."""
+
+    def __getitem__(self, key: Item_contra) -> Any:
+        """One item."""
+
+    def collate(self, items: list[Any]) -> Batch_co:
+        """A batch of items."""
+
+
+def loader(
+    dataset: BatchedDataset[Item_contra, Batch_co],
+    *,
+    batches: Iterable[list[Item_contra]],
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader[Batch_co]:
+    """Batches in the order given; those to come are asked for while they are needed, never all at once."""
+    return DataLoader[Batch_co](
+        dataset,  # type: ignore[arg-type]  # its items become batches by `collate`
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=dataset.collate,

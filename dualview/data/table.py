@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from dualview.views import Availability, View
+from dualview.views import View, availability_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,8 @@ class StudyTable:
     relative to `data.root`, or whatever key the source's image reader understands.
 
     A label is known, or unknown; an unknown one may be uncertain: the report hedges.
+
+    What is counted over studies is counted once: nothing may change the arrays of a table.
     """
 
     findings: tuple[str, ...]  # K names
@@ -33,18 +36,18 @@ class StudyTable:
     def __len__(self) -> int:
         return len(self.study_ids)
 
-    @property
+    @cached_property
     def view_mask(self) -> np.ndarray:
         """(S, V) bool, True = at least one image of the view."""
         return self.num_images > 0
 
-    @property
+    @cached_property
     def num_images(self) -> np.ndarray:
         """(S, V) int64, images per study and view."""
         columns = [np.fromiter(map(len, self.images[view]), np.int64, len(self)) for view in View]
         return np.stack(columns, axis=1)
 
-    @property
+    @cached_property
     def availability(self) -> np.ndarray:
         """(S,) int8 of `Availability`. Every study has at least one image."""
         return availability_of(self.view_mask)
@@ -52,7 +55,7 @@ class StudyTable:
     def select(self, rows: np.ndarray) -> "StudyTable":
         """The studies at `rows` (int or bool index), in that order."""
 
-        def of(array: np.ndarray | None) -> np.ndarray | None:
+        def chosen(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[rows]
 
         return replace(
@@ -62,9 +65,9 @@ class StudyTable:
             images=(self.images[View.PA][rows], self.images[View.LATERAL][rows]),
             labels=self.labels[rows],
             label_mask=self.label_mask[rows],
-            uncertain=of(self.uncertain),
-            split=of(self.split),
-            weight=of(self.weight),
+            uncertain=chosen(self.uncertain),
+            split=chosen(self.split),
+            weight=chosen(self.weight),
             attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
@@ -93,13 +96,6 @@ class StudyTable:
             label_mask=columns(self.label_mask),
             uncertain=None if self.uncertain is None else columns(self.uncertain),
         )
-
-
-def availability_of(view_mask: np.ndarray) -> np.ndarray:
-    """(S,) int8 of `Availability` from (S, V) bool; a study without a view counts as PA only."""
-    has_pa, has_lateral = view_mask.T
-    kinds = np.where(has_lateral, Availability.LATERAL_ONLY, Availability.PA_ONLY)
-    return np.where(has_pa & has_lateral, Availability.BOTH, kinds).astype(np.int8)
 
 
 def concatenate(tables: Sequence[StudyTable]) -> StudyTable:

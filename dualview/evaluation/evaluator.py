@@ -115,9 +115,8 @@ class Evaluator:
                 logits[studies, HEADS.index("route")] = predictions.by_route(batch, vote=vote).double()
                 head_count[studies, HEADS.index("route")] = 1
                 view_count[studies] = batch.view_mask.double()
-                rows = predictions.rows(batch)
                 for head in ("joint", "pa", "lateral"):
-                    seen = studies[getattr(rows, head)]
+                    seen = studies[getattr(predictions.rows, head)]
                     logits[seen, HEADS.index(head)] = getattr(predictions, head).double()
                     head_count[seen, HEADS.index(head)] = 1
         self.model.train(was_training)

@@ -7,41 +7,35 @@ head serves every availability.
 """
 
 import math
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from dualview.batch import Predictions, StudyBatch
-from dualview.models.backbone import DENSENETS, build_features, ends_with_relu, out_channels
-from dualview.models.branch import FeatureBranch, linear_head
-from dualview.models.network import Network
-from dualview.models.norm import Norm
+from dualview.batch import HeadLogits, StudyBatch
+from dualview.models.backbone import DENSENETS, Backbone
+from dualview.models.branch import ViewPart, branch_per_view, linear_head
+from dualview.models.network import Network, NetworkSpec
 
-WIDTH, HEADS, LAYERS = 256, 8, 2
+WIDTH, ATTENTION_HEADS, LAYERS = 256, 8, 2
 
 
 class Attention(Network):
-    """Tokens of both branches, a transformer encoder and one head; arguments as `AuxLoss`."""
+    """Tokens of both branches, a transformer encoder and one head."""
 
-    def __init__(
-        self,
-        *,
-        num_findings: int,
-        backbone: str = "densenet121",
-        dropout: float = 0.0,
-        norm: Norm = "batch",
-        idle_branch: Literal["skip", "empty"] = "skip",
-    ) -> None:
-        super().__init__()
-        self.joint_sees_all = True
-        self.pa, self.lateral = (
-            TokenBranch(backbone=backbone, dropout=dropout, norm=norm, runs_when_idle=idle_branch == "empty")
-            for _ in range(2)
+    joint_sees_all = True
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        # Only DenseNets have dropout of their own; the encoder has it with any backbone.
+        of_backbone = spec if spec.backbone in DENSENETS else replace(spec, dropout=0.0)
+        self.pa, self.lateral, shared = branch_per_view(
+            TokenBranch, backbone=of_backbone.build_backbone, shared=spec.shared_branch
         )
-        self.joint = _Reader(num_findings=num_findings, dropout=dropout)
+        self.joint = _Reader(num_findings=spec.num_findings, dropout=spec.dropout)
+        self._share(shared, self.pa, self.lateral)
 
-    def forward(self, batch: StudyBatch) -> Predictions:
+    def forward(self, batch: StudyBatch) -> HeadLogits:
         """Logits of the one head for every study."""
         tokens = [self.pa(batch.pa), self.lateral(batch.lateral)]  # (N, tokens, WIDTH) each
         per_view = max(view_tokens.shape[1] for view_tokens in tokens)
@@ -53,29 +47,24 @@ class Attention(Network):
         ]
         is_absent = ~batch.view_mask.repeat_interleave(per_view, dim=1)  # (B, 2 x per_view)
         joint = self.joint(torch.cat(padded, dim=1), is_absent=is_absent)
-        nothing = joint[:0]
-        return Predictions(joint=joint, pa=nothing, lateral=nothing)
+        return HeadLogits.of_every_study(joint)
 
 
-class TokenBranch(FeatureBranch):
+class TokenBranch(ViewPart):
     """A backbone whose feature map becomes tokens."""
 
-    def __init__(self, *, backbone: str, dropout: float, norm: Norm, runs_when_idle: bool) -> None:
-        features = build_features(backbone, dropout=dropout if backbone in DENSENETS else 0.0, norm=norm)
-        super().__init__(
-            features, num_channels=out_channels(features, backbone=backbone), runs_when_idle=runs_when_idle
-        )
-        self.relu = ends_with_relu(backbone)
-        self.to_token = nn.Linear(self.num_channels, WIDTH)
+    def __init__(self, backbone: Backbone, *, is_owner: bool) -> None:
+        super().__init__(backbone, is_owner=is_owner)
+        self.to_token = nn.Linear(backbone.num_channels, WIDTH)
         self.view = nn.Parameter(torch.zeros(WIDTH))
         nn.init.normal_(self.view, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (N, h w, WIDTH); (0, 1, WIDTH) of an idle branch."""
-        if self.is_idle(images):
+        if self.backbone.is_idle(images):
             return images.new_zeros(0, 1, WIDTH)
-        feature_map = super().forward(images)
-        if self.relu:
+        _, feature_map = self.feature_maps(images)
+        if self.backbone.ends_with_relu:
             feature_map = feature_map.relu()
         position = positions(*feature_map.shape[2:], like=feature_map)
         tokens: Tensor = self.to_token(feature_map.flatten(2).transpose(1, 2)) + position + self.view
@@ -90,7 +79,7 @@ class _Reader(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(WIDTH))
         nn.init.normal_(self.class_token, std=0.02)
         layer = nn.TransformerEncoderLayer(
-            WIDTH, HEADS, dim_feedforward=4 * WIDTH, dropout=dropout, batch_first=True, norm_first=True
+            WIDTH, ATTENTION_HEADS, dim_feedforward=4 * WIDTH, dropout=dropout, batch_first=True, norm_first=True
         )
         self.encoder = nn.TransformerEncoder(layer, LAYERS, norm=nn.LayerNorm(WIDTH), enable_nested_tensor=False)
         self.head = linear_head(WIDTH, num_findings)
@@ -99,7 +88,7 @@ class _Reader(nn.Module):
         """Tokens (B, T, WIDTH) and which of them are absent (B, T) bool, to logits (B, K)."""
         num_studies = tokens.shape[0]
         if num_studies == 0:
-            logits: Tensor = self.head(tokens.new_zeros(0, WIDTH))  # for DDP to touch
+            logits: Tensor = self.head(tokens.new_zeros(0, WIDTH))  # DDP needs a graph on every rank
             return logits
         sequence = torch.cat([self.class_token.to(tokens.dtype).expand(num_studies, 1, WIDTH), tokens], dim=1)
         mask = torch.cat([is_absent.new_zeros(num_studies, 1), is_absent], dim=1)
@@ -112,10 +101,13 @@ def positions(height: int, width: int, *, like: Tensor) -> Tensor:
     """Sinusoids (h w, WIDTH), half of the channels for the row and half for the column (arXiv:1706.03762, 3.5)."""
     frequency = torch.exp(torch.arange(0, WIDTH // 2, 2) * (-math.log(10000.0) / (WIDTH // 2)))
 
-    def of(length: int) -> Tensor:
+    def sinusoids(length: int) -> Tensor:
         angle = torch.arange(length)[:, None] * frequency
         return torch.cat([angle.sin(), angle.cos()], dim=1)  # (length, WIDTH / 2)
 
-    rows, columns = of(height), of(width)
+    rows, columns = sinusoids(height), sinusoids(width)
     grid = torch.cat([rows[:, None].expand(height, width, -1), columns[None].expand(height, width, -1)], dim=2)
     return grid.reshape(height * width, WIDTH).to(like)
+
+
+NETWORK = Attention

@@ -5,14 +5,14 @@ X-rays", MIDL 2020 (arXiv:2002.02582); the authors' code calls it "multitask". T
 image for a missing view; here each image goes through its own branch, and no other image exists.
 """
 
-from typing import Literal
+from functools import partial
 
 import torch
 
-from dualview.batch import Predictions, StudyBatch
-from dualview.models.branch import Branch, linear_head
-from dualview.models.network import Network
-from dualview.models.norm import Norm
+from dualview.batch import HeadLogits, StudyBatch
+from dualview.models.branch import Branch, branch_per_view, linear_head
+from dualview.models.loss_weights import LossWeights
+from dualview.models.network import Network, NetworkSpec
 
 
 class AuxLoss(Network):
@@ -21,43 +21,21 @@ class AuxLoss(Network):
     - PA only: PA branch and its head.
     - lateral only: lateral branch and its head.
     - both: both branches and heads, and the joint head on the concatenated features of the merge point.
-
-    Args:
-        num_findings: K.
-        backbone: a key of `backbone.BACKBONES`, the same for both branches.
-        merge_after_block: 3, or 4 for after the last norm as in the authors' code.
-        dropout: probability after each dense layer, as torchvision's `drop_rate`.
-        norm: normalisation, a name of `norm.use_norm`.
-        idle_branch: what a branch without rows does: `skip`, it is not run; `empty`, it runs on zero rows,
-            so that every forward pass has the same graph. Gradients are the same, but None against zero.
     """
 
-    def __init__(
-        self,
-        *,
-        num_findings: int,
-        backbone: str = "densenet121",
-        merge_after_block: int = 3,
-        dropout: float = 0.0,
-        norm: Norm = "batch",
-        idle_branch: Literal["skip", "empty"] = "skip",
-    ) -> None:
-        super().__init__()
-        self.runs_when_idle = idle_branch == "empty"
-        self.pa, self.lateral = (
-            Branch(
-                backbone=backbone,
-                num_findings=num_findings,
-                merge_after_block=merge_after_block,
-                dropout=dropout,
-                norm=norm,
-                runs_when_idle=self.runs_when_idle,
-            )
-            for _ in range(2)
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        self.pa, self.lateral, shared = branch_per_view(
+            partial(Branch, num_findings=spec.num_findings),
+            backbone=partial(spec.build_backbone, merge_after_block=spec.merge_after_block),
+            shared=spec.shared_branch,
         )
-        self.joint = linear_head(self.pa.merge_channels + self.lateral.merge_channels, num_findings)
+        self.joint = linear_head(2 * self.pa.backbone.merge_channels, spec.num_findings)
+        self._share(shared, self.pa, self.lateral)
+        if spec.learned_weights != "none":
+            self.loss = LossWeights(spec.learned_weights, pa=spec.pa_weight, lateral=spec.lateral_weight)
 
-    def forward(self, batch: StudyBatch) -> Predictions:
+    def forward(self, batch: StudyBatch) -> HeadLogits:
         """Logits of each head on the rows that reach it.
 
         A head or branch without rows takes no part, and its parameters keep grad None. Only a batch
@@ -69,10 +47,19 @@ class AuxLoss(Network):
         rows = batch.rows
         joint = pa.logits[:0]
         weights = None
-        if self.loss is not None and self.training and (len(rows.both) or self.runs_when_idle):
-            weights = self.loss()
+        if self.loss_weights is not None and self.training and (len(rows.both) or self.spec.runs_when_idle):
+            weights = self.loss_weights()
         # shape[0], as len() of a tensor would write the batch size of the example into an exported graph
-        if rows.both.shape[0] or batch.num_studies == 0 or self.runs_when_idle:
+        if rows.both.shape[0] or batch.num_studies == 0 or self.spec.runs_when_idle:
             both = (pa.merge_features[rows.both_in_pa], lateral.merge_features[rows.both_in_lateral])
             joint = self.joint(torch.cat(both, dim=1))
-        return Predictions(joint=joint, pa=pa.logits, lateral=lateral.logits, weights=weights)
+        return HeadLogits(
+            joint=joint,
+            pa=pa.logits,
+            lateral=lateral.logits,
+            rows=rows.by_head,
+            weights=weights,
+        )
+
+
+NETWORK = AuxLoss

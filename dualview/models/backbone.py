@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dualview.models.norm import Norm, use_norm
+from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, use_norm
 
 # 38 thousand parameters: for tests and demonstrations, not a network anyone has published.
 _tiny = partial(torchvision.models.DenseNet, growth_rate=8, block_config=(2, 2, 4, 2), num_init_features=16, bn_size=2)
@@ -83,15 +83,97 @@ def _other_features(name: str, *, norm: Norm, in_channels: int) -> nn.Sequential
     return features
 
 
-def ends_with_relu(name: str) -> bool:
-    """Whether the feature map goes through a ReLU before it is pooled, as a DenseNet's does."""
-    return name in DENSENETS
+class Backbone:
+    """The layers that images go through up to a last feature map, and what a network needs to know of them.
+
+    Two branches may share one. It is no module itself: whoever owns it registers `layers` as its part `features`, and
+    so weights are called `pa.features...` or `shared.features...` by their owner, not by those that use them.
+
+    Attributes:
+        num_channels: D of the last feature map.
+        merges_at: number of layers up to the map where views meet.
+        merge_channels: of that map.
+        ends_with_relu: whether feature maps go through a ReLU before they are pooled, as a DenseNet's do.
+        runs_when_idle: whether the layers run on zero images too (see `is_idle`).
+    """
+
+    def __init__(
+        self,
+        layers: nn.Sequential,
+        *,
+        num_channels: int,
+        merges_at: int | None = None,
+        merge_channels: int | None = None,
+        ends_with_relu: bool,
+        runs_when_idle: bool,
+    ) -> None:
+        self.layers = layers
+        self.num_channels = num_channels
+        self.merges_at = len(layers) if merges_at is None else merges_at
+        self.merge_channels = num_channels if merge_channels is None else merge_channels
+        self.ends_with_relu = ends_with_relu
+        self.runs_when_idle = runs_when_idle
+        self._statistics: PooledStatistics | None = None
+
+    def is_idle(self, images: Tensor) -> bool:
+        """Whether nothing runs on these images, as there are none.
+
+        No layer takes part then, and every parameter keeps grad None; with `runs_when_idle` gradients are zero.
+        """
+        return images.shape[0] == 0 and not self.runs_when_idle
+
+    def pool_statistics(self) -> PooledStatistics | None:
+        """From now on batch statistics wait in what is returned; None for layers that have none to train."""
+        if any(isinstance(layer, PooledBatchNorm2d) for layer in self.layers.modules()):
+            self._statistics = PooledStatistics(self.layers)
+        return self._statistics
+
+    def count(self, images: Tensor) -> None:
+        """Take in the batch statistics of the forward pass on these images, which was the layers' last."""
+        if self._statistics is not None and self.layers.training and images.shape[0] > 0:
+            self._statistics.add(images.shape[0])
 
 
-def out_channels(features: nn.Sequential, *, backbone: str, in_channels: int = 1) -> int:
-    """Channels D of the last feature map."""
-    if backbone in DENSENETS:
-        return merge_channels(features, merge_after_block=4)
+def build_backbone(
+    name: str, *, dropout: float, norm: Norm, merge_after_block: int = 4, in_channels: int = 1, runs_when_idle: bool
+) -> Backbone:
+    """A whole torchvision network without its classifier; see `build_features`.
+
+    Raises:
+        ValueError: unknown `name`, dropout or merging after block 3 for a network that is no DenseNet.
+    """
+    features = build_features(name, dropout=dropout, norm=norm, in_channels=in_channels)
+    num_channels = _out_channels(features, name=name, in_channels=in_channels)
+    merges_at, merge_channels = len(features), num_channels
+    if merge_after_block != 4:
+        if name not in DENSENETS:
+            raise ValueError(f"merge_after_block is {merge_after_block}, but {name} has no dense blocks; use 4")
+        merges_at = list(features._modules).index(f"denseblock{merge_after_block}") + 1
+        merge_channels = _norm_channels(features, f"transition{merge_after_block}.norm")
+    return Backbone(
+        features,
+        num_channels=num_channels,
+        merges_at=merges_at,
+        merge_channels=merge_channels,
+        ends_with_relu=name in DENSENETS,
+        runs_when_idle=runs_when_idle,
+    )
+
+
+def first_layers(backbone: Backbone, count: int, *, num_channels: int, ends_with_relu: bool) -> Backbone:
+    """A backbone of the first layers of another, for a network that has no use for those that come after."""
+    return Backbone(
+        # A slice would replace the layers' names by numbers.
+        nn.Sequential(OrderedDict(list(backbone.layers.named_children())[:count])),
+        num_channels=num_channels,
+        ends_with_relu=ends_with_relu,
+        runs_when_idle=backbone.runs_when_idle,
+    )
+
+
+def _out_channels(features: nn.Sequential, *, name: str, in_channels: int) -> int:
+    if name in DENSENETS:
+        return _norm_channels(features, "norm5")
     was_training = features.training
     with torch.no_grad():
         channels = features.eval()(torch.zeros(1, in_channels, 64, 64)).shape[1]
@@ -99,28 +181,7 @@ def out_channels(features: nn.Sequential, *, backbone: str, in_channels: int = 1
     return int(channels)
 
 
-def first_layers(features: nn.Sequential, count: int) -> nn.Sequential:
-    """The first layers under their own names, which a slice would replace by numbers."""
-    return nn.Sequential(OrderedDict(list(features.named_children())[:count]))
-
-
-def split_point(features: nn.Sequential, *, backbone: str, merge_after_block: int) -> int:
-    """Number of layers up to the merge point: after dense block 3, or at the very end for 4.
-
-    Raises:
-        ValueError: block 3 of a network without dense blocks.
-    """
-    names = [name for name, _ in features.named_children()]
-    if merge_after_block == 4:
-        return len(names)
-    if backbone not in DENSENETS:
-        raise ValueError(f"merge_after_block is {merge_after_block}, but {backbone} has no dense blocks; use 4")
-    return names.index(f"denseblock{merge_after_block}") + 1
-
-
-def merge_channels(features: nn.Sequential, *, merge_after_block: int) -> int:
-    """Channels of the feature map at the merge point."""
-    following = "norm5" if merge_after_block == 4 else f"transition{merge_after_block}.norm"
-    weight = features.get_submodule(following).weight  # one per channel, in every kind of normalisation
+def _norm_channels(features: nn.Sequential, path: str) -> int:
+    weight = features.get_submodule(path).weight  # one per channel, in every kind of normalisation
     assert isinstance(weight, Tensor)
     return weight.shape[0]

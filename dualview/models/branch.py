@@ -1,21 +1,59 @@
-"""One view's branch: a backbone for the images of that view, and in some networks a linear head of its own."""
+"""Parts of a network that look at images: a branch of one view, and the backbone that two branches may share."""
 
-import copy
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualview.models.backbone import (
-    build_features,
-    ends_with_relu,
-    first_layers,
-    merge_channels,
-    out_channels,
-    split_point,
-)
-from dualview.models.norm import Norm, PooledStatistics
+from dualview.models.backbone import Backbone
+
+
+class BackbonePart(nn.Module):
+    """A part of a network with a backbone, whose layers are its own part `features` unless another part owns them."""
+
+    def __init__(self, backbone: Backbone, *, is_owner: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.is_owner = is_owner
+        if is_owner:
+            self.features = backbone.layers
+
+
+class SharedBackbone(BackbonePart):
+    """The owner of a backbone that both views go through (`model.shared_branch`), each in a batch of its own."""
+
+
+class ViewPart(BackbonePart):
+    """A part that takes the images of one view.
+
+    The view's feature maps pass through two modules that change nothing, `merge_point` where the views meet and
+    `end`. Hooks on them see this view alone, even where the layers are shared with the other.
+
+    The embedding of a view, which only parts with a shared backbone have, is added at the merge point.
+    """
+
+    def __init__(self, backbone: Backbone, *, is_owner: bool = True) -> None:
+        super().__init__(backbone, is_owner=is_owner)
+        self.merge_point, self.end = nn.Identity(), nn.Identity()
+        self.embedding: nn.Parameter | None = None  # (merge_channels,)
+
+    def draw_embedding(self) -> None:
+        """Give the view an embedding, drawn from torch's global generator."""
+        self.embedding = nn.Parameter(torch.zeros(self.backbone.merge_channels))
+        nn.init.normal_(self.embedding, std=0.02)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of images (N, C, H, W) at the merge point and at the end; one and the same where views meet there."""
+        layers, merges_at = self.backbone.layers, self.backbone.merges_at
+        at_merge: Tensor = layers[:merges_at](images)
+        if self.embedding is not None:
+            at_merge = at_merge + self.embedding[:, None, None]
+        at_merge = self.merge_point(at_merge)
+        at_end: Tensor = self.end(layers[merges_at:](at_merge))
+        self.backbone.count(images)
+        return at_merge, at_end
 
 
 class BranchOutput(NamedTuple):
@@ -23,128 +61,61 @@ class BranchOutput(NamedTuple):
     logits: Tensor  # (N, K), of the branch's own head; (0, K) without one
 
 
-class SharedBackbone(nn.Module):
-    """One backbone for the images of both views (`model.shared_branch`); batches are normalised view by view."""
+class Branch(ViewPart):
+    """One view's backbone with a linear head at its end; without a head its end is the merge point."""
 
-    def __init__(self, features: nn.Sequential) -> None:
-        super().__init__()
-        self.features = features
-        self.statistics: PooledStatistics | None = None
-
-
-class FeatureBranch(nn.Module):
-    """A backbone that runs on the images (N, C, H, W) that exist; with none, it is not run at all.
-
-    No row: an empty output that no parameter took part in, so every parameter keeps grad None; with
-    `runs_when_idle` the same output, and gradients that are zero.
-
-    `statistics`, once set, collects this branch's batch statistics (see norm.py).
-    """
-
-    def __init__(self, features: nn.Sequential, *, num_channels: int, runs_when_idle: bool = False) -> None:
-        super().__init__()
-        self.features = features
-        self.num_channels = num_channels
-        self.runs_when_idle = runs_when_idle
-        self.statistics: PooledStatistics | None = None
-        self.embedding: nn.Parameter | None = None  # (C,) added to the feature map, to tell views of one backbone
-        self._lender: list[SharedBackbone] = []  # in a list, so that its parameters are not this branch's too
-
-    @property
-    def backbone(self) -> nn.Sequential:
-        """The layers that images go through, this branch's own or shared."""
-        return self._lender[0].features if self._lender else self.features
-
-    def borrow(self, lender: SharedBackbone, *, num_channels: int) -> None:
-        """Give up the own backbone for a shared one."""
-        del self.features
-        self._lender = [lender]
-        self.embedding = nn.Parameter(torch.zeros(num_channels))
-        nn.init.normal_(self.embedding, std=0.02)
-
-    def unshare(self) -> None:
-        """Go on with a copy of the backbone, if it is shared: what its layers do is of one view then."""
-        self._lender = [copy.deepcopy(lender) for lender in self._lender]
-
-    def marked(self, feature_map: Tensor) -> Tensor:
-        """The feature map with the view's embedding, where there is one."""
-        return feature_map if self.embedding is None else feature_map + self.embedding[:, None, None]
-
-    def is_idle(self, images: Tensor) -> bool:
-        """Whether the branch is not run on these images."""
-        return images.shape[0] == 0 and not self.runs_when_idle
-
-    def count(self, images: Tensor) -> None:
-        """Take in the statistics of the forward pass just made."""
-        statistics = self._lender[0].statistics if self._lender else self.statistics
-        if self.training and statistics is not None and images.shape[0] > 0:
-            statistics.add(images.shape[0])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The feature map (N, num_channels, h, w); (0, num_channels, 1, 1) of an idle branch."""
-        if self.is_idle(images):
-            return images.new_zeros(0, self.num_channels, 1, 1)
-        feature_map: Tensor = self.backbone(images)
-        self.count(images)
-        return self.marked(feature_map)
-
-
-class Branch(FeatureBranch):
-    """A backbone divided at the merge point, with a head of its own at its end (none for `has_head=False`)."""
-
-    def __init__(
-        self,
-        *,
-        backbone: str,
-        num_findings: int,
-        merge_after_block: int,
-        dropout: float,
-        norm: Norm = "batch",
-        runs_when_idle: bool = False,
-        has_head: bool = True,
-        in_channels: int = 1,
-    ) -> None:
-        features = build_features(backbone, dropout=dropout, norm=norm, in_channels=in_channels)
-        super().__init__(
-            features,
-            num_channels=out_channels(features, backbone=backbone, in_channels=in_channels),
-            runs_when_idle=runs_when_idle,
-        )
+    def __init__(self, backbone: Backbone, *, num_findings: int, has_head: bool = True, is_owner: bool = True) -> None:
+        super().__init__(backbone, is_owner=is_owner)
         self.num_findings = num_findings
-        self.relu = ends_with_relu(backbone)
-        self.split_point = split_point(self.features, backbone=backbone, merge_after_block=merge_after_block)
-        self.merge_channels = (
-            merge_channels(self.features, merge_after_block=merge_after_block)
-            if merge_after_block != 4
-            else self.num_channels
-        )
-        if not has_head:
-            self.features = first_layers(self.features, self.split_point)  # nothing would use what comes after
-        self.head = linear_head(self.num_channels, num_findings) if has_head else None
+        self.head = linear_head(backbone.num_channels, num_findings) if has_head else None
 
-    def forward(self, images: Tensor) -> BranchOutput:  # type: ignore[override]
+    def forward(self, images: Tensor) -> BranchOutput:
         """Pooled features at the merge point, and the logits of the branch's head."""
-        if self.is_idle(images):
-            return BranchOutput(
-                merge_features=images.new_zeros(0, self.merge_channels),
-                logits=images.new_zeros(0, self.num_findings),
-            )
-        at_merge = self.marked(self.backbone[: self.split_point](images))
-        at_end = self.backbone[self.split_point :](at_merge)  # the empty slice passes it through
-        self.count(images)
-        merge_features = pool(at_merge, relu=self.relu)
+        no_logits = images.new_zeros(0, self.num_findings)
+        if self.backbone.is_idle(images):
+            return BranchOutput(images.new_zeros(0, self.backbone.merge_channels), no_logits)
+        at_merge, at_end = self.feature_maps(images)
+        relu = self.backbone.ends_with_relu
         if self.head is None:
-            return BranchOutput(merge_features, images.new_zeros(0, self.num_findings))
-        end_features = merge_features if at_end is at_merge else pool(at_end, relu=self.relu)
+            return BranchOutput(pool(at_end, relu=relu), no_logits)
+        merge_features = pool(at_merge, relu=relu)
+        end_features = merge_features if at_end is at_merge else pool(at_end, relu=relu)
         return BranchOutput(merge_features, self.head(end_features))
 
+    def only_logits(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of the only branch of a network.
 
-def share_backbone(first: FeatureBranch, second: FeatureBranch) -> SharedBackbone:
-    """Make two branches use the backbone of the first, and tell their views apart by an embedding each."""
-    shared = SharedBackbone(first.features)
-    for branch in (first, second):
-        branch.borrow(shared, num_channels=getattr(branch, "merge_channels", branch.num_channels))
-    return shared
+        Without images the head runs on zero rows, as DDP needs a graph on every rank.
+        """
+        assert self.head is not None
+        logits = self(images).logits
+        if images.shape[0] == 0:
+            logits = self.head(images.new_zeros(0, self.backbone.num_channels))
+        result: Tensor = logits
+        return result
+
+
+Part = TypeVar("Part", bound=ViewPart)
+
+
+def branch_per_view(
+    make: Callable[..., Part], *, backbone: Callable[[], Backbone], shared: bool
+) -> tuple[Part, Part, SharedBackbone | None]:
+    """The parts of PA and lateral, and with `shared` the owner of the backbone that both have.
+
+    Args:
+        make: called with a backbone and `is_owner`, whether the part owns it.
+        backbone: makes a new one.
+        shared: both parts have the first.
+
+    The second backbone is drawn even where it is not used, so that the other weights of a seed are the same with and
+    without sharing.
+    """
+    first = backbone()
+    pa = make(first, is_owner=not shared)
+    second = backbone()
+    lateral = make(first if shared else second, is_owner=not shared)
+    return pa, lateral, SharedBackbone(first) if shared else None
 
 
 def pool(feature_map: Tensor, *, relu: bool = True) -> Tensor:

@@ -6,47 +6,46 @@ half of the joint feature is zero after the backbone, and the branch does not ru
 classifiers, 131,200 parameters at K = 64, are left out.
 """
 
-from typing import Literal
+from functools import partial
 
 import torch
 
-from dualview.batch import Predictions, StudyBatch
-from dualview.models.branch import Branch, linear_head
-from dualview.models.network import Network
-from dualview.models.norm import Norm
+from dualview.batch import HeadLogits, StudyBatch
+from dualview.models.backbone import Backbone, first_layers
+from dualview.models.branch import Branch, branch_per_view, linear_head
+from dualview.models.network import Network, NetworkSpec
 
 
 class DualNet(Network):
-    """Joint head on concatenated features, zero where a view is absent; arguments as `AuxLoss`."""
+    """Joint head on concatenated features, zero where a view is absent."""
 
-    def __init__(
-        self,
-        *,
-        num_findings: int,
-        backbone: str = "densenet121",
-        merge_after_block: int = 4,
-        dropout: float = 0.0,
-        norm: Norm = "batch",
-        idle_branch: Literal["skip", "empty"] = "skip",
-    ) -> None:
-        super().__init__()
-        self.joint_sees_all = True
-        self.pa, self.lateral = (
-            Branch(
-                backbone=backbone, num_findings=num_findings, merge_after_block=merge_after_block, dropout=dropout,
-                norm=norm, runs_when_idle=idle_branch == "empty", has_head=False,
-            )
-            for _ in range(2)
-        )  # fmt: skip
-        self.joint = linear_head(self.pa.merge_channels + self.lateral.merge_channels, num_findings)
+    joint_sees_all = True
 
-    def forward(self, batch: StudyBatch) -> Predictions:
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        self.pa, self.lateral, shared = branch_per_view(
+            partial(Branch, num_findings=spec.num_findings, has_head=False),
+            backbone=partial(_up_to_merge_point, spec),
+            shared=spec.shared_branch,
+        )
+        self.joint = linear_head(2 * self.pa.backbone.merge_channels, spec.num_findings)
+        self._share(shared, self.pa, self.lateral)
+
+    def forward(self, batch: StudyBatch) -> HeadLogits:
         """Logits of the joint head for every study, none of branch heads."""
-        pa, lateral = self.pa(batch.pa), self.lateral(batch.lateral)
         halves = [
-            output.merge_features.new_zeros(batch.num_studies, output.merge_features.shape[1]).index_copy(
-                0, rows, output.merge_features
+            features.new_zeros(batch.num_studies, features.shape[1]).index_copy(0, rows, features)
+            for features, rows in (
+                (self.pa(batch.pa).merge_features, batch.rows.pa),
+                (self.lateral(batch.lateral).merge_features, batch.rows.lateral),
             )
-            for output, rows in ((pa, batch.rows.pa), (lateral, batch.rows.lateral))
         ]
-        return Predictions(joint=self.joint(torch.cat(halves, dim=1)), pa=pa.logits, lateral=lateral.logits)
+        return HeadLogits.of_every_study(self.joint(torch.cat(halves, dim=1)))
+
+
+def _up_to_merge_point(spec: NetworkSpec) -> Backbone:
+    whole = spec.build_backbone(merge_after_block=spec.merge_after_block)
+    return first_layers(whole, whole.merges_at, num_channels=whole.merge_channels, ends_with_relu=whole.ends_with_relu)
+
+
+NETWORK = DualNet

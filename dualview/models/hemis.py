@@ -7,53 +7,38 @@ unbiased one, (a - b)^2 / 2; of one view it is 0, and the mean is that view.
 """
 
 from collections import OrderedDict
-from typing import Literal
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from dualview.batch import Predictions, StudyBatch
-from dualview.models.backbone import DENSENETS, build_features, first_layers
-from dualview.models.branch import FeatureBranch, linear_head, pool
-from dualview.models.network import Network
-from dualview.models.norm import Norm, PooledStatistics, use_norm
+from dualview.batch import HeadLogits, StudyBatch
+from dualview.models.backbone import DENSENETS, Backbone, first_layers
+from dualview.models.branch import BackbonePart, ViewPart, branch_per_view, linear_head, pool
+from dualview.models.network import Network, NetworkSpec
+from dualview.models.norm import use_norm
 
 
 class HeMIS(Network):
-    """One head for every availability; arguments as `AuxLoss`, whose merge point is fixed here.
+    """One head for every availability; the merge point is fixed, after the transition that follows dense block 3.
 
     Raises:
         ValueError: a backbone without dense blocks.
     """
 
-    def __init__(
-        self,
-        *,
-        num_findings: int,
-        backbone: str = "densenet121",
-        dropout: float = 0.0,
-        norm: Norm = "batch",
-        idle_branch: Literal["skip", "empty"] = "skip",
-    ) -> None:
-        super().__init__()
-        if backbone not in DENSENETS:
-            raise ValueError(f"hemis shares a dense block, and {backbone} has none; use {', '.join(DENSENETS)}")
-        self.joint_sees_all = True
-        self.pa, self.lateral = (self._stem(backbone, dropout, norm, idle_branch) for _ in range(2))
-        self.joint = _Tail(
-            backbone=backbone, in_channels=2 * self.pa.num_channels, num_findings=num_findings, dropout=dropout,
-            norm=norm, runs_when_idle=idle_branch == "empty",
-        )  # fmt: skip
+    joint_sees_all = True
 
-    @staticmethod
-    def _stem(backbone: str, dropout: float, norm: Norm, idle_branch: str) -> FeatureBranch:
-        features = build_features(backbone, dropout=dropout, norm=norm)
-        num_channels = features.get_submodule("transition3.conv").out_channels
-        assert isinstance(num_channels, int)
-        stem = first_layers(features, list(features._modules).index("denseblock4"))
-        return FeatureBranch(stem, num_channels=num_channels, runs_when_idle=idle_branch == "empty")
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        if spec.backbone not in DENSENETS:
+            raise ValueError(f"hemis shares a dense block, and {spec.backbone} has none; use {', '.join(DENSENETS)}")
+        self.pa, self.lateral, shared = branch_per_view(
+            Stem, backbone=partial(_up_to_block_4, spec), shared=spec.shared_branch
+        )
+        self.joint = Tail(spec, in_channels=2 * self.pa.backbone.num_channels)
+        self._share(shared, self.pa, self.lateral)
 
-    def forward(self, batch: StudyBatch) -> Predictions:
+    def forward(self, batch: StudyBatch) -> HeadLogits:
         """Logits of the one head for every study."""
         pa, lateral, rows = self.pa(batch.pa), self.lateral(batch.lateral), batch.rows
         size = (pa if pa.shape[0] else lateral).shape[1:]
@@ -67,49 +52,63 @@ class HeMIS(Network):
             difference = pa[rows.both_in_pa] - lateral[rows.both_in_lateral]
             variance = variance.index_copy(0, rows.both, difference.square() / 2)
         joint = self.joint(torch.cat([mean, variance], dim=1))
-        nothing = joint[:0]
-        return Predictions(joint=joint, pa=nothing, lateral=nothing)
+        return HeadLogits.of_every_study(joint)
 
 
-class _Tail(nn.Module):
+class Stem(ViewPart):
+    """The part of a branch that comes before the views meet."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The feature map (N, num_channels, h, w); (0, num_channels, 1, 1) of an idle branch."""
+        if self.backbone.is_idle(images):
+            return images.new_zeros(0, self.backbone.num_channels, 1, 1)
+        return self.feature_maps(images)[1]
+
+
+class Tail(BackbonePart):
     """Dense block 4, the last norm, and the head."""
 
-    def __init__(
-        self,
-        *,
-        backbone: str,
-        in_channels: int,
-        num_findings: int,
-        dropout: float,
-        norm: Norm,
-        runs_when_idle: bool,
-    ) -> None:
-        super().__init__()
-        self.runs_when_idle = runs_when_idle
-        theirs = DENSENETS[backbone]().features.denseblock4
-        growth_rate, bn_size = theirs.denselayer1.conv2.out_channels, theirs.denselayer1.conv1.out_channels
-        layers = len(theirs)
-        block = type(theirs)(
-            num_layers=layers, num_input_features=in_channels, bn_size=bn_size // growth_rate, growth_rate=growth_rate,
-            drop_rate=dropout,
-        )  # fmt: skip
-        num_channels = in_channels + layers * growth_rate
-        self.features = nn.Sequential(OrderedDict(denseblock4=block, norm5=nn.BatchNorm2d(num_channels)))
-        for layer in self.features.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-        use_norm(self.features, norm)
-        self.head = linear_head(num_channels, num_findings)
-        self.statistics: PooledStatistics | None = None
+    def __init__(self, spec: NetworkSpec, *, in_channels: int) -> None:
+        super().__init__(_block_4(spec, in_channels=in_channels))
+        self.head = linear_head(self.backbone.num_channels, spec.num_findings)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """(B, in_channels, h, w) to logits (B, K). Without a study only the head runs, for DDP to touch."""
-        num_studies = feature_map.shape[0]
-        if num_studies == 0 and not self.runs_when_idle:
-            logits: Tensor = self.head(feature_map.new_zeros(0, self.head.in_features))
+        """(B, in_channels, h, w) to logits (B, K).
+
+        Without a study only the head runs, on zero rows: DDP needs a graph on every rank.
+        """
+        if self.backbone.is_idle(feature_map):
+            logits: Tensor = self.head(feature_map.new_zeros(0, self.backbone.num_channels))
             return logits
-        pooled = pool(self.features(feature_map))
-        if self.training and self.statistics is not None and num_studies > 0:
-            self.statistics.add(num_studies)
+        pooled = pool(self.backbone.layers(feature_map))
+        self.backbone.count(feature_map)
         logits = self.head(pooled)
         return logits
+
+
+def _up_to_block_4(spec: NetworkSpec) -> Backbone:
+    whole = spec.build_backbone()
+    num_channels = whole.layers.get_submodule("transition3.conv").out_channels
+    assert isinstance(num_channels, int)
+    count = list(whole.layers._modules).index("denseblock4")
+    return first_layers(whole, count, num_channels=num_channels, ends_with_relu=False)
+
+
+def _block_4(spec: NetworkSpec, *, in_channels: int) -> Backbone:
+    """Dense block 4 and the last norm of the backbone, on more channels than its own."""
+    theirs = DENSENETS[spec.backbone]().features.denseblock4
+    growth_rate, bottleneck = theirs.denselayer1.conv2.out_channels, theirs.denselayer1.conv1.out_channels
+    num_channels = in_channels + len(theirs) * growth_rate
+    block = type(theirs)(
+        num_layers=len(theirs), num_input_features=in_channels, bn_size=bottleneck // growth_rate,
+        growth_rate=growth_rate, drop_rate=spec.dropout,
+    )  # fmt: skip
+    layers = nn.Sequential(OrderedDict(denseblock4=block, norm5=nn.BatchNorm2d(num_channels)))
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    use_norm(layers, spec.norm)
+    return Backbone(layers, num_channels=num_channels, ends_with_relu=True, runs_when_idle=spec.runs_when_idle)
+
+
+NETWORK = HeMIS

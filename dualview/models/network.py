@@ -1,28 +1,73 @@
-"""What every network of the family is: parts by name, and statistics that wait to be pooled."""
+"""What every network of the family is: parts by name, made from one specification."""
 
+from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from dualview.models.loss_weights import LossWeights
-from dualview.models.norm import PooledBatchNorm2d, PooledStatistics, SyncedBatchNorm2d
+from dualview.batch import HeadLogits, StudyBatch
+from dualview.models.backbone import Backbone, build_backbone
+from dualview.models.branch import BackbonePart, SharedBackbone, ViewPart
+from dualview.models.loss_weights import LearnedWeights, LossWeights
+from dualview.models.norm import Norm, PooledStatistics, SyncedBatchNorm2d
+from dualview.views import View
 
 PARTS = ("pa", "lateral", "joint", "shared", "loss")
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """What a network is made from; each member of the family takes of it what it has a use for."""
+
+    num_findings: int  # K, outputs of every head
+    backbone: str = "densenet121"  # a key of `backbone.BACKBONES`, the same for both branches
+    merge_after_block: int = 3  # 3, or 4 for after the last norm as in the authors' code
+    dropout: float = 0.0  # probability after each dense layer, as torchvision's `drop_rate`
+    norm: Norm = "batch"  # see `norm.use_norm`
+    runs_when_idle: bool = False  # whether a branch runs on zero rows, so that every forward pass has the same graph
+    shared_branch: bool = False  # one backbone for both views
+    view: View = View.PA  # the one that `single` sees
+    learned_weights: Literal["none"] | LearnedWeights = "none"  # of the heads in the loss, for three heads
+    pa_weight: float = 0.3  # that they begin with
+    lateral_weight: float = 0.3  # likewise
+
+    def build_backbone(self, *, merge_after_block: int = 4, in_channels: int = 1) -> Backbone:
+        """A new backbone, with weights drawn from torch's global generator."""
+        return build_backbone(
+            self.backbone,
+            dropout=self.dropout,
+            norm=self.norm,
+            merge_after_block=merge_after_block,
+            in_channels=in_channels,
+            runs_when_idle=self.runs_when_idle,
+        )
+
+
 class Network(nn.Module):
-    """A network whose parameters are all in parts named as in `PARTS`."""
+    """A network whose parameters are all in parts named as in `PARTS`; members are made as `Member(spec)`."""
 
     joint_sees_all = False
     """Whether the joint part takes every study, or those with both views."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.loss: LossWeights | None = None  # of networks with three heads, where `loss.learned_weights` asks for it
+        self.spec = spec
+        self.loss: LossWeights | None = None  # the part's name in checkpoints; code says `loss_weights`
+
+    @abstractmethod
+    def forward(self, batch: StudyBatch) -> HeadLogits:
+        """Logits of every head on the rows that reach it."""
+
+    @property
+    def loss_weights(self) -> LossWeights | None:
+        """Learned weights of the heads in the loss; None where they are not learned."""
+        return self.loss
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of all parts, shared ones once."""
+        """Numbers that are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def pool_statistics(
@@ -37,12 +82,18 @@ class Network(nn.Module):
         Args:
             sum_over_ranks: differentiable sum, with which `norm: sync` normalises over all ranks.
         """
-        pooled: dict[str, PooledStatistics] = {}
-        for name, part in self.named_children():
-            if any(isinstance(layer, PooledBatchNorm2d) for layer in part.modules()):
-                pooled[name] = PooledStatistics(part)
-                part.statistics = pooled[name]  # type: ignore[assignment]
-            for layer in part.modules():
-                if isinstance(layer, SyncedBatchNorm2d):
-                    layer.sum_over_ranks = sum_over_ranks
-        return pooled
+        for layer in self.modules():
+            if isinstance(layer, SyncedBatchNorm2d):
+                layer.sum_over_ranks = sum_over_ranks
+        owners = {
+            name: part for name, part in self.named_children() if isinstance(part, BackbonePart) and part.is_owner
+        }
+        pooled = {name: part.backbone.pool_statistics() for name, part in owners.items()}
+        return {name: statistics for name, statistics in pooled.items() if statistics is not None}
+
+    def _share(self, shared: SharedBackbone | None, *branches: ViewPart) -> None:
+        """Own the backbone that the branches share, if they do, and draw what tells them apart: after all else."""
+        if shared is not None:
+            for branch in branches:
+                branch.draw_embedding()
+            self.shared = shared

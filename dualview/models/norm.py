@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 Norm = Literal["batch", "group", "frozen", "sync"]
-GROUPS = 32  # of group normalisation. Source: Wu & He, Group Normalization, ECCV 2018, section 4.1
+GROUPS = 32  # channels are divided into so many groups. Source: Wu & He, Group Normalization, ECCV 2018, section 4.1
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
@@ -78,18 +78,24 @@ def use_norm(module: nn.Module, norm: Norm) -> None:
     - `group`: GroupNorm; 32 groups, or the largest number that divides both 32 and the channels.
     """
     for name, child in module.named_children():
-        if type(child) is not nn.BatchNorm2d:
-            use_norm(child, norm)
-        elif norm == "batch":
-            child.__class__ = PooledBatchNorm2d
-        elif norm == "sync":
-            child.__class__ = SyncedBatchNorm2d
-        elif norm == "group":
-            setattr(module, name, nn.GroupNorm(math.gcd(GROUPS, child.num_features), child.num_features))
+        if type(child) is nn.BatchNorm2d:
+            setattr(module, name, _in_place_of(child, norm))
         else:
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
+            use_norm(child, norm)
+
+
+def _in_place_of(theirs: nn.BatchNorm2d, norm: Norm) -> nn.Module:
+    """The normalisation of that name with the values of torch's."""
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(GROUPS, theirs.num_features), theirs.num_features)
+    ours: nn.Module
+    if norm == "frozen":
+        ours = FrozenBatchNorm2d(theirs.num_features, eps=theirs.eps)
+    else:
+        kind = SyncedBatchNorm2d if norm == "sync" else PooledBatchNorm2d
+        ours = kind(theirs.num_features, eps=theirs.eps, momentum=theirs.momentum)
+    ours.load_state_dict(theirs.state_dict())
+    return ours
 
 
 class PooledStatistics:
@@ -121,11 +127,11 @@ class PooledStatistics:
     @torch.no_grad()
     def add(self, num_rows: int) -> None:
         """Take in the statistics of the forward pass just made on `num_rows` images."""
-        of_layer = num_rows * torch.tensor([layer.num_pixels for layer in self.layers], dtype=torch.float64)
-        count = of_layer.repeat_interleave(torch.tensor(self._widths)).to(self.sums.device)
+        layer_counts = num_rows * torch.tensor([layer.num_pixels for layer in self.layers], dtype=torch.float64)
+        count = layer_counts.repeat_interleave(torch.tensor(self._widths)).to(self.sums.device)
         mean, var = self._batch.double()
         mean_of_squares = var * (count - 1) / count + mean.square()
-        self.sums += torch.cat([count * mean, count * mean_of_squares, of_layer.to(self.sums.device)])
+        self.sums += torch.cat([count * mean, count * mean_of_squares, layer_counts.to(self.sums.device)])
         # So that a non-finite batch does not live on in 0 x inf. Autograd holds on to these tensors but, in
         # training, does not read them; `.data` tells it not to mind the change.
         self._batch.data.zero_()
@@ -137,9 +143,9 @@ class PooledStatistics:
         The variance is the unbiased one of all rows x pixels of the step, as BatchNorm2d's own.
         """
         if num_rows > 0:
-            sums, of_layer = self.sums.split([self._batch.numel(), len(self.layers)])
+            sums, layer_counts = self.sums.split([self._batch.numel(), len(self.layers)])
             widths = torch.tensor(self._widths, device=self.sums.device)
-            count = of_layer.repeat_interleave(widths, output_size=sum(self._widths))
+            count = layer_counts.repeat_interleave(widths, output_size=sum(self._widths))
             mean, mean_of_squares = sums.view(2, -1) / count
             var = (mean_of_squares - mean.square()).clamp(min=0) * count / (count - 1)
             for layer, layer_mean, layer_var in zip(

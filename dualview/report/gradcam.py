@@ -6,29 +6,22 @@ map that the answer is made from; the other view is held as it is, or is absent.
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dualview.batch import StudyBatch
 from dualview.errors import UserError
-from dualview.models.branch import Branch, FeatureBranch
+from dualview.models.branch import ViewPart
 from dualview.models.network import Network
-from dualview.models.one_branch import Single, Stacked
+from dualview.models.single import Single
+from dualview.models.stacked import Stacked
 from dualview.views import View
 
 TINY = 1e-12  # above 0, so that the network's ReLU lets the gradient of a silent position through
 
 Views = tuple[Tensor | None, Tensor | None]
-
-
-class Target(NamedTuple):
-    """The layer whose output is explained, and the branch that it belongs to."""
-
-    layer: nn.Module
-    branch: FeatureBranch
-    is_marked: bool  # whether the branch adds its view's embedding right after the layer
 
 
 def heat_maps(network: Network, views: Views, *, finding: int) -> Views:
@@ -60,12 +53,15 @@ def _seen(network: Network, views: Views) -> Views:
 
 def _heat_map(network: Network, views: Views, *, view: View, finding: int) -> Tensor:
     own = copy.deepcopy(network).eval()
-    target = _target(own, view=view, is_complete=None not in views)
-    hook = target.layer.register_forward_hook(_as_pooled(target))
+    part = own.joint if isinstance(own, Stacked) else own.get_submodule(view.key)
+    assert isinstance(part, ViewPart)
+    # Complete studies are answered from the merge point, others from the end of their branch.
+    place = part.end if None in views else part.merge_point
+    hook = place.register_forward_hook(_as_pooled(part))
     image = views[view]
     assert image is not None
     try:
-        gradcam = _captum().LayerGradCam(_Answer(own, views, view=view), target.layer)
+        gradcam = _captum().LayerGradCam(_Answer(own, views, view=view), place)
         with torch.enable_grad():
             attribution: Tensor = gradcam.attribute(image[None].clone(), target=finding, relu_attributions=True)
     finally:
@@ -86,42 +82,20 @@ class _Answer(nn.Module):
         images = list(self.views)
         images[self.view] = image[0]
         batch = StudyBatch.from_views(pa=[images[View.PA]], lateral=[images[View.LATERAL]])
-        predictions = self.network(batch)
-        logits: Tensor = predictions.by_route(batch)
+        heads = self.network(batch)
+        logits: Tensor = heads.by_route(batch)
         return logits
 
 
-def _target(network: Network, *, view: View, is_complete: bool) -> Target:
-    """Of a network's own copy, whose shared backbone is divided so that each view's layer runs once."""
-    if isinstance(network, Stacked):
-        branch: FeatureBranch = network.joint
-    else:
-        part = getattr(network, "pa" if view == View.PA else "lateral")
-        assert isinstance(part, FeatureBranch)
-        branch = part
-        branch.unshare()
-    layers = list(branch.backbone)
-    merges_at = branch.split_point if isinstance(branch, Branch) else len(layers)
-    # Complete studies are answered from the merge point, others from the end of their branch.
-    last = merges_at if is_complete else len(layers)
-    return Target(layers[last - 1], branch, is_marked=branch.embedding is not None and last == merges_at)
-
-
-def _as_pooled(target: Target) -> Any:
-    """A forward hook that makes the layer's output the feature map that the network pools.
+def _as_pooled(part: ViewPart) -> Any:
+    """A forward hook that makes a feature map the one that the network pools.
 
     DenseNets are pooled after a ReLU that is no module. Grad-CAM wants the map after it, and the gradient with respect
     to that, which a second ReLU would stop where the map is 0: so the least value is a little more than 0.
     """
-    embedding = target.branch.embedding
-    if target.is_marked:
-        target.branch.embedding = None
 
-    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        if target.is_marked:
-            assert embedding is not None
-            output = output + embedding.detach()[:, None, None]
-        return output.clamp(min=TINY) if getattr(target.branch, "relu", False) else output
+    def hook(_: nn.Module, __: Any, feature_map: Tensor) -> Tensor | None:
+        return feature_map.clamp(min=TINY) if part.backbone.ends_with_relu else None
 
     return hook
 

@@ -12,11 +12,10 @@ from PIL import Image
 from scipy.special import logit
 from torch import Tensor
 
-from dualview.data import load_data
-from dualview.data.bad_image import BadImage
-from dualview.data.dataset import ImageReader
-from dualview.data.transforms import to_input
-from dualview.errors import UserError
+from dualview.data.augment import to_input
+from dualview.data.images.files import ImageReader
+from dualview.data.load import load_data
+from dualview.errors import BadImage, UserError
 from dualview.evaluate_run import with_overrides
 from dualview.predictions import ROUTES
 from dualview.report.gradcam import Views, heat_maps

@@ -70,7 +70,8 @@ def differing_settings(config: Config, earlier: Config) -> dict[str, tuple[Any, 
 
 
 def _differing(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:
-    now, before = _flat(config.model_dump(mode="json")), _flat(earlier.model_dump(mode="json"))
+    # A key that nothing looks at makes no difference.
+    now, before = (_flat(each.effective.model_dump(mode="json")) for each in (config, earlier))
     return {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
 
 

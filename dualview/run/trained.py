@@ -7,7 +7,7 @@ import torch
 
 from dualview.config import Config
 from dualview.errors import UserError, listed
-from dualview.models import build_configured
+from dualview.models.build import build_configured
 from dualview.models.network import Network
 from dualview.run import checkpoint
 from dualview.run.directory import RunDir

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from dualview.config import TrainConfig
-from dualview.schedule import num_groups
+from dualview.data.epoch_plan import num_groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,10 +71,10 @@ def step_values(outcome: StepOutcome, *, counts: StepCounts, learner: Learner, j
     head_losses = dict(zip(HeadLosses._fields, (loss_sums / (counts.weight or 1)).tolist(), strict=True))
     total = sum(head_losses.values())
     head_weights: dict[str, float] = {}
-    if learner.model.loss is None:
+    if learner.model.loss_weights is None:
         del head_losses["log_terms"]
     else:
-        head_weights = learner.model.loss.now()
+        head_weights = learner.model.loss_weights.now()
     return {
         metric_keys.LOSS_TOTAL: total,
         **{metric_keys.loss(head): loss for head, loss in head_losses.items()},

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from dualview.batch import StudyBatch
+from dualview.data.augment import to_input_batch
 from dualview.data.dataset import Loaded
-from dualview.data.transforms import to_input_batch
 from dualview.distributed import Job
 from dualview.losses import HeadLosses, head_loss_sums
 from dualview.models.network import PARTS, Network

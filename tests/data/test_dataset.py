@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import dualview.data
+import dualview.data.load
 from dualview.config import AugmentConfig, DataConfig, SourceConfig, SplitConfig, ViewDropoutConfig
-from dualview.data import check_labels, load_data
-from dualview.data.bad_image import BadImage
 from dualview.data.dataset import Key, StudyDataset, expand_all
+from dualview.data.load import check_labels, load_data
 from dualview.data.loading import TrainingSampler
 from dualview.data.splits import first_in_line, places_in_line, split_by_patient, write_splits
 from dualview.data.table import StudyTable
-from dualview.errors import UserError
-from dualview.schedule import drop_views
+from dualview.data.view_dropout import drop_views
+from dualview.errors import BadImage, UserError
 from dualview.views import Availability, View
 
 S = 16
@@ -385,15 +384,15 @@ def test_a_kind_that_is_not_there_is_refused(tmp_path):
 
 def test_a_smoothed_label_is_the_same_in_a_smaller_training_set(tmp_path, monkeypatch):
     """The label of a study is no function of how many others there are."""
-    real = dualview.data.read_source
+    real = dualview.data.load.read_source
 
-    def read_source(source, *, split):
-        found = real(source, split=split)
+    def read_source(source, *, data, seed):
+        found = real(source, data=data, seed=seed)
         hedged = np.arange(len(found.table))[:, None] % 3 == 2
         table = replace(found.table, label_mask=found.table.label_mask & ~hedged, uncertain=hedged & [True, False])
         return replace(found, table=table)
 
-    monkeypatch.setattr(dualview.data, "read_source", read_source)
+    monkeypatch.setattr(dualview.data.load, "read_source", read_source)
 
     def train(num_patients):
         rows = [f"p{i},{i},PA,{i}.png,{i % 2},1" for i in range(60)]

@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dualview.config import CohortConfig, DataConfig, SourceConfig, SplitConfig
-from dualview.data import load_data
-from dualview.data.account import account
-from dualview.data.sources import csv_table
+from dualview.data.counts import count_data
+from dualview.data.load import load_data
+from dualview.data.sources import csv as csv_source
 from dualview.data.sources.cohort import select
 from dualview.data.splits import split_by_patient
 from dualview.errors import UserError
@@ -36,7 +36,8 @@ def write(tmp_path, images):
 
 def read(tmp_path, images):
     try:
-        return csv_table.read(write(tmp_path, images))
+        config = write(tmp_path, images)
+        return csv_source.read(config, data=config, seed=0)
     except UserError as error:
         assert "leaves no study" in str(error)
         return None
@@ -98,7 +99,7 @@ def test_the_account_adds_up(tmp_path, images):
         data = load_data(config, seed=0)
     except UserError:
         return
-    counts = account(data)
+    counts = count_data(data)
     assert counts["images"]["read"] == len(images)
     assert counts["images"]["used"] + sum(counts["images"]["dropped"].values()) == len(images)
     kinds = dict(counts["studies"])

@@ -20,7 +20,7 @@ from dualview.batch import StudyBatch
 from dualview.config import AugmentConfig, Config, DistributedConfig, PhantomConfig, RunConfig, ViewDropoutConfig
 from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import TrainingSampler, training_loader
-from dualview.data.phantom import draw
+from dualview.data.sources.phantom import draw
 from dualview.distributed import Job, start
 from dualview.evaluation.evaluator import Evaluator
 from dualview.models import build_model

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dualview.predict import predict
+from dualview.commands.predict import predict
 
 ROOT = Path(__file__).parents[2]
 NUM_STUDIES = 1400  # six chunks
@@ -68,7 +68,7 @@ def test_a_signal_to_one_process_stops_all(launch, arguments, tmp_path):
     """Rank 1 alone is asked to stop; both end after the round, and what both have written is kept."""
     script = tmp_path / "stop_rank_1.py"
     script.write_text(
-        "import os, sys, dualview.predict as predicting\n"
+        "import os, sys, dualview.commands.predict as predicting\n"
         "from dualview.distributed import Job\n"
         "agree = Job.sum_numbers\n"
         "def sum_numbers(self, numbers):\n"

@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from dualview.data.bad_image import BadImage
-from dualview.data.images import FileImages
+from dualview.data.images.files import FileImages
+from dualview.errors import BadImage
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 MORE_MEMORY_BYTES = 2 * 2**30

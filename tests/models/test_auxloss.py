@@ -10,7 +10,8 @@ import torchvision
 from dualview.batch import StudyBatch
 from dualview.config import Config
 from dualview.losses import head_loss_sums
-from dualview.models import build_configured, build_model
+from dualview.models import build_model
+from dualview.models.build import build_configured
 from dualview.models.norm import PooledBatchNorm2d
 
 MIXES = ["bbbbpppl", "bpl", "ppp", "lll", "bb", "lbp"]
@@ -148,7 +149,7 @@ def test_a_batch_without_any_study_can_be_backpropagated(make_batch):
 def test_parameters_are_those_of_the_authors(merge_after_block):
     """14,157,504 at 64 findings, one channel: counted on the authors' code. Block 3 has 1024 channels too."""
     model = build(num_findings=64, backbone="densenet121", merge_after_block=merge_after_block)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 14_157_504
+    assert model.num_parameters == 14_157_504
 
 
 @pytest.mark.parametrize("name", ["densenet121", "densenet169"])
@@ -219,7 +220,7 @@ def test_unknown_names_are_refused(arguments, message):
 def test_learned_weights_come_along_in_training_where_there_is_a_complete_study(make_batch):
     config = {"model": {"backbone": "densenet_tiny"}, "loss": {"learned_weights": "temperature", "pa_weight": 0.5}}
     model = build_configured(Config.model_validate(config), num_findings=3).train()
-    assert model.loss.now() == pytest.approx({"joint": 1, "pa": 0.5, "lateral": 0.3})
+    assert model.loss_weights.now() == pytest.approx({"joint": 1, "pa": 0.5, "lateral": 0.3})
     assert model(make_batch("pb")).weights.pa.item() == pytest.approx(0.5)
     assert model(make_batch("pl")).weights is None  # DDP would wait for a gradient that does not come
     assert model.eval()(make_batch("bp")).weights is None

@@ -10,10 +10,11 @@ import torchvision
 from dualview.batch import StudyBatch
 from dualview.config import Backbone, OptimConfig
 from dualview.losses import head_loss_sums
-from dualview.models import NAMES, build_model
+from dualview.models import build_model
 from dualview.models.backbone import BACKBONES, OTHERS
-from dualview.models.weights import load_weights
+from dualview.models.initial_weights import load_weights
 from dualview.training.optim import build_optimizer
+from dualview.uses import NETWORKS
 
 TWO_VIEWS = ("auxloss", "dualnet", "hemis", "attention")
 TAKES = {**dict.fromkeys(TWO_VIEWS, "bpl"), "single": "bp", "stacked": "b"}  # availabilities, `single` seeing PA
@@ -28,7 +29,7 @@ def fitting(name, kinds):
     return "".join(kind for kind in kinds if kind in TAKES[name])
 
 
-def cases(names=NAMES):
+def cases(names=tuple(NETWORKS)):
     return [(name, kinds) for name in names for kinds in dict.fromkeys(fitting(name, mix) for mix in MIXES) if kinds]
 
 
@@ -45,7 +46,7 @@ def cases(names=NAMES):
 def test_parameters_are_those_of_the_authors_networks(name, expected):
     """At 64 findings and one channel, counted on the authors' code."""
     model = build(name, num_findings=64, backbone="densenet121", merge_after_block=4)
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+    assert model.num_parameters == expected
 
 
 @pytest.mark.parametrize(("name", "kinds"), cases())
@@ -113,7 +114,7 @@ def test_c4_an_idle_branch_stays_still(make_batch, name):
     assert all(torch.equal(value, before[key]) for key, value in model.lateral.state_dict().items())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tuple(NETWORKS))
 def test_an_empty_batch_can_be_backpropagated(name):
     model = build(name).train()
     batch = StudyBatch.from_views(pa=[], lateral=[], labels=torch.zeros(0, 3), image_shape=(1, 64, 64))
@@ -122,7 +123,7 @@ def test_an_empty_batch_can_be_backpropagated(name):
     assert total == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tuple(NETWORKS))
 def test_every_parameter_is_trained_by_complete_studies(make_batch, name):
     model = build(name).train()
     batch = make_batch("bb")
@@ -252,11 +253,11 @@ def test_hemis_needs_dense_blocks_and_so_does_merging_after_one():
 
 @pytest.mark.parametrize("name", TWO_VIEWS)
 def test_a_shared_backbone_is_counted_once_and_trained_by_either_view(make_batch, name):
-    own = sum(parameter.numel() for parameter in build(name).parameters())
+    own = build(name).num_parameters
     model = build(name, shared_branch=True).train()
     backbone = sum(parameter.numel() for parameter in model.shared.parameters())
     embeddings = model.pa.embedding.numel() + model.lateral.embedding.numel()
-    assert sum(parameter.numel() for parameter in model.parameters()) == own - backbone + embeddings
+    assert model.num_parameters == own - backbone + embeddings
     for kinds, silent in (("pp", "lateral."), ("ll", "pa.")):
         model.zero_grad(set_to_none=True)
         batch = make_batch(kinds)

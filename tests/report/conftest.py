@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualview.run_directory import describe_run
 from PIL import Image
 
 from dualview.assessment import Settings, assess, choose_operating_points
@@ -14,6 +13,7 @@ from dualview.config import Config
 from dualview.evaluate_run import evaluate_run
 from dualview.predictions import HIDDEN, SCORES, Predictions
 from dualview.progress import progress_bars
+from dualview.run.provenance import describe_run
 from dualview.views import Availability
 
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from dualview.batch import StudyBatch
 from dualview.commands.train import train
 from dualview.config import Config
-from dualview.data import load_data, phantom
+from dualview.data.load import load_data
+from dualview.data.sources import phantom
 from dualview.models import build_model
 from dualview.report.gradcam import heat_maps
 from dualview.report.pictures import heat_picture, most_confident
@@ -36,6 +37,12 @@ def images():
     return torch.rand(1, 64, 64) * 2 - 1, torch.rand(1, 64, 64) * 2 - 1
 
 
+def at_merge_point(branch, image):
+    """The feature map where the views meet (1, D, h, w), with the embedding that a shared backbone needs."""
+    feature_map = branch.backbone.layers[: branch.backbone.merges_at](image[None])
+    return feature_map if branch.embedding is None else feature_map + branch.embedding[:, None, None]
+
+
 def by_hand(feature_map, gradient):
     """Channels weighted by their mean gradient, summed, positive part: (D, h, w) twice to (h, w)."""
     return F.relu((feature_map * gradient.mean(dim=(1, 2), keepdim=True)).sum(dim=0))
@@ -47,12 +54,12 @@ def test_complete_studies_are_explained_by_the_joint_heads_weights(merge_after_b
     """The joint logit is linear in the pooled maps, so the gradient at each of h w positions is weight / (h w)."""
     model = network(merge_after_block=merge_after_block, shared_branch=shared_branch)
     views = images()
-    channels = [model.pa.merge_channels, model.lateral.merge_channels]
+    channels = [model.pa.backbone.merge_channels, model.lateral.backbone.merge_channels]
     strongest = []
     for finding, view in product(range(3), View):
         heat = heat_maps(model, views, finding=finding)[view]
         branch = (model.pa, model.lateral)[view]
-        at_merge = F.relu(branch.marked(branch.backbone[: branch.split_point](views[view][None])))[0]
+        at_merge = F.relu(at_merge_point(branch, views[view]))[0]
         weights = model.joint.weight[finding].split(channels)[view]
         gradient = weights[:, None, None].expand_as(at_merge) / at_merge[0].numel()
         torch.testing.assert_close(heat, by_hand(at_merge, gradient), rtol=1e-4, atol=1e-7)
@@ -68,8 +75,8 @@ def test_one_view_is_explained_by_its_own_head_and_the_other_has_no_map(shared_b
         maps = heat_maps(model, views, finding=FINDING)
         branch = model.pa if view == View.PA else model.lateral
         assert maps[1 - view] is None
-        at_merge = branch.marked(branch.backbone[: branch.split_point](views[view][None]))
-        at_end = F.relu(branch.backbone[branch.split_point :](at_merge))[0]
+        at_merge = at_merge_point(branch, views[view])
+        at_end = F.relu(branch.backbone.layers[branch.backbone.merges_at :](at_merge))[0]
         gradient = branch.head.weight[FINDING][:, None, None].expand_as(at_end) / at_end[0].numel()
         torch.testing.assert_close(maps[view], by_hand(at_end, gradient), rtol=1e-4, atol=1e-7)
 

@@ -6,10 +6,10 @@ Frontals are PA or AP; what is lateral says `Frontal/Lateral`, and the file name
 
 import pandas as pd
 
-from dualview.config import SourceConfig
+from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
 from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
-from dualview.findings import CHEXPERT
+from dualview.data.sources.vocabularies import CHEXPERT
 
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
 FRONTAL, LATERAL = ("Frontal",), ("Lateral",)
@@ -17,7 +17,7 @@ OPTIONAL = ("Sex", "Age", "Frontal/Lateral", "AP/PA")  # which tables of test la
 PATH = r"^(?:.*/)?(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$"
 
 
-def read(source: SourceConfig) -> SourceTable:
+def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of all tables in `data.root`, or of the one at `data.csv`, with the official split.
 
     Where there is no table but the training one, there is no official split.

@@ -10,8 +10,8 @@ import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources.image_rows import ImageRows, Label, Problems
+from dualview.data.sources.vocabularies import CHEXPERT, CHEXPERT_TO_XRV, NO_FINDING, NOT_A_PATHOLOGY
 from dualview.errors import UserError
-from dualview.findings import CHEXPERT, CHEXPERT_TO_XRV, NO_FINDING, NOT_A_PATHOLOGY
 
 CELLS = {
     "1": Label.POSITIVE, "1.0": Label.POSITIVE, "0": Label.NEGATIVE, "0.0": Label.NEGATIVE,

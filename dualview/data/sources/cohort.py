@@ -11,12 +11,12 @@ from dualview.config import CohortConfig, SourceConfig
 from dualview.data.sources.image_rows import SourceTable
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
-from dualview.views import Availability, View
+from dualview.views import ROUTES, Availability, View
 
-KIND_NEEDS = {"both": (View.PA, View.LATERAL), "pa_only": (View.PA,), "lateral_only": (View.LATERAL,)}
+KIND_NEEDS = {kind.key: kind.views for kind in Availability}
 
 
-def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | None = None) -> SourceTable:
+def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
     """The studies that the rules leave.
 
     With `one_study_per_patient` each kind of `availability` is taken in turn, as the authors do it
@@ -26,7 +26,7 @@ def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | Non
 
     Args:
         source: its table has the attribute `date` where `one_study_per_patient` is wanted.
-        names: (S,) of frozenset[str], the labels of each study; what the rules on labels look at.
+            The rules on labels look at its label names.
 
     Raises:
         UserError: no study is left, rules on labels for a data set without label names, or on dates for one
@@ -35,12 +35,7 @@ def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | Non
     if cohort == CohortConfig():
         return source
     table = source.table
-    if names is None:
-        if cohort.labelled_only or cohort.drop_labels or cohort.neutral_labels:
-            raise UserError(
-                f"data.cohort has rules on labels, but {source.name} has findings in columns, not label names"
-            )
-        names = np.full(len(table), frozenset(), object)
+    names = _names(source, cohort=cohort)
     out = _Reasons(len(table))
     if cohort.labelled_only:
         out.leave_out(_each(names, lambda labels: not labels), "study has no label")
@@ -49,7 +44,7 @@ def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | Non
     else:
         if cohort.one_image_per_view:
             out.leave_out(np.any(table.num_images > 1, axis=1), "study has several images of one view")
-        kind_of = np.array([Availability(kind).name.lower() for kind in table.availability], object)
+        kind_of = np.array([Availability(kind).key for kind in table.availability], object)
         if cohort.availability:
             out.leave_out(~np.isin(kind_of, cohort.availability), f"study is not {' or '.join(cohort.availability)}")
         out.leave_out(_have(names, cohort.drop_labels), _drop_reason(cohort))
@@ -60,20 +55,34 @@ def select(source: SourceTable, *, cohort: CohortConfig, names: np.ndarray | Non
     dropped = [source.dropped]
     images = []
     for view in View:
-        of_view = table.images[view].copy()
+        paths_of = table.images[view].copy()
         unused = np.array([view not in KIND_NEEDS[kind] for kind in kind_of])
         unused &= out.reason == ""
         for rows, reasons in (
             (np.flatnonzero(out.reason != ""), out.reason),
             (np.flatnonzero(unused), np.full(len(table), "view is not used in this cohort", object)),
         ):
-            paths = [(path, reasons[row]) for row in rows for path in of_view[row]]
+            paths = [(path, reasons[row]) for row in rows for path in paths_of[row]]
             dropped.append(pd.DataFrame(paths, columns=["path", "reason"], dtype=object))
         for row in np.flatnonzero(unused):
-            of_view[row] = ()
-        images.append(of_view)
+            paths_of[row] = ()
+        images.append(paths_of)
     table = replace(table, images=(images[View.PA], images[View.LATERAL])).select(kept)
-    return replace(source, table=table, dropped=pd.concat(dropped, ignore_index=True))
+    label_names = source.label_names and replace(source.label_names, studies=names[kept])
+    return replace(source, table=table, label_names=label_names, dropped=pd.concat(dropped, ignore_index=True))
+
+
+def _names(source: SourceTable, *, cohort: CohortConfig) -> np.ndarray:
+    """(S,) of frozenset[str]: the label names of each study; without any where no rule needs them.
+
+    Raises:
+        UserError: a rule needs them.
+    """
+    if source.label_names is not None:
+        return source.label_names.studies
+    if cohort.labelled_only or cohort.drop_labels or cohort.neutral_labels:
+        raise UserError(f"data.cohort has rules on labels, but {source.name} has findings in columns, not label names")
+    return np.full(len(source.table), frozenset(), object)
 
 
 class _Reasons:
@@ -90,7 +99,7 @@ def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, 
     """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
     if "date" not in table.attributes:
         raise UserError("data.cohort.one_study_per_patient takes the earliest study, but this data set has no dates")
-    kinds = list(cohort.availability) or ["both", "pa_only", "lateral_only"]
+    kinds: list[str] = [*cohort.availability] if cohort.availability else [*ROUTES]
     bad, neutral = _have(names, cohort.drop_labels), _say_nothing(names, cohort)
     patient = np.unique(table.patient_ids.astype(str), return_inverse=True)[1]
     kind_of = np.full(len(table), kinds[0], object)
@@ -139,41 +148,33 @@ def _say_nothing(names: np.ndarray, cohort: CohortConfig) -> np.ndarray:
     return _each(names, lambda labels: bool(neutral) and labels <= neutral)
 
 
-def label_by_names(
-    source: SourceTable,
-    *,
-    names: np.ndarray,
-    config: SourceConfig,
-    to_xrv: dict[str, list[str]],
-    not_findings: Sequence[str],
-) -> SourceTable:
-    """Labels for a data set that lists the names of what a study has.
+def label_by_names(source: SourceTable, *, config: SourceConfig) -> SourceTable:
+    """Labels for a data set that lists the names of what a study has; another one as it is.
 
     A finding is positive where the study has one of its names and negative where it has others; a study
     without any name is unknown. Findings are those of the configuration; of the vocabulary; or all names.
 
-    Args:
-        names: (S,) of frozenset[str].
-        to_xrv: finding of torchxrayvision -> names that make it positive.
-        not_findings: names that are never a finding of their own.
-
     Raises:
         UserError: the configuration names labels that no study has.
     """
-    table = source.table
+    if source.label_names is None:
+        return source
+    table, names, to_xrv = source.table, source.label_names.studies, source.label_names.to_xrv
     there = frozenset().union(*names)
     findings = dict(config.findings)
     if config.vocabulary == "xrv":
         wanted = list(findings) or list(to_xrv)
-        findings = {name: to_xrv[name] for name in wanted if name in to_xrv}
+        findings = {name: list(to_xrv[name]) for name in wanted if name in to_xrv}
     elif not findings:
-        findings = {name: [name] for name in sorted(there - frozenset(not_findings))}
-    elif wrong := sorted(name for name, of_finding in findings.items() if not there & frozenset(of_finding)):
+        findings = {name: [name] for name in sorted(there - frozenset(source.label_names.not_findings))}
+    elif wrong := sorted(name for name, positive in findings.items() if not there & frozenset(positive)):
         raise UserError(
             f"data.findings: no study of {source.name} has any of the labels of {wrong}; there are {sorted(there)}"
         )
     kinds, kind_of = _distinct(names)
-    labels = np.array([[bool(kind & frozenset(of)) for of in findings.values()] for kind in kinds], np.float32)
+    labels = np.array(
+        [[bool(kind & frozenset(positive)) for positive in findings.values()] for kind in kinds], np.float32
+    )
     known = np.array([len(kind) > 0 for kind in kinds])
     table = replace(
         table,

@@ -9,7 +9,7 @@ its diagnoses, negative where all images have others, and unknown where no image
 
 import numpy as np
 
-from dualview.config import SourceConfig
+from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table, text_table
 from dualview.errors import UserError
 
@@ -17,7 +17,7 @@ FRONTAL, LATERAL = ("PA", "AP"), ("L",)
 UNKNOWN = {"", "todo", "Unknown"}
 
 
-def read(source: SourceConfig) -> SourceTable:
+def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of the folder `data.root`.
 
     Raises:

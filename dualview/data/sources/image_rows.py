@@ -2,15 +2,18 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from dualview.config import SourceConfig
+from dualview.data.images.files import Aspect, FileImages, ImageReader
 from dualview.data.table import StudyTable
 from dualview.errors import UserError, listed
 from dualview.views import View
@@ -27,15 +30,37 @@ class Label(IntEnum):
     UNKNOWN = 3
 
 
+class OpenImages(Protocol):
+    """What makes the reader of a source's images."""
+
+    def __call__(self, *, image_size_px: int, aspect: Aspect) -> ImageReader: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelNames:
+    """What a data set that names what a study has, instead of a column per finding, calls it."""
+
+    studies: np.ndarray  # (S,) of frozenset[str], the names that each study has
+    to_xrv: Mapping[str, Sequence[str]]  # finding of torchxrayvision -> names that make it positive
+    not_findings: Collection[str]  # names that are never a finding of their own
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceTable:
-    """What one source gives: its studies, and the images that it has but does not give."""
+    """What one source gives: its studies, how their images are read, and the images that it does not give."""
 
     name: str
     table: StudyTable
+    open_images: OpenImages
     num_images_read: int
     dropped: pd.DataFrame  # path, reason
+    label_names: LabelNames | None = None  # for a data set that has them; `table` has no labels yet
     known_bad: tuple[str, ...] = ()  # images of the source that others have found missing or broken
+
+
+def nothing_dropped() -> pd.DataFrame:
+    """`SourceTable.dropped` without an image."""
+    return pd.DataFrame({"path": [], "reason": []}, dtype=object)
 
 
 @dataclass
@@ -175,11 +200,11 @@ class ImageRows:
         images = (np.empty(len(starts), object), np.empty(len(starts), object))
         for view in View:
             paths: list[list[str]] = [[] for _ in starts]
-            of_view = np.flatnonzero(frame["view"].to_numpy() == view)
-            for s, path in zip(study_of_row[of_view], frame["path"].to_numpy()[of_view], strict=True):
+            rows = np.flatnonzero(frame["view"].to_numpy() == view)
+            for s, path in zip(study_of_row[rows], frame["path"].to_numpy()[rows], strict=True):
                 paths[s].append(path)
-            for s, of_study in enumerate(paths):
-                images[view][s] = tuple(of_study)
+            for s, study_paths in enumerate(paths):
+                images[view][s] = tuple(study_paths)
 
         def column(name: str) -> np.ndarray:
             return frame[name].to_numpy(dtype=object)[first]
@@ -196,9 +221,14 @@ class ImageRows:
             split=column("split") if "split" in frame and (frame["split"] != "").all() else None,
             attributes={name: column(name) for name in attributes},
         )
-        dropped = pd.concat([pd.DataFrame({"path": [], "reason": []}, dtype=object), *self._dropped], ignore_index=True)
-        name = self.source.name or self.source.source
-        return SourceTable(name=name, table=table, num_images_read=self._num_read, dropped=dropped)
+        dropped = pd.concat([nothing_dropped(), *self._dropped], ignore_index=True)
+        return SourceTable(
+            name=self.source.name or self.source.source,
+            table=table,
+            open_images=partial(FileImages, self.source.root),
+            num_images_read=self._num_read,
+            dropped=dropped,
+        )
 
     def _check_rows(self) -> None:
         frame = self.frame
@@ -209,8 +239,8 @@ class ImageRows:
                     line, f"image {path} stands in {self.problems.line(earlier)} already; list each image once"
                 )
         if "split" in frame:
-            of_patient = frame.groupby("patient", sort=False)
-            split, line_of_split = of_patient["split"].transform("first"), of_patient["line"].transform("first")
+            patients = frame.groupby("patient", sort=False)
+            split, line_of_split = patients["split"].transform("first"), patients["line"].transform("first")
             for row in np.flatnonzero(frame["split"] != split):
                 self.problems.add(
                     int(frame["line"].iloc[row]),

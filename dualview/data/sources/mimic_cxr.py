@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dualview.config import SourceConfig
+from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
+from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
-from dualview.findings import CHEXPERT
 
 VERSIONS = ("2.1.0", "2.0.0")
 FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL", "LL")
@@ -21,7 +21,7 @@ RENAMED = {"Airspace Opacity": "Lung Opacity"}
 HINT = "Is it MIMIC-CXR-JPG's own table?"
 
 
-def read(source: SourceConfig) -> SourceTable:
+def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of the tables beside `data.csv` (the metadata), or in `data.root`.
 
     Of several frontals those of the view named first in `data.frontal_views` come first (PA before

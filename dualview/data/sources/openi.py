@@ -12,17 +12,17 @@ that is "normal" is negative for all.
 
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 from xml.etree import ElementTree
 
 import numpy as np
 
-from dualview.config import SourceConfig
-from dualview.data.sources.cohort import label_by_names, select
-from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, text_table
+from dualview.config import DataConfig, SourceConfig
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, text_table
+from dualview.data.sources.vocabularies import OPENI_TO_XRV
 from dualview.errors import UserError
-from dualview.findings import OPENI_TO_XRV
 
 PROJECTIONS, REPORTS = "indiana_projections.csv", "indiana_reports.csv"
 METADATA = ("nlmcxr_dicom_metadata.csv.gz", "nlmcxr_dicom_metadata.csv")
@@ -32,7 +32,7 @@ NOT_FINDINGS = ("normal", "no indexing", "technical quality of image unsatisfact
 UNLABELLED = frozenset({"no indexing", "technical quality of image unsatisfactory"})
 
 
-def read(source: SourceConfig) -> SourceTable:
+def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of the CSVs beside `data.csv` (the projections, or the DICOM metadata) or in `data.root`.
 
     Raises:
@@ -51,20 +51,10 @@ def read(source: SourceConfig) -> SourceTable:
     rows.check_files()
     studies = rows.studies(attributes=["sex"])
 
-    def names_of(table_ids: np.ndarray) -> np.ndarray:
-        sets = np.empty(len(table_ids), object)
-        for s, uid in enumerate(table_ids):
-            sets[s] = headings.get(uid, frozenset()) - UNLABELLED
-        return sets
-
-    chosen = select(studies, cohort=source.cohort, names=names_of(studies.table.study_ids))
-    return label_by_names(
-        chosen,
-        names=names_of(chosen.table.study_ids),
-        config=source,
-        to_xrv=OPENI_TO_XRV,
-        not_findings=NOT_FINDINGS,
-    )
+    names = np.empty(len(studies.table), object)
+    for s, uid in enumerate(studies.table.study_ids):
+        names[s] = headings.get(uid, frozenset()) - UNLABELLED
+    return replace(studies, label_names=LabelNames(studies=names, to_xrv=OPENI_TO_XRV, not_findings=NOT_FINDINGS))
 
 
 def _heading(text: str) -> str:

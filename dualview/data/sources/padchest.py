@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dualview.config import SourceConfig
-from dualview.data.sources.cohort import label_by_names, select
-from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
-from dualview.findings import PADCHEST_TO_XRV
+from dualview.config import DataConfig, SourceConfig
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.vocabularies import PADCHEST_TO_XRV
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL, LATERAL = ("PA",), ("L",)
@@ -58,8 +57,8 @@ KNOWN_BAD = frozenset({
 })  # fmt: skip
 
 
-def read(source: SourceConfig) -> SourceTable:
-    """Studies of the table; what `data.cohort` leaves of them.
+def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
+    """Studies of the table; of `data.cohort`, the rules on rows are applied here.
 
     The 21 images known to be missing or truncated are left out where files are looked for.
 
@@ -97,11 +96,14 @@ def read(source: SourceConfig) -> SourceTable:
     rows.check_files()
     studies = rows.studies(attributes=["date", "sex", "age", "manufacturer", "labelled_by", "Labels"])
 
-    names = _names(studies.table.attributes["Labels"])
-    chosen = select(studies, cohort=source.cohort, names=names)
-    names = _names(chosen.table.attributes.pop("Labels"))
-    labelled = label_by_names(chosen, names=names, config=source, to_xrv=PADCHEST_TO_XRV, not_findings=NOT_FINDINGS)
-    return replace(labelled, known_bad=known_bad)
+    attributes = dict(studies.table.attributes)
+    names = _names(attributes.pop("Labels"))
+    return replace(
+        studies,
+        table=replace(studies.table, attributes=attributes),
+        label_names=LabelNames(studies=names, to_xrv=PADCHEST_TO_XRV, not_findings=NOT_FINDINGS),
+        known_bad=known_bad,
+    )
 
 
 def _names(cells: np.ndarray) -> np.ndarray:

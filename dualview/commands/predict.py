@@ -1,0 +1,225 @@
+"""`dualview predict`: a CSV or folder of studies through a trained network, into a CSV of answers."""
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dualview import operating_points
+from dualview.distributed import is_main_by_environment, start
+from dualview.errors import Preempted, UserError
+from dualview.files import sha256_of
+from dualview.inference.csv_parts import Counts, Fingerprint, Parts
+from dualview.inference.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_folder, read_points
+from dualview.inference.studies import ReadBatch, StudyRequest, request_loader
+from dualview.inference.studies_csv import RequestCsv
+from dualview.inference.studies_folder import list_studies
+from dualview.progress import progress_bars
+from dualview.run import checkpoint as checkpoints
+from dualview.run.directory import RunDir
+from dualview.run.trained import TrainedNetwork, load_trained
+from dualview.views import Availability
+
+logger = logging.getLogger(__name__)
+
+CHUNK_STUDIES = 256  # of the input, in a part: at most so many are predicted again after an interruption
+Row = list[str]  # of the CSV
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionResult:
+    """What `predict` has done."""
+
+    out: Path
+    counts: Counts | None  # on the main process
+    was_there: bool  # nothing was left to do
+
+
+def predict(
+    run_dir: Path,
+    *,
+    csv: Path | None = None,
+    folder: Path | None = None,
+    root: Path | None = None,
+    out: Path,
+    checkpoint: str = "best",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    batch_size: int = BATCH_SIZE,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+) -> PredictionResult:
+    """Predict every study of a CSV or a folder; all processes of a job call.
+
+    Studies go by in chunks of `CHUNK_STUDIES`. Each is predicted by one process, in batches of one availability, and
+    written as one part, so that neither the number of processes nor an interruption changes the CSV.
+
+    Args:
+        run_dir: of the training.
+        csv, folder: one of them; see inference/studies_csv.py and inference/studies_folder.py.
+        root: folder that the paths of `csv` are relative to; without it that of the CSV.
+        out: the CSV to write: study, views used, per finding probability and decision, reason.
+        checkpoint: `best`, `last` or a step.
+        batch_size: studies per forward pass.
+        num_workers: processes that read images for each rank; without it as in the training, at most one per core.
+        overwrite: replace a CSV of other content at `out`.
+
+    Raises:
+        UserError: no run, problems of the input, or an `out` that was made from something else.
+        Preempted: a rank was told to stop; the chunks that are done are kept.
+    """
+    if (csv is None) == (folder is None):
+        raise UserError("give either --csv or --folder")
+    if folder is not None and root is not None:
+        raise UserError("--root goes with --csv; the paths of --folder are its own")
+    trained = load_trained(RunDir(run_dir), name=checkpoint)
+    config = trained.config
+    points = read_points(trained, warn=is_main_by_environment())
+    studies: Iterable[StudyRequest]
+    if csv is not None:
+        studies = table = RequestCsv(csv, source=config.data)
+        num_studies, identity, has_patients = table.check(), _file_identity(csv), table.has_patients
+        root = csv.parent if root is None else root
+    else:
+        assert folder is not None
+        root, has_patients = folder, False
+        studies, listing = list_studies(folder)
+        num_studies, identity = len(studies), f"{folder.resolve()} {listing}"
+    fingerprint = _fingerprint(trained) | {
+        "input": identity, "root": str(root.resolve()), "batch size": batch_size,
+    }  # fmt: skip
+    num_workers = min(config.data.num_workers, os.cpu_count() or 1) if num_workers is None else num_workers
+
+    with start(config.run.model_copy(update={"device": device}), distributed=config.distributed) as job:
+        if len(job.gather_texts([json.dumps(fingerprint)])) > 1:
+            raise UserError("the processes do not see the same input and run; put both on a disk that all share")
+        parts = Parts(out, fingerprint=fingerprint)
+        there = parts.claim(overwrite=overwrite) if job.is_main else None
+        if job.share(there is not None):
+            return PredictionResult(out=out, counts=there, was_there=True)
+        num_chunks = -(-num_studies // CHUNK_STUDIES)
+        done = set(job.share(parts.done()))
+        to_do = [number for number in range(num_chunks) if number not in done]
+        if job.is_main:
+            logger.info(
+                "%s, checkpoint of step %d, on %s: %d studies%s",
+                config.model.name, trained.step, job.device.type, num_studies,
+                f", {len(done)} of {num_chunks} parts are there" if done else "",
+            )  # fmt: skip
+        predictor = Predictor(trained, points=points, device=job.device)
+        rounds = [to_do[first : first + job.world_size] for first in range(0, len(to_do), job.world_size)]
+        mine = [numbers[job.rank] for numbers in rounds if job.rank < len(numbers)]
+        loader = request_loader(
+            predictor.dataset(root=root),
+            batches=_Batches(studies, chunks=mine, batch_size=batch_size),
+            num_workers=num_workers if mine else 0,
+            pin_memory=job.device.type == "cuda",
+        )
+        answered = _chunks(
+            loader, predictor=predictor, chunks=mine, num_studies=num_studies, has_patients=has_patients
+        )  # fmt: skip
+        with progress_bars(shown=job.is_main) as progress:
+            sizes = {number: _chunk_size(number, num_studies=num_studies) for number in range(num_chunks)}
+            bar = progress.add_task("predicting", total=num_studies, completed=sum(sizes[number] for number in done))
+            for numbers in rounds:  # every rank goes through all, with or without a chunk of its own
+                if job.rank < len(numbers):
+                    parts.write(*next(answered))
+                if job.sum_numbers([job.stop_requested])[0] and numbers is not rounds[-1]:
+                    raise Preempted(f"stopped by a signal; the studies done so far are kept beside {out}")
+                progress.advance(bar, sum(sizes[number] for number in numbers))
+        job.barrier()
+        counts = None
+        if job.is_main:
+            header = _header(trained.findings, has_patients=has_patients)
+            counts = parts.join(num_parts=num_chunks, header=header)
+        job.barrier()
+        return PredictionResult(out=out, counts=counts, was_there=False)
+
+
+class _Batches:
+    """The studies of some chunks, in batches of one availability; reads its input anew for every pass."""
+
+    def __init__(self, studies: Iterable[StudyRequest], *, chunks: list[int], batch_size: int) -> None:
+        self.studies = studies
+        self.chunks = chunks
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[StudyRequest]]:
+        chunks, studies = set(self.chunks), iter(self.studies)
+        for number in itertools.count():
+            chunk = list(itertools.islice(studies, CHUNK_STUDIES))
+            if not chunk or not chunks:
+                return
+            if number not in chunks:
+                continue
+            chunks.remove(number)
+            for kind in (*Availability, None):
+                same_kind = [study for study in chunk if _kind(study) == kind]
+                for first in range(0, len(same_kind), self.batch_size):
+                    yield same_kind[first : first + self.batch_size]
+
+
+def _kind(study: StudyRequest) -> Availability | None:
+    return Availability.of(study.view_mask) if any(study.view_mask) else None
+
+
+def _chunk_size(number: int, *, num_studies: int) -> int:
+    return min(CHUNK_STUDIES, num_studies - number * CHUNK_STUDIES)
+
+
+def _chunks(
+    batches: Iterable[ReadBatch], *, predictor: Predictor, chunks: list[int], num_studies: int, has_patients: bool
+) -> Iterator[tuple[int, list[Row]]]:
+    """The number of each of these chunks with its rows, in the order of the input."""
+    batches = iter(batches)
+    for number in chunks:
+        rows: dict[int, Row] = {}
+        while len(rows) < _chunk_size(number, num_studies=num_studies):
+            read = next(batches)
+            if read.errors:
+                raise UserError(read.errors[0])
+            for study, row in zip(read.studies, _rows(read, predictor=predictor), strict=True):
+                rows[study.row] = [study.study, *([study.patient] if has_patients else []), *row]
+        yield number, [rows[row] for row in sorted(rows)]
+
+
+def _rows(read: ReadBatch, *, predictor: Predictor) -> list[Row]:
+    """Views used, probability and decision of each finding, and reason, of the studies of a batch."""
+    blank = ["", *[""] * (2 * len(predictor.findings))]
+    rows = [[*blank, reason] for reason in read.reasons]
+    answers = predictor.answer(read.batch)
+    for n, position in enumerate(read.served):
+        if not answers.is_finite[n]:
+            rows[position] = [*blank, NOT_FINITE]
+            continue
+        row = [VIEWS_USED[Availability(answers.availability[n])]]
+        for k in range(len(predictor.findings)):
+            row.append(f"{answers.probabilities[n, k]:.6g}")
+            row.append(str(int(answers.decisions[n, k])) if answers.decided[n, k] else "")
+        rows[position] = [*row, read.reasons[position]]
+    return rows
+
+
+def _header(findings: tuple[str, ...], *, has_patients: bool) -> list[str]:
+    columns = [name for finding in findings for name in (finding, f"{finding}_decision")]
+    return ["study", *(["patient"] if has_patients else []), "views", *columns, "reason"]
+
+
+def _fingerprint(trained: TrainedNetwork) -> Fingerprint:
+    """What of the run the answers depend on."""
+    manifest = json.loads((trained.folder / checkpoints.MANIFEST).read_text(encoding="utf-8"))
+    points = points_folder(trained) / operating_points.FILE
+    return {
+        "format": 1,
+        "checkpoint": manifest["files"][checkpoints.WEIGHTS]["sha256"],
+        "operating points": sha256_of(points) if points.exists() else None,
+        "chunk": CHUNK_STUDIES,
+    }
+
+
+def _file_identity(file: Path) -> str:
+    state = file.stat()
+    return f"{file.resolve()}, {state.st_size} bytes, changed at {state.st_mtime_ns} ns"

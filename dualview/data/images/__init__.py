@@ -1,0 +1,1 @@
+"""Image files: decoded, or stored decoded."""

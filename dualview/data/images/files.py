@@ -1,0 +1,183 @@
+"""Reading one image file into the network's input, or saying why not."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from dualview.data.images import dicom
+from dualview.errors import BadImage
+
+Aspect = Literal["center_crop", "pad", "stretch"]
+# path of the study table -> (1, S, S) float32 in [-1, 1], or stored pixels (augment.py); or BadImage
+ImageReader = Callable[[str], Tensor]
+
+MIN_SIDE_PX = 16
+SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of the bit depth
+KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # of pixels in memory
+SCALE_OF_DTYPE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+
+
+@runtime_checkable
+class FileReader(Protocol):
+    """A reader of images that are files, and can be stored."""
+
+    def __call__(self, path: str) -> Tensor:
+        """(1, S, S) float32 in [-1, 1]; raises BadImage."""
+
+    def unit(self, path: str) -> Tensor:
+        """(1, S, S) float32 in [0, 1]; raises BadImage."""
+
+    def file(self, path: str) -> Path:
+        """Where the image is."""
+
+
+class FileImages:
+    """Reader of DICOM, and of PNG, JPEG, TIFF and whatever else Pillow decodes, by content and not by file name.
+
+    Intensities are scaled by what the file can hold: 8-bit by 255, 16-bit by 65535 (as torchxrayvision;
+    the authors divide by 65536), DICOM by its window or bits (dicom.py), then from [0, 1] to [-1, 1]. So
+    files of one picture agree, whatever their kind. Colour becomes gray by ITU-R 601 luma. The picture
+    is made square and resized with antialiasing.
+
+    Args:
+        root: folder that paths are relative to.
+        image_size_px: S.
+        aspect: `center_crop` cuts to the central square (the authors' `ImageOps.fit`), `pad` adds black
+            margins, `stretch` changes the aspect.
+    """
+
+    def __init__(self, root: Path | None, *, image_size_px: int, aspect: Aspect = "center_crop") -> None:
+        self.root = root or Path()
+        self.image_size_px = image_size_px
+        self.aspect = aspect
+
+    def __call__(self, path: str) -> Tensor:
+        """The image at `path`, relative to the root: (1, S, S) float32 in [-1, 1].
+
+        Raises:
+            BadImage: missing, truncated, no image, too large to be safe, smaller than 16 px, several
+                frames, or the same value everywhere (a placeholder for a missing view).
+        """
+        return self.unit(path) * 2 - 1
+
+    def file(self, path: str) -> Path:
+        """Where the image at `path` is."""
+        return self.root / path
+
+    def unit(self, path: str) -> Tensor:
+        """As `__call__`, but in [0, 1]."""
+        pixels = torch.from_numpy(decode(self.file(path), name=path))
+        return square(pixels, name=path, image_size_px=self.image_size_px, aspect=self.aspect)
+
+
+def square(pixels: Tensor, *, name: str, image_size_px: int, aspect: Aspect) -> Tensor:
+    """Gray pixels (height, width) float32 in [0, 1], made square and resized: (1, S, S) float32 in [0, 1].
+
+    Raises:
+        BadImage: smaller than 16 px, or the same value everywhere; `name` is what it calls the image.
+    """
+    pixels = pixels[None]
+    height, width = pixels.shape[1:]
+    if min(height, width) < MIN_SIDE_PX:
+        raise BadImage(name, reason=f"is {width}x{height} px; both sides need at least {MIN_SIDE_PX}")
+    if pixels.min() == pixels.max():
+        raise BadImage(name, reason="has one value everywhere; leave placeholders for missing views out of the table")
+    if aspect == "center_crop":
+        pixels = functional.center_crop(pixels, [min(height, width)] * 2)
+    elif aspect == "pad":
+        across, down = max(height - width, 0), max(width - height, 0)
+        margins = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
+        pixels = functional.pad(pixels, margins)
+    resized: Tensor = functional.resize(pixels, [image_size_px] * 2, antialias=True)
+    return resized.clamp(0, 1)
+
+
+def to_gray(array: np.ndarray | Tensor) -> Tensor:
+    """Pixels in memory, of any shape, scaled as those of a file: float32 in [0, 1].
+
+    uint8 is divided by 255 and uint16 by 65535; floats must lie in [0, 1] already. What a value of another
+    kind means nobody can know: int16 may be a DICOM's stored values, or those of a 12-bit detector.
+
+    Raises:
+        ValueError: another kind of number, or floats outside [0, 1] or not finite.
+    """
+    native = array.dtype if isinstance(array, Tensor) else array.dtype.newbyteorder("=")
+    if (kind := str(native).removeprefix("torch.")) not in KINDS:
+        raise ValueError(f"pixels are {kind}; give uint8, uint16, or floats in [0, 1] (0 black, 1 white)")
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    pixels = array.detach().cpu()
+    if pixels.dtype in SCALE_OF_DTYPE:
+        return pixels.float() / SCALE_OF_DTYPE[pixels.dtype]
+    if pixels.numel() and not bool((pixels >= 0).all() and (pixels <= 1).all()):  # NaN fails too
+        raise ValueError(
+            f"pixels are floats from {pixels.min():g} to {pixels.max():g}; floats must lie in [0, 1], 0 black and 1 "
+            "white. Divide by the largest value that the detector can give, or hand in uint8 or uint16"
+        )
+    return pixels.float()
+
+
+def decode(file: Path, *, name: str) -> np.ndarray:
+    """Decoded gray pixels (height, width) float32 in [0, 1], upright.
+
+    Raises:
+        BadImage: see `FileImages`; `name` is what it calls the file.
+    """
+    try:
+        with file.open("rb") as opened:
+            is_dicom = opened.read(132)[128:] == b"DICM"
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise BadImage(name, reason="no such file" if missing else f"cannot be opened ({error.strerror})") from None
+    return dicom.decode(file, name=name) if is_dicom else _gray(file, name=name)
+
+
+def _gray(file: Path, *, name: str) -> np.ndarray:
+    """Decoded gray pixels (height, width) float32 in [0, 1], upright."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                num_frames = getattr(image, "n_frames", 1)
+                if num_frames > 1:
+                    raise BadImage(name, reason=f"has {num_frames} frames; one is needed")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                gray = _one_channel(upright, name=name)
+                return np.asarray(gray, dtype=np.float32) / SCALE_OF_MODE[gray.mode]
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(name, reason="is not an image in a known format") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe") from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise BadImage(name, reason=f"cannot be decoded ({error or type(error).__name__})") from None
+
+
+def _one_channel(image: Image.Image, *, name: str) -> Image.Image:
+    """The image in mode L (8 bit), I;16 or I (16 bit)."""
+    if image.mode in ("L", "I;16"):
+        return image
+    if image.mode.startswith("I;16"):
+        return image.convert("I")
+    if image.mode == "I":
+        low, high = image.getextrema()
+        assert isinstance(low, int | float) and isinstance(high, int | float)
+        if low < 0 or high > 65535:
+            raise BadImage(name, reason=f"has values from {low} to {high}; 8 or 16 bits are understood")
+        return image
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")  # transparent pixels come out black
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image).convert("L")
+    if image.mode in ("1", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB"):
+        return image.convert("RGB").convert("L")
+    raise BadImage(name, reason=f"has pixels of a kind that is not understood (Pillow mode {image.mode})")

@@ -1,0 +1,204 @@
+"""From a configuration to the studies of each split and a reader of their images."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from dualview.config import DataConfig, SourceConfig
+from dualview.data.images.files import FileReader, ImageReader
+from dualview.data.images.store import StoreImages, StoreSettings
+from dualview.data.sources.image_rows import SourceTable
+from dualview.data.sources.readers import read_source
+from dualview.data.sources.vocabularies import XRV
+from dualview.data.splits import SPLITS, first_in_line, places_in_line, split_by_patient
+from dualview.data.table import StudyTable, concatenate
+from dualview.errors import UserError
+from dualview.views import Availability, View
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Studies of each split and how their images are read."""
+
+    train: StudyTable
+    val: StudyTable
+    test: StudyTable
+    read: ImageReader
+    files: FileReader | None  # the reader of the files themselves; None where images are not files
+    sources: tuple[SourceTable, ...]
+    whole_splits: dict[str, StudyTable]  # before anything is left out of them: who is where, for other runs
+
+    @property
+    def splits(self) -> dict[str, StudyTable]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def load_data(config: DataConfig, *, seed: int, store: Path | None = None) -> Data:
+    """Read the study tables of the configured sources and divide each by patient. No image is read yet.
+
+    With several sources, findings are the union of theirs, patients and images carry the name of
+    their source, and what a source does not label is unknown there. Policies for uncertain labels
+    act on the training split; in val and test an uncertain label is unknown. Of the training split the
+    patients of `data.split.max_train_patients` are taken, and of these the studies of `data.train_on`.
+
+    Args:
+        store: folder of a whole image store to read from instead of the files (`data.store`, or a staged copy).
+
+    Raises:
+        UserError: problems of a source, an empty split, or a stale store.
+    """
+    config = config.effective
+    sources = [read_source(source, data=config, seed=seed) for source in config.all_sources]
+    read = _image_reader(sources, config=config)
+    if len(sources) > 1:
+        sources = [_with_name(source) for source in sources]
+    parts, places = [], []
+    for number, (source, section) in enumerate(zip(sources, config.all_sources, strict=True)):
+        splits = split_by_patient(_weighted(source.table, section), config=config.split, seed=seed)
+        places.append(places_in_line(splits["train"], seed=seed, number=number))
+        splits["train"] = with_policies(splits["train"], source=section, seed=seed, number=number)
+        parts.append(splits)
+    whole = {name: _merged([splits[name] for splits in parts], config=config) for name in SPLITS}
+    merged = {**whole, "train": _to_train_on(whole["train"], places=np.concatenate(places), config=config)}
+    files = read if isinstance(read, FileReader) else None
+    if store is not None:
+        images = StoreImages(store)
+        images.refuse_if_stale(
+            [path for table in merged.values() for view in View for study in table.images[view] for path in study],
+            settings=store_settings(config),
+            reader=files if all(source.check_files for source in config.all_sources) else None,
+        )
+        read = images
+    return Data(**merged, read=read, files=files, sources=tuple(sources), whole_splits=whole)
+
+
+def store_settings(config: DataConfig) -> StoreSettings:
+    """What the pixels of the configured store depend on."""
+    return StoreSettings(image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect)
+
+
+def with_policies(table: StudyTable, *, source: SourceConfig, seed: int, number: int = 0) -> StudyTable:
+    """The table with uncertain labels made into what the source's policies say (uncertain.py).
+
+    Smoothed labels are a function of (seed, number of the source, position in the table).
+    """
+    if table.uncertain is None:
+        return table
+    labels, label_mask = table.labels.copy(), table.label_mask.copy()
+    drawn = np.random.default_rng([seed, 3, number]).random(table.labels.shape, dtype=np.float32)
+    for k, finding in enumerate(table.findings):
+        bounds = source.uncertain_policy(finding).bounds
+        if bounds is not None:
+            rows = table.uncertain[:, k]
+            labels[rows, k] = bounds[0] + (bounds[1] - bounds[0]) * drawn[rows, k]
+            label_mask[rows, k] = True
+    return replace(table, labels=labels, label_mask=label_mask, uncertain=table.uncertain & ~label_mask)
+
+
+def _weighted(table: StudyTable, source: SourceConfig) -> StudyTable:
+    return table if source.weight == 1 else replace(table, weight=np.full(len(table), source.weight, np.float32))
+
+
+def _with_name(source: SourceTable) -> SourceTable:
+    """The source with its name before every patient and image, as several sources may use the same ones."""
+    table, prefix = source.table, f"{source.name}:"
+    images = []
+    for view in View:
+        named = np.empty(len(table), object)
+        for row, paths in enumerate(table.images[view]):
+            named[row] = tuple(prefix + path for path in paths)
+        images.append(named)
+    return replace(
+        source,
+        table=replace(
+            table,
+            patient_ids=prefix + table.patient_ids,
+            images=(images[View.PA], images[View.LATERAL]),
+            attributes={**table.attributes, "source": np.full(len(table), source.name, object)},
+        ),
+    )
+
+
+class SeveralSources:
+    """Reader of paths that begin with the name of their source."""
+
+    def __init__(self, readers: dict[str, FileReader]) -> None:
+        self.readers = readers
+
+    def __call__(self, path: str) -> Tensor:
+        """The image at `NAME:path`; raises as the source's own reader does."""
+        reader, within = self._reader(path)
+        return reader(within)
+
+    def unit(self, path: str) -> Tensor:
+        """As FileImages.unit."""
+        reader, within = self._reader(path)
+        return reader.unit(within)
+
+    def file(self, path: str) -> Path:
+        """As FileImages.file."""
+        reader, within = self._reader(path)
+        return reader.file(within)
+
+    def _reader(self, path: str) -> tuple[FileReader, str]:
+        name, _, within = path.partition(":")
+        return self.readers[name], within
+
+
+def _image_reader(sources: list[SourceTable], *, config: DataConfig) -> ImageReader:
+    """Reader of the images of all sources."""
+    readers = {
+        source.name: source.open_images(image_size_px=config.image_size_px, aspect=config.aspect) for source in sources
+    }
+    if len(readers) == 1:
+        return readers[sources[0].name]
+    files = {name: reader for name, reader in readers.items() if isinstance(reader, FileReader)}
+    assert len(files) == len(readers)  # DataConfig does not mix drawn data with others
+    return SeveralSources(files)
+
+
+def _merged(tables: list[StudyTable], *, config: DataConfig) -> StudyTable:
+    table = concatenate(tables) if len(tables) > 1 else tables[0]
+    if all(source.vocabulary == "xrv" and not source.findings for source in config.all_sources):
+        return table.with_findings(XRV)
+    return table
+
+
+def _to_train_on(train: StudyTable, *, places: np.ndarray, config: DataConfig) -> StudyTable:
+    """What is trained on: of the first patients in line, the studies of the wanted kinds.
+
+    Raises:
+        UserError: no training study is left.
+    """
+    kept = np.ones(len(train), bool)
+    if config.split.max_train_patients is not None:
+        kept &= first_in_line(train, places=places, num_patients=config.split.max_train_patients)
+    if config.train_on:
+        kept &= np.isin(train.availability, [Availability[kind.upper()] for kind in config.train_on])
+    if not kept.any():
+        raise UserError(
+            f"data.train_on is {', '.join(config.train_on)}, and no study of the train split is of this kind, with "
+            f"data.split.max_train_patients {config.split.max_train_patients}; the split has {len(train)} studies"
+        )
+    return train if kept.all() else train.select(np.flatnonzero(kept))
+
+
+def check_labels(train: StudyTable) -> None:
+    """Raises: UserError where no finding has both classes; findings with one class are named in the log."""
+    one_class = []
+    for k, finding in enumerate(train.findings):
+        known = train.labels[train.label_mask[:, k], k] > 0.5
+        if known.all() or not known.any():
+            one_class.append(f"{finding} ({int(known.sum())} positive, {int((~known).sum())} negative)")
+    if len(one_class) == len(train.findings):
+        raise UserError(
+            f"no finding has both positive and negative studies in the training split: {', '.join(one_class)}. "
+            "There is nothing to learn; check data.findings and the table"
+        )
+    if one_class:
+        logger.warning("one class only in the training split: %s; nothing can be learned of it", ", ".join(one_class))

@@ -1,0 +1,81 @@
+"""Any CSV with one row per image: study, patient, view, path, and a column per finding.
+
+A finding cell is 1, 0 or blank (unknown). Images that share patient and study form one study.
+"""
+
+import numpy as np
+import pandas as pd
+
+from dualview.config import DataConfig, SourceConfig
+from dualview.data.sources.image_rows import (
+    ImageRows,
+    Label,
+    Problems,
+    SourceTable,
+    check_root,
+    find_table,
+    text_table,
+)
+
+FRONTAL, LATERAL = ("PA", "AP"), ("L", "LATERAL", "LL")
+LABELS = {"1": Label.POSITIVE, "1.0": Label.POSITIVE, "0": Label.NEGATIVE, "0.0": Label.NEGATIVE, "": Label.UNKNOWN}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
+
+
+def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
+    """Studies of the table at `data.csv`.
+
+    Raises:
+        UserError: all problems of the file together, each with file:line.
+    """
+    check_root(source)
+    columns, split_column = source.columns, data.split.column
+    label_columns = {finding: names[0] for finding, names in source.findings.items()}
+    file = find_table(source, names=["metadata.csv"])
+    table = text_table(
+        file,
+        columns=[columns.study, columns.patient, columns.view, columns.path, *label_columns.values()]
+        + source.attributes
+        + ([split_column] if split_column else []),
+        hint="Name yours in data.columns, data.findings, data.attributes or data.split.column",
+    )
+    rows = ImageRows(
+        table.assign(patient=table[columns.patient], study=table[columns.study], path=table[columns.path]),
+        file=file,
+        source=source,
+    )
+    frame = rows.frame
+    blank = {
+        "study": "study is blank; every image needs one (data.columns.study)",
+        "patient": "patient is blank; every image needs one (data.columns.patient)",
+        "path": "path is blank; leave out the row of a view that does not exist",
+    }
+    usable = np.ones(len(frame), bool)
+    for name, problem in blank.items():
+        for line in frame["line"][frame[name] == ""]:
+            rows.problems.add(int(line), problem)
+        usable &= (frame[name] != "").to_numpy()
+    add_wrong_labels(rows.problems, frame, columns=label_columns)
+    if split_column:
+        split = frame[split_column].str.lower().map(SPLITS)
+        for line, cell in frame.loc[split.isna(), ["line", split_column]].itertuples(index=False):
+            rows.problems.add(int(line), f"split is {cell!r}; allowed are train, val and test")
+        rows.frame = frame.assign(split=split.fillna(""))
+    rows.frame = rows.frame[usable]
+    rows.assign_views(rows.frame[columns.view], frontal=FRONTAL, lateral=LATERAL, strict=True)
+    rows.check_files()
+    labels = label_codes(rows.frame, columns=label_columns)
+    return rows.studies(findings=list(label_columns), labels=labels, attributes=source.attributes)
+
+
+def add_wrong_labels(problems: Problems, table: pd.DataFrame, *, columns: dict[str, str]) -> None:
+    """Add every cell that is none of 1, 0 and blank; `columns` is finding -> its column."""
+    for finding, column in columns.items():
+        for line, cell in table.loc[~table[column].isin(LABELS), ["line", column]].itertuples(index=False):
+            problems.add(int(line), f"{finding} is {cell!r}; allowed are 1, 0 and blank for unknown")
+
+
+def label_codes(table: pd.DataFrame, *, columns: dict[str, str]) -> np.ndarray:
+    """(rows, K) int8 of `Label`; a wrong cell counts as unknown."""
+    codes = [table[column].map(LABELS).fillna(Label.UNKNOWN).to_numpy(np.int8) for column in columns.values()]
+    return np.stack(codes, axis=1)

@@ -1,0 +1,206 @@
+"""Studies to predict, from a CSV that may be longer than the memory.
+
+Two forms, told apart by their columns:
+
+- one row per study: `study`, `pa`, `lateral`; the two are paths, blank where there is no image;
+- one row per image, as for training: study, view and path, and the patient where there is one, under the names that
+  the run was trained with (`data.columns`). Rows of one study must follow one another, or a study could not
+  be answered before the last row is read.
+
+Other columns are not looked at. Texts stay texts. A first pass finds what is wrong with the table; all it keeps is a
+number of 8 bytes per study.
+"""
+
+import warnings
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dualview.config import SourceConfig
+from dualview.data.sources import csv
+from dualview.data.sources.image_rows import HEADER_LINES, Problems
+from dualview.errors import UserError
+from dualview.inference.studies import StudyRequest
+from dualview.views import View
+
+ROWS_AT_ONCE = 1000
+MOST_PROBLEMS = 1000  # to be kept; 20 are shown
+
+
+class RequestCsv:
+    """The studies of a CSV, in its order: `check()` once, then iterate as often as wanted.
+
+    Args:
+        file: the table, compressed or not.
+        source: of the run, for the names of columns and views.
+
+    Raises:
+        UserError: no file, no CSV, or columns of neither form.
+    """
+
+    def __init__(self, file: Path, *, source: SourceConfig) -> None:
+        self.file = file
+        if not file.is_file():
+            raise UserError(f"no such table: {file}")
+        names = source.columns
+        header = self._header()
+        self._columns: list[str]
+        image_columns = [names.study, names.view, names.path]
+        if "study" in header and {"pa", "lateral"} & set(header):
+            self.by_image = False
+            self._columns = [name for name in header if name in ("study", "pa", "lateral")]
+            self._study, self._patient = "study", None
+        elif set(image_columns) <= set(header):
+            self.by_image = True
+            self._study, self._view, self._path = image_columns
+            self._patient = names.patient if names.patient in header else None
+            self._columns = [*image_columns, *([self._patient] if self._patient else [])]
+        else:
+            raise UserError(
+                f"{file} has the columns {', '.join(header)}. Give one row per study with study, pa, lateral (paths, "
+                f"blank where there is no image), or one row per image with {', '.join(image_columns)} (data.columns "
+                "of the run)"
+            )
+        self.has_patients = self._patient is not None
+        ignored = source.ignored_views
+        frontal = csv.FRONTAL if source.frontal_views is None else source.frontal_views
+        lateral = csv.LATERAL if source.lateral_views is None else source.lateral_views
+        self._view_of = {name: View.LATERAL for name in lateral if name not in ignored}
+        self._view_of |= {name: View.PA for name in frontal if name not in ignored}
+        self._ignored = set(ignored)
+
+    def check(self) -> int:
+        """Read the table once without looking at images; returns the number of studies.
+
+        Raises:
+            UserError: all problems of the table together, each with file:line.
+        """
+        problems = Problems(self.file)
+        hashes: list[np.ndarray] = []
+        last = None
+        for frame in self._frames():
+            self._add_blanks(problems, frame)
+            keys, starts = self._starts(frame, last=last)
+            last = keys.iloc[-1]
+            hashes.append(pd.util.hash_array(keys[starts].to_numpy(object)))
+        if not hashes:
+            raise UserError(f"{self.file} has no rows")
+        every = np.concatenate(hashes)
+        del hashes
+        every.sort()
+        twice = np.unique(every[1:][every[1:] == every[:-1]])
+        if len(twice):
+            self._add_returning(problems, twice)
+        problems.raise_if_any()
+        return len(every)
+
+    def __iter__(self) -> Iterator[StudyRequest]:
+        studies = self._by_image() if self.by_image else self._by_study()
+        for row, study in enumerate(studies):
+            yield study._replace(row=row)
+
+    def _by_study(self) -> Iterator[StudyRequest]:
+        for frame in self._frames():
+            blank = [""] * len(frame)
+            columns = [frame[name].tolist() if name in frame else blank for name in (self._study, "pa", "lateral")]
+            for study, pa, lateral in zip(*columns, strict=True):
+                yield StudyRequest(images=(pa or None, lateral or None), study=study)
+
+    def _by_image(self) -> Iterator[StudyRequest]:
+        for (patient, study), rows in groupby(self._image_rows(), key=lambda row: row[:2]):
+            images: list[str | None] = [None, None]
+            reasons: list[str] = []
+            ignored: list[str] = []
+            for _, _, name, path in rows:
+                view = self._view_of.get(name)
+                if view is None:
+                    (ignored if name in self._ignored else reasons).append(f"view is {name or 'not given'}")
+                elif images[view] is None:  # of several images the first, as in evaluation
+                    images[view] = path
+            if not any(images):
+                reasons += ignored
+            yield StudyRequest((images[View.PA], images[View.LATERAL]), tuple(dict.fromkeys(reasons)), study, patient)
+
+    def _image_rows(self) -> Iterator[tuple[str, str, str, str]]:
+        for frame in self._frames():
+            patients = frame[self._patient].tolist() if self._patient else [""] * len(frame)
+            others = [frame[name].tolist() for name in (self._study, self._view, self._path)]
+            yield from zip(patients, *others, strict=True)
+
+    def _starts(self, frame: pd.DataFrame, *, last: str | None) -> "tuple[pd.Series[str], pd.Series[bool]]":
+        """What tells the study of each row from others, and whether a row is the first of its study.
+
+        Args:
+            frame: some rows.
+            last: what tells the study of the row before them; None for no row.
+        """
+        keys = frame[self._study] if self._patient is None else frame[self._patient] + "\0" + frame[self._study]
+        is_named = frame[self._study] != ""
+        return keys, is_named & (keys != keys.shift(fill_value=last)) if self.by_image else is_named
+
+    def _add_blanks(self, problems: Problems, frame: pd.DataFrame) -> None:
+        remedies = {self._study: "every row needs one"}
+        if self.by_image:
+            remedies[self._path] = "leave out the row of a view that does not exist"
+        for name, remedy in remedies.items():
+            for line in frame["line"][frame[name] == ""]:
+                if len(problems.found) < MOST_PROBLEMS:
+                    problems.add(int(line), f"{name} is blank; {remedy}")
+
+    def _add_returning(self, problems: Problems, hashes: np.ndarray) -> None:
+        """Find the rows behind hashes that come more than once, and say where each study was first."""
+        first: dict[str, int] = {}
+        last = None
+        for frame in self._frames():
+            keys, starts = self._starts(frame, last=last)
+            last = keys.iloc[-1]
+            chosen = starts & np.isin(pd.util.hash_array(keys.to_numpy(object)), hashes)
+            for key, line, study in zip(keys[chosen], frame["line"][chosen], frame[self._study][chosen], strict=True):
+                if key not in first:
+                    first[key] = line
+                elif len(problems.found) < MOST_PROBLEMS:
+                    problems.add(line, f"study {study!r} " + (
+                        f"comes back after line {first[key]}; put the rows of a study one after another (sort the "
+                        "table by patient and study)" if self.by_image
+                        else f"stands in line {first[key]} already; give each study one row"
+                    ))  # fmt: skip
+
+    def _header(self) -> list[str]:
+        reader = self._open(nrows=0)
+        return [str(name) for name in reader.columns]
+
+    def _frames(self) -> Iterator[pd.DataFrame]:
+        """The table a few rows at a time: stripped texts, and `line`, the line in the file."""
+        line = 1 + HEADER_LINES
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+                for chunk in self._open(chunksize=ROWS_AT_ONCE):
+                    frame = pd.DataFrame({name: chunk[name].fillna("").str.strip() for name in self._columns})
+                    frame.insert(0, "line", np.arange(line, line + len(frame)))
+                    line += len(frame)
+                    frame = frame[(chunk.fillna("") != "").any(axis=1).to_numpy()].reset_index(drop=True)
+                    if len(frame):
+                        yield frame
+        except pd.errors.ParserWarning:
+            raise UserError(
+                f"{self.file}: rows have more cells than the header has columns; quote cells that hold commas"
+            ) from None
+        except (UnicodeDecodeError, pd.errors.ParserError, OSError, EOFError) as error:
+            raise self._unreadable(error) from None
+
+    def _open(self, **options: Any) -> Any:
+        try:
+            return pd.read_csv(
+                self.file, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
+                encoding="utf-8-sig", **options,
+            )  # fmt: skip
+        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(f"{self.file} cannot be read as CSV in UTF-8: {error}")
