@@ -18,15 +18,14 @@ from rich import get_console
 from rich.logging import RichHandler
 from rich.progress import track
 
-from dualview.assessment import Settings
 from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
-from dualview.compare.plan import read_plan
-from dualview.compare.runs import slurm_array
-from dualview.compare.story import compare as run_comparison
-from dualview.compare.story import table_file
+from dualview.comparison.plan import read_plan
+from dualview.comparison.runs import slurm_array
+from dualview.comparison.story import compare as run_comparison
+from dualview.comparison.story import table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
 from dualview.dashboard import save_dashboard
@@ -36,6 +35,8 @@ from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
 from dualview.evaluate_run import evaluate_run as run_evaluation
+from dualview.evaluation.assess import Settings
+from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.export import export as run_export
 from dualview.predict import predict as run_prediction
 from dualview.predictor import BATCH_SIZE
@@ -43,7 +44,6 @@ from dualview.prepare import prepare as run_prepare
 from dualview.progress import progress_bars
 from dualview.report.page import write_report
 from dualview.report.pictures import Wish
-from dualview.statistics.thresholds import ThresholdRule
 from dualview.train import train as run_training
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -4,10 +4,10 @@ from typing import Any
 
 from rich.table import Table
 
-from dualview.compare.result import MACRO
-from dualview.compare.story import TITLES, Comparison, cell, find
+from dualview.comparison.result import MACRO
+from dualview.comparison.story import TITLES, Comparison, cell, find
+from dualview.evaluation.metrics import GROUPS, GroupMetrics
 from dualview.export import ExportedGraph
-from dualview.metrics import GROUPS, GroupMetrics
 
 SHOWN = ("both", "pa_only", "lateral_only")  # of the groups of a comparison; the files have all
 

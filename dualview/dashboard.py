@@ -11,7 +11,7 @@ from typing import Any
 
 from dualview.config import load
 from dualview.errors import UserError, listed
-from dualview.evaluation_tracking import CURVES, IMAGES, MASKED, TABLES, evaluation_id
+from dualview.evaluation.wandb_run import CURVES, IMAGES, MASKED, TABLES, evaluation_id
 from dualview.run_directory import RUN_ID
 from dualview.tracking import default_entity, why_offline
 

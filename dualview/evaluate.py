@@ -17,9 +17,9 @@ from dualview.data.loading import evaluation_loader
 from dualview.data.table import StudyTable, availability_of
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
+from dualview.evaluation.metrics import GroupMetrics, by_availability
+from dualview.evaluation.prediction_table import HEADS, HIDDEN, SCORES, Predictions
 from dualview.losses import study_losses
-from dualview.metrics import GroupMetrics, by_availability
-from dualview.predictions import HEADS, HIDDEN, SCORES, Predictions
 from dualview.run_directory import BadImages
 from dualview.views import Availability, View
 

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from dualview.assessment import Document, Settings, assess, choose_operating_points, fit_temperatures
 from dualview.config import Config, changed
 from dualview.data import load_data
 from dualview.data.account import account
@@ -28,12 +27,13 @@ from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
 from dualview.evaluate import as_predictions, evaluate_split
-from dualview.evaluation_tracking import EvaluationJob, log_evaluation
-from dualview.operating_points import FILE as OPERATING_POINTS
-from dualview.predictions import Predictions
+from dualview.evaluation.assess import Document, Settings, assess, choose_operating_points, fit_temperatures
+from dualview.evaluation.operating_points import FILE as OPERATING_POINTS
+from dualview.evaluation.prediction_table import Predictions
+from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
+from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.resume import HARMLESS, differing_settings
 from dualview.run_directory import BadImages
-from dualview.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.studies import datasets, for_network, node_store
 from dualview.trained import TrainedNetwork, load_trained
 from dualview.views import Availability

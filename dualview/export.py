@@ -24,8 +24,8 @@ from dualview import checkpoint as checkpoints
 from dualview.batch import Rows, StudyBatch
 from dualview.data.images import SCALE_OF_MODE
 from dualview.errors import UserError
+from dualview.evaluation.operating_points import OperatingPoints
 from dualview.models.network import Network
-from dualview.operating_points import OperatingPoints
 from dualview.predictor import needed_views, read_points
 from dualview.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, View

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from dualview import checkpoint as checkpoints
-from dualview import operating_points
 from dualview.data.asked import AskedStudy, ReadBatch
 from dualview.data.asked_csv import AskedCsv
 from dualview.data.asked_folder import list_studies
 from dualview.data.loading import asked_loader
 from dualview.distributed import is_main_by_environment, start
 from dualview.errors import Preempted, UserError
+from dualview.evaluation import operating_points
 from dualview.prediction_parts import Counts, Fingerprint, Parts
 from dualview.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_folder, read_points
 from dualview.progress import progress_bars

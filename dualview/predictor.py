@@ -19,14 +19,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dualview import operating_points
 from dualview.batch import StudyBatch
 from dualview.config import ModelConfig
 from dualview.data.asked import AskedDataset, AskedStudy
 from dualview.data.images import FileImages, square, to_gray
 from dualview.data.table import availability_of
 from dualview.errors import UserError
-from dualview.operating_points import OperatingPoints, sigmoid
+from dualview.evaluation import operating_points
+from dualview.evaluation.operating_points import OperatingPoints, sigmoid
 from dualview.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, View
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from torch import nn
 
 from dualview import checkpoint
-from dualview.assessment import choose_operating_points
 from dualview.config import Config
 from dualview.data import Data, check_labels, load_data
 from dualview.data.account import left_out_of_training
@@ -24,11 +23,12 @@ from dualview.data.splits import write_splits
 from dualview.distributed import Job, start
 from dualview.errors import Preempted
 from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, write_metrics
+from dualview.evaluation.assess import choose_operating_points
+from dualview.evaluation.metrics import GroupMetrics
+from dualview.evaluation.operating_points import FILE as OPERATING_POINTS
 from dualview.losses import HeadLosses
 from dualview.meter import BestCheckpoint, Meter
-from dualview.metrics import GroupMetrics
 from dualview.models import build_configured
-from dualview.operating_points import FILE as OPERATING_POINTS
 from dualview.optim import set_learning_rates
 from dualview.progress import progress_bars
 from dualview.resume import continued, fingerprint, refuse_other_data

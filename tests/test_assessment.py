@@ -15,9 +15,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dualview.assessment import Settings, assess, choose_operating_points, fit_temperatures, scored_by
-from dualview.predictions import SCORES, Predictions
-from dualview.statistics.thresholds import ThresholdRule
+from dualview.evaluation.assess import Settings, assess, choose_operating_points, fit_temperatures, scored_by
+from dualview.evaluation.prediction_table import SCORES, Predictions
+from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.views import Availability
 
 QUICK = Settings(num_resamples=400)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from dualview.cli import app
 from dualview.config import Config
-from dualview.predictions import read_predictions
+from dualview.evaluation.prediction_table import read_predictions
 from dualview.train import train
 
 

@@ -14,8 +14,8 @@ from dualview.batch import StudyBatch
 from dualview.cli import app
 from dualview.data.images import FileImages
 from dualview.errors import UserError
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.export import RouteGraph, export
-from dualview.operating_points import OperatingPoint, OperatingPoints
 from dualview.trained import load_trained
 
 ort = pytest.importorskip("onnxruntime")

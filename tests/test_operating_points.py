@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dualview.errors import UserError
-from dualview.operating_points import OperatingPoint, OperatingPoints, read
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints, read
 from dualview.views import Availability
 
 BOTH, PA_ONLY, LATERAL_ONLY = Availability.BOTH, Availability.PA_ONLY, Availability.LATERAL_ONLY

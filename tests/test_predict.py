@@ -22,7 +22,7 @@ from dualview.data import asked_csv
 from dualview.data.images import FileImages
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
-from dualview.operating_points import OperatingPoint, OperatingPoints
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.predict import predict
 from dualview.prediction_parts import Parts
 from dualview.trained import load_trained

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dualview.errors import UserError
-from dualview.predictions import SCORES, Predictions, read_predictions
+from dualview.evaluation.prediction_table import SCORES, Predictions, read_predictions
 from dualview.views import Availability
 
 

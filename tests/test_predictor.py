@@ -10,7 +10,7 @@ from PIL import Image
 
 import dualview
 from dualview.batch import StudyBatch
-from dualview.operating_points import OperatingPoint, OperatingPoints
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.trained import load_trained
 
 

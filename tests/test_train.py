@@ -20,8 +20,8 @@ from dualview.config import Config, PhantomConfig, load
 from dualview.data import Data
 from dualview.data.phantom import FINDINGS, draw
 from dualview.errors import UserError
+from dualview.evaluation.metrics import GROUPS
 from dualview.losses import head_loss_sums
-from dualview.metrics import GROUPS
 from dualview.models import build_model
 from dualview.train import train
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualview.predictions import HIDDEN, ROUTES
+from dualview.evaluation.prediction_table import HIDDEN, ROUTES
+from dualview.evaluation.statistics.calibration import reliability
+from dualview.evaluation.statistics.curves import Points, precision_recall_points, roc_points
 from dualview.report.record import Record
-from dualview.statistics.calibration import reliability
-from dualview.statistics.curves import Points, precision_recall_points, roc_points
 from dualview.views import Availability, View
 
 MAX_POINTS = 200

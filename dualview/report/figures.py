@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dualview.assessment import Document
+from dualview.evaluation.assess import Document
+from dualview.evaluation.statistics.curves import thinned
 from dualview.report.curves import GROUPS, MASKED, Curves
 from dualview.report.record import Record
 from dualview.report.style import (
@@ -24,7 +25,6 @@ from dualview.report.style import (
     short,
     unit_axis,
 )
-from dualview.statistics.curves import thinned
 
 # -- curves ----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from dualview.assessment import Document, verdict
+from dualview.evaluation.assess import Document, verdict
 from dualview.report.record import Record
 from dualview.report.style import Figure, Variants, axis, layout, short
 

@@ -18,7 +18,7 @@ from dualview.data.dataset import ImageReader
 from dualview.data.transforms import to_input
 from dualview.errors import UserError
 from dualview.evaluate_run import with_overrides
-from dualview.predictions import ROUTES
+from dualview.evaluation.prediction_table import ROUTES
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits

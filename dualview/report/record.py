@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dualview import operating_points
-from dualview.assessment import FORMAT, Document, calibrated
 from dualview.config import Config, load
 from dualview.errors import UserError, listed
 from dualview.evaluate_run import EVALUATION, PREDICTIONS
-from dualview.operating_points import OperatingPoints
-from dualview.predictions import Predictions, read_predictions
+from dualview.evaluation import operating_points
+from dualview.evaluation.assess import FORMAT, Document, calibrated
+from dualview.evaluation.operating_points import OperatingPoints
+from dualview.evaluation.prediction_table import Predictions, read_predictions
 
 FOLDER = "evaluation-test"
 NOT_SHOWN = "(a path, not shown)"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dualview.assessment import Document, verdict
-from dualview.predictions import ROUTES
+from dualview.evaluation.assess import Document, verdict
+from dualview.evaluation.prediction_table import ROUTES
 from dualview.report.curves import GROUPS, MASKED
 from dualview.report.record import Record
 

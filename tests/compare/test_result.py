@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
-from dualview.compare.result import MACRO, compare_predictions, difference_over_seeds_and_patients
+from dualview.comparison.result import MACRO, compare_predictions, difference_over_seeds_and_patients
 from dualview.errors import UserError
-from dualview.predictions import SCORES, Predictions
+from dualview.evaluation.prediction_table import SCORES, Predictions
 from dualview.views import Availability
 
 KINDS = np.repeat([Availability.BOTH, Availability.PA_ONLY, Availability.LATERAL_ONLY], 40).astype(np.int8)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dualview.assessment import Settings, assess, choose_operating_points
 from dualview.config import Config
 from dualview.evaluate_run import evaluate_run
-from dualview.predictions import HIDDEN, SCORES, Predictions
+from dualview.evaluation.assess import Settings, assess, choose_operating_points
+from dualview.evaluation.prediction_table import HIDDEN, SCORES, Predictions
 from dualview.progress import progress_bars
 from dualview.run_directory import describe_run
 from dualview.train import train

@@ -6,8 +6,8 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 
 from dualview.errors import UserError
-from dualview.statistics.calibration import calibration_error, fit_temperature, reliability
-from dualview.statistics.thresholds import ThresholdRule, choose
+from dualview.evaluation.statistics.calibration import calibration_error, fit_temperature, reliability
+from dualview.evaluation.statistics.thresholds import ThresholdRule, choose
 
 
 def test_reliability_is_scikit_learns_curve_on_quantile_bins():

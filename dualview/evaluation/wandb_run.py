@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import wandb
 
-from dualview.assessment import METRICS, Document
 from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
 from dualview.data.dataset import Key, StudyDataset
-from dualview.predictions import HIDDEN, ROUTES, Predictions
+from dualview.evaluation.assess import METRICS, Document
+from dualview.evaluation.prediction_table import HIDDEN, ROUTES, Predictions
+from dualview.evaluation.statistics.curves import precision_recall_points, roc_points
 from dualview.run_directory import RUN_ID
-from dualview.statistics.curves import precision_recall_points, roc_points
 from dualview.tracking import staged_in, staging, start_wandb, wandb_settings
 from dualview.views import Availability
 

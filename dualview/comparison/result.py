@@ -8,9 +8,9 @@ import numpy as np
 from scipy.stats import t as student
 
 from dualview.errors import UserError
-from dualview.metrics import finding_metrics
-from dualview.predictions import HIDDEN, ROUTES, Predictions
-from dualview.statistics.bootstrap import Interval, ranking, resample_patients
+from dualview.evaluation.metrics import finding_metrics
+from dualview.evaluation.prediction_table import HIDDEN, ROUTES, Predictions
+from dualview.evaluation.statistics.bootstrap import Interval, ranking, resample_patients
 from dualview.views import Availability, View
 
 METRICS = ("auroc", "average_precision")

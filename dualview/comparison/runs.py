@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from dualview.compare.plan import Plan, PlannedRun
+from dualview.comparison.plan import Plan, PlannedRun
 from dualview.config import load
 from dualview.errors import Preempted, UserError, listed
 from dualview.resume import differing_settings

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from rich.progress import Progress
 
-from dualview.compare.plan import Plan
-from dualview.compare.result import GROUPS, MACRO, Row, compare_predictions
-from dualview.compare.runs import RESULT, is_finished, train_all
+from dualview.comparison.plan import Plan
+from dualview.comparison.result import GROUPS, MACRO, Row, compare_predictions
+from dualview.comparison.runs import RESULT, is_finished, train_all
 from dualview.errors import UserError, listed
-from dualview.predictions import read_predictions
+from dualview.evaluation.prediction_table import read_predictions
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-from dualview.metrics import finding_metrics
-from dualview.operating_points import OperatingPoint, OperatingPoints
-from dualview.predictions import HIDDEN, ROUTES, Predictions
-from dualview.statistics.bootstrap import (
+from dualview.evaluation.metrics import finding_metrics
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
+from dualview.evaluation.prediction_table import HIDDEN, ROUTES, Predictions
+from dualview.evaluation.statistics.bootstrap import (
     Interval,
     percentile_interval,
     ranking,
@@ -31,9 +31,9 @@ from dualview.statistics.bootstrap import (
     simultaneous_intervals,
     weighted_means,
 )
-from dualview.statistics.calibration import calibration_error, fit_temperature
-from dualview.statistics.delong import paired_delong
-from dualview.statistics.thresholds import YOUDEN, ThresholdRule, choose
+from dualview.evaluation.statistics.calibration import calibration_error, fit_temperature
+from dualview.evaluation.statistics.delong import paired_delong
+from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule, choose
 from dualview.views import Availability, View
 
 FORMAT = 1
