@@ -18,7 +18,7 @@ from dualview.data.table import StudyTable, availability_of
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.evaluation.metrics import GroupMetrics, by_availability
-from dualview.evaluation.prediction_table import HEADS, HIDDEN, SCORES, Predictions
+from dualview.evaluation.prediction_table import HEADS, SCORES, PredictionTable
 from dualview.losses import study_losses
 from dualview.run_directory import BadImages
 from dualview.views import Availability, View
@@ -232,27 +232,26 @@ def _with_bar(loader: DataLoader[Loaded], *, progress: Progress, description: st
     progress.remove_task(bar)
 
 
-def as_predictions(evaluation: SplitEvaluation) -> Predictions:
+def as_predictions(evaluation: SplitEvaluation) -> PredictionTable:
     """The evaluation's table of predictions."""
-    table, of_split = evaluation.table, evaluation.predictions
+    table, outputs = evaluation.table, evaluation.predictions
 
-    def probabilities(predictions: SplitPredictions, head: str) -> np.ndarray:
+    def logits(outputs: SplitPredictions, head: str) -> np.ndarray:
         at = HEADS.index(head)
-        values: np.ndarray = torch.from_numpy(predictions.logits[:, at]).sigmoid().numpy()
-        return np.where(predictions.head_mask[:, at, None], values, np.nan)
+        return np.where(outputs.head_mask[:, at, None], outputs.logits[:, at], np.nan)
 
-    scores = {score: np.full(table.labels.shape, np.nan) for score in SCORES}
-    scores |= {head: probabilities(of_split, head) for head in HEADS}
-    scores |= {HIDDEN[view]: probabilities(predictions, "route") for view, predictions in evaluation.hidden.items()}
-    return Predictions(
+    by_score = {score: np.full(table.labels.shape, np.nan) for score in SCORES}
+    by_score |= {head: logits(outputs, head) for head in HEADS}
+    by_score |= {view.hidden_key: logits(hidden, "route") for view, hidden in evaluation.hidden.items()}
+    return PredictionTable(
         findings=table.findings,
         study_ids=table.study_ids,
         patient_ids=table.patient_ids,
-        availability=of_split.availability,
-        evaluated=of_split.evaluated,
+        availability=outputs.availability,
+        evaluated=outputs.evaluated,
         labels=table.labels,
         label_mask=table.label_mask,
-        scores=scores,
+        logits=by_score,
         attributes=table.attributes,
     )
 

@@ -1,15 +1,14 @@
 """`dualview evaluate RUN`: a finished run on every study of a split, complete ones also with a view withheld.
 
-    RUN/evaluation-test/predictions.parquet   what the network says (predictions.py)
-    RUN/evaluation-test/evaluation.json       what that is worth (assessment.py)
+    RUN/evaluation-test/predictions.parquet   what the network says (evaluation/prediction_table.py)
+    RUN/evaluation-test/evaluation.json       what that is worth (evaluation/document.py)
     RUN/operating_points.json                 temperatures and thresholds, from val
 
-and the same, but for the predictions, as a run of wandb (evaluation_tracking.py).
+and the same, but for the predictions, as a run of wandb (evaluation/wandb_run.py).
 
 With any number of processes; every study is predicted once, and all come out alike.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,15 +20,16 @@ import pandas as pd
 from rich.progress import Progress
 
 from dualview.config import Config, changed
-from dualview.data import load_data
+from dualview.data import Data, load_data
 from dualview.data.account import account
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
 from dualview.evaluate import as_predictions, evaluate_split
-from dualview.evaluation.assess import Document, Settings, assess, choose_operating_points, fit_temperatures
-from dualview.evaluation.operating_points import FILE as OPERATING_POINTS
-from dualview.evaluation.prediction_table import Predictions
+from dualview.evaluation.assess import EvaluationSettings, assess
+from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
+from dualview.evaluation.operating_points import POINTS_FILE, choose_operating_points, fit_temperatures
+from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.resume import HARMLESS, differing_settings
@@ -50,8 +50,7 @@ class RunEvaluation:
     """Where an evaluation was written, and what it says."""
 
     folder: Path
-    document: Document
-    is_main: bool
+    evaluation: Evaluation | None  # None on other than the main process
     wandb: EvaluationJob | None  # None on other than the main process
 
 
@@ -65,7 +64,7 @@ def evaluate_run(
     by: list[str] | None = None,
     rule: ThresholdRule = YOUDEN,
     calibrate: bool = False,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     progress: Progress,
 ) -> RunEvaluation:
     """Evaluate a checkpoint of a run and write the result.
@@ -75,7 +74,7 @@ def evaluate_run(
         checkpoint_name: `best`, `last`, or a step.
         overrides: `section.field=value` for where the data are and what reads them, such as data.root.
         out: folder to write to; without it `RUN/evaluation-SPLIT`, for another checkpoint than best with its name.
-        by: columns of the study table to divide by (assessment.py).
+        by: columns of the study table to divide by (evaluation/subgroups.py).
         rule: by which thresholds are chosen on val.
         calibrate: fit a temperature per route on val.
 
@@ -101,60 +100,56 @@ def evaluate_run(
             )
         train_set, val_set, test_set = datasets(data, config)
         train_set.augment = None
-        of_split = {"train": train_set, "val": val_set, "test": test_set}
-        if not len(of_split[split]):
+        split_datasets = {"train": train_set, "val": val_set, "test": test_set}
+        if not len(split_datasets[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         bad_images = BadImages(run_dir, policy=config.data.on_bad_image, job=job)
-        predictions: dict[str, Predictions] = {}
+        tables: dict[str, PredictionTable] = {}
         for name in dict.fromkeys(("val", split)):
-            evaluation = evaluate_split(
-                network.model, name=name, dataset=of_split[name], config=config, job=job, bad_images=bad_images,
+            outputs = evaluate_split(
+                network.model, name=name, dataset=split_datasets[name], config=config, job=job, bad_images=bad_images,
                 progress=progress, hide_views=True,
             )  # fmt: skip
-            predictions[name] = as_predictions(evaluation)
+            tables[name] = as_predictions(outputs)
         folder = out or run_dir / _folder_name(split, checkpoint_name)
-        document: Document = {}
+        evaluation = None
         if job.is_main:
-            temperatures = fit_temperatures(predictions["val"]) if calibrate else None
-            points = choose_operating_points(predictions["val"], rule=rule, temperatures=temperatures)
-            document = {
-                **_provenance(network, split=split, checkpoint_name=checkpoint_name),
-                "data": _data_card(account(whole)),
-                **assess(
-                    predictions[split],
-                    points=points,
-                    train_prevalence=train_prevalence(data.train),
-                    by=by,
-                    settings=settings,
-                    track=_bar(progress),
-                ),
-                "temperature": points.temperature,
-            }
+            temperatures = fit_temperatures(tables["val"]) if calibrate else None
+            points = choose_operating_points(tables["val"], rule=rule, temperatures=temperatures)
+            assessment = assess(
+                tables[split],
+                points=points,
+                train_prevalence=train_prevalence(data.train),
+                by=by,
+                settings=settings,
+                track=_bar(progress),
+            )
+            provenance = _provenance(network, split=split, checkpoint_name=checkpoint_name, data=_data_card(whole))
+            evaluation = Evaluation.of(provenance, assessment)
             folder.mkdir(parents=True, exist_ok=True)
-            predictions[split].write(folder / PREDICTIONS)
-            _write(folder / EVALUATION, json.dumps(document, indent=1, allow_nan=False) + "\n")
-            points.write((run_dir if checkpoint_name == "best" else folder) / OPERATING_POINTS)
+            tables[split].write(folder / PREDICTIONS)
+            evaluation.write(folder / EVALUATION)
+            points.write((run_dir if checkpoint_name == "best" else folder) / POINTS_FILE)
         job.barrier()
     tracked = None
-    if job.is_main:  # last, and when nobody waits for it: sending may take long
+    if evaluation is not None:  # after the process group is closed: an upload may be slow
         tracked = log_evaluation(
-            document,
-            predictions=predictions[split],
-            dataset=of_split[split],
+            evaluation,
+            table=tables[split],
+            dataset=split_datasets[split],
             evaluation_file=folder / EVALUATION,
             config=config,
         )
-    return RunEvaluation(folder=folder, document=document, is_main=job.is_main, wandb=tracked)
+    return RunEvaluation(folder=folder, evaluation=evaluation, wandb=tracked)
 
 
 def train_prevalence(train: StudyTable) -> np.ndarray:
     """(3, K) share of positives among the known labels of the training studies of each `Availability`; NaN: none."""
     shares = np.full((len(Availability), len(train.findings)), np.nan)
-    positive = train.label_mask & (train.labels > 0.5)
     for kind in Availability:
         rows = train.availability == kind
         known = train.label_mask[rows].sum(axis=0)
-        shares[kind] = np.where(known > 0, positive[rows].sum(axis=0) / np.maximum(known, 1), np.nan)
+        shares[kind] = np.where(known > 0, train.positive[rows].sum(axis=0) / np.maximum(known, 1), np.nan)
     return shares
 
 
@@ -195,29 +190,23 @@ def _folder_name(split: str, checkpoint_name: str) -> str:
     return f"evaluation-{split}" + ("" if checkpoint_name == "best" else f"-{checkpoint_name}")
 
 
-def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str) -> Document:
+def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str, data: dict[str, Any]) -> Provenance:
     header = (network.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
-    return {
-        "run": network.run_dir.resolve().name,
-        "split": split,
-        "checkpoint": {"name": checkpoint_name, "step": network.step},
-        "model": network.config.model.name,
-        "backbone": network.config.model.backbone,
-        "num_parameters": sum(parameter.numel() for parameter in network.model.parameters()),
-        "versions": [line.removeprefix("# ") for line in header if line.startswith("#")],
-    }
+    return Provenance(
+        run=network.run_dir.resolve().name,
+        split=split,
+        checkpoint=EvaluatedCheckpoint(name=checkpoint_name, step=network.step),
+        model=network.config.model.name,
+        backbone=network.config.model.backbone,
+        num_parameters=sum(parameter.numel() for parameter in network.model.parameters()),
+        versions=[line.removeprefix("# ") for line in header if line.startswith("#")],
+        data=data,
+    )
 
 
-def _data_card(counts: dict[str, Any]) -> Document:
+def _data_card(data: Data) -> dict[str, Any]:
     """Counts of the data without anything that names an image."""
-    return {key: value for key, value in counts.items() if key not in ("known_bad_images", "sources")}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write in one go, so that nobody reads half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    return {key: value for key, value in account(data).items() if key not in ("known_bad_images", "sources")}
 
 
 def _bar(progress: Progress) -> Callable[[list[Any]], Iterable[Any]]:

@@ -9,6 +9,7 @@ becomes input and logits become probabilities and decisions.
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
@@ -291,12 +292,13 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
 
 def _operating(trained: TrainedNetwork, points: OperatingPoints | None, route: Availability) -> dict[str, Any]:
     """Temperature and thresholds of a route; without operating points 1 and null."""
-    name = route.name.lower()
     if points is None:
         return {"temperature": 1.0, "thresholds": dict.fromkeys(trained.findings), "threshold_rule": None}
-    of_route = points.routes[name]
-    thresholds = {finding: of_route[finding].threshold if finding in of_route else None for finding in trained.findings}
-    return {"temperature": points.temperature[name], "thresholds": thresholds, "threshold_rule": points.rule}
+    values = points.thresholds(trained.findings, route).tolist()
+    thresholds = {
+        finding: None if math.isnan(value) else value for finding, value in zip(trained.findings, values, strict=True)
+    }
+    return {"temperature": points.temperature[route.key], "thresholds": thresholds, "threshold_rule": points.rule}
 
 
 def _versions(format: Format) -> dict[str, str]:

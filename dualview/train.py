@@ -23,9 +23,8 @@ from dualview.data.splits import write_splits
 from dualview.distributed import Job, start
 from dualview.errors import Preempted
 from dualview.evaluate import SplitEvaluation, as_predictions, evaluate_split, write_metrics
-from dualview.evaluation.assess import choose_operating_points
 from dualview.evaluation.metrics import GroupMetrics
-from dualview.evaluation.operating_points import FILE as OPERATING_POINTS
+from dualview.evaluation.operating_points import POINTS_FILE, choose_operating_points
 from dualview.losses import HeadLosses
 from dualview.meter import BestCheckpoint, Meter
 from dualview.models import build_configured
@@ -256,7 +255,7 @@ def train(config: Config) -> TrainingResult:  # noqa: PLR0912, PLR0915 - the sto
         if job.is_main:
             for name, evaluation in evaluations.items():
                 as_predictions(evaluation).write(run_dir / f"predictions-{name}.parquet")
-            choose_operating_points(as_predictions(evaluations["val"])).write(run_dir / OPERATING_POINTS)
+            choose_operating_points(as_predictions(evaluations["val"])).write(run_dir / POINTS_FILE)
             write_metrics(run_dir / "metrics.json", evaluations)
         tracker.summarise(
             {"model/num_parameters": sum(parameter.numel() for parameter in model.parameters())}

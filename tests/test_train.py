@@ -20,10 +20,10 @@ from dualview.config import Config, PhantomConfig, load
 from dualview.data import Data
 from dualview.data.phantom import FINDINGS, draw
 from dualview.errors import UserError
-from dualview.evaluation.metrics import GROUPS
 from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.train import train
+from dualview.views import GROUPS
 
 
 def config_for(run_dir, **sections) -> Config:

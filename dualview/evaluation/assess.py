@@ -1,51 +1,63 @@
-"""What a network's predictions are worth: from the predictions of two splits to `evaluation.json`.
+"""What a network's predictions are worth: from a table of predictions to what evaluation.json says (document.py).
 
-Four looks at the same predictions, each per finding and macro (the mean over the findings where a metric is defined):
+Four ways of looking at the same predictions, each per finding and macro (the mean over the findings where a metric is
+defined):
 
-- `groups`: all studies, and by availability as it came. These differ in their patients too, so beside them stands
-  what the availability alone predicts (`availability_baseline`).
-- `masked`: complete studies scored with both views, with the lateral withheld and with the PA withheld. The same
+- groups: all studies, and by availability as it came. These differ in their patients too, so beside them stands
+  what the availability alone predicts.
+- masked: complete studies scored with both views, with the lateral withheld and with the PA withheld. The same
   patients, so differences between the three are the value of a view.
-- `subgroups`: by columns of the study table.
-- operating points chosen on val, applied to this split.
+- subgroups: by columns of the study table (subgroups.py).
+- operating points chosen on val (operating_points.py), applied to this split.
 
 Every interval is over resamples of patients, the same ones throughout (statistics/bootstrap.py).
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
 
-from dualview.evaluation.metrics import finding_metrics
-from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
-from dualview.evaluation.prediction_table import HIDDEN, ROUTES, Predictions
+from dualview.evaluation.document import (
+    EVALUATION_FORMAT,
+    Assessment,
+    AvailabilityBaseline,
+    BaselineFinding,
+    DeLong,
+    Difference,
+    Estimate,
+    FindingResult,
+    FindingValue,
+    Look,
+    MacroEstimate,
+    Masked,
+    OperatingPointResult,
+    Reached,
+    UsedSettings,
+    ValueOfView,
+)
+from dualview.evaluation.metrics import METRICS, FindingMetrics, ResampledMetrics, resampled_metrics, why_undefined
+from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores, to_probabilities
+from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import (
     Interval,
     percentile_interval,
-    ranking,
     resample_patients,
     simultaneous_intervals,
     weighted_means,
 )
-from dualview.evaluation.statistics.calibration import calibration_error, fit_temperature
+from dualview.evaluation.statistics.calibration import calibration_error
 from dualview.evaluation.statistics.delong import paired_delong
-from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule, choose
-from dualview.views import Availability, View
+from dualview.evaluation.statistics.thresholds import ThresholdRule, choose
+from dualview.evaluation.subgroups import subgroup_rows
+from dualview.views import ALL_STUDIES, MASKINGS, Availability, View
 
-FORMAT = 1
-METRICS = ("auroc", "average_precision", "brier")
-MASKED = ("route", *HIDDEN.values())
-SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # probabilities whose logit is finite
-Document = dict[str, Any]
 Track = Callable[[list[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvaluationSettings:
     """How evaluation measures."""
 
     num_resamples: int = 2000
@@ -56,387 +68,297 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Look:
-    """One score on some studies: the unit of work. `resampled` is per metric (K, B)."""
+class _MeasuredLook:
+    """One score on some studies: the unit of work."""
 
-    document: Document
-    values: dict[str, np.ndarray]  # metric -> (K,) NaN where undefined
-    resampled: dict[str, np.ndarray]
+    look: Look
+    metrics: ResampledMetrics
 
 
 def assess(
-    predictions: Predictions,
+    table: PredictionTable,
     *,
     points: OperatingPoints,
     train_prevalence: np.ndarray | None = None,
     by: list[str] | None = None,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     track: Track = iter,
-) -> Document:
-    """The evaluation of one split as plain data, ready for JSON; what is undefined is null, with the reason.
+) -> Assessment:
+    """What the predictions of one split are worth; what is undefined is None, with the reason.
 
     Args:
-        predictions: of the split; studies without a readable image take no part.
+        table: predictions of the split; studies without a readable image take no part.
         points: temperatures and thresholds, from val.
         train_prevalence: (3, K) share of positives among known training labels per `Availability`, NaN where
             there are none; what the mask-only baseline predicts.
         by: columns of the study table to divide by; None takes those with few values.
     """
-    settings = settings or Settings()
-    predictions = predictions.select(predictions.evaluated)
-    counts = resample_patients(predictions.patient_ids, num_resamples=settings.num_resamples, seed=settings.seed)
-    everyone = np.arange(len(predictions))
-    both = np.flatnonzero(predictions.availability == Availability.BOTH)
-    looks: dict[tuple[str, ...], tuple[str, np.ndarray]] = {("groups", "all"): ("route", everyone)}
+    settings = settings or EvaluationSettings()
+    table = table.select(table.evaluated)
+    counts = resample_patients(table.patient_ids, num_resamples=settings.num_resamples, seed=settings.seed)
+    both = np.flatnonzero(table.availability == Availability.BOTH)
+    looks: dict[tuple[str, ...], tuple[str, np.ndarray]] = {("groups", ALL_STUDIES): ("route", np.arange(len(table)))}
     for kind in Availability:
-        looks["groups", ROUTES[kind]] = ("route", np.flatnonzero(predictions.availability == kind))
-    hides = all(np.isfinite(predictions.scores[score][both]).any() for score in HIDDEN.values())
-    if hides:
-        looks |= {("masked", score): (score, both) for score in MASKED}
-    divisions = _divisions(predictions, by=by)
+        looks["groups", kind.key] = ("route", np.flatnonzero(table.availability == kind))
+    hides_views = all(np.isfinite(table.logits[view.hidden_key][both]).any() for view in View)
+    if hides_views:
+        looks |= {("masked", masking): (score_of_masking(masking), both) for masking in MASKINGS}
+    divisions = subgroup_rows(table, by=by)
     for column, parts in divisions.items():
         looks |= {("subgroups", column, part): ("route", rows) for part, rows in parts.items()}
-    done = {
-        key: _look(predictions, score=score, rows=rows, counts=counts[rows], points=points, settings=settings)
+    measured = {
+        key: _measure(table.select(rows), score=score, counts=counts[rows], points=points, settings=settings)
         for key, (score, rows) in track(list(looks.items()))
     }
-    document: Document = {
-        "format": FORMAT,
-        "settings": {
-            "resamples": settings.num_resamples,
-            "seed": settings.seed,
-            "confidence": settings.confidence,
-            "resampled": "patients",
-            "operating_points": f"{points.rule}, chosen on {points.chosen_on}",
-        },
-        "findings": list(predictions.findings),
-        "num_patients": len(set(predictions.patient_ids)),
-        "num_studies": len(predictions),
-        "groups": {key[1]: look.document for key, look in done.items() if key[0] == "groups"},
-        "availability_baseline": _availability_baseline(
-            predictions, train_prevalence, counts=counts, settings=settings
+    by_masking = {key[1]: one for key, one in measured.items() if key[0] == "masked"}
+    return Assessment(
+        format=EVALUATION_FORMAT,
+        settings=UsedSettings(
+            resamples=settings.num_resamples,
+            seed=settings.seed,
+            confidence=settings.confidence,
+            resampled="patients",
+            operating_points=f"{points.rule}, chosen on {points.chosen_on}",
         ),
-        "masked": None,
-        "subgroups": {
-            column: {part: done["subgroups", column, part].document for part in parts}
+        findings=list(table.findings),
+        num_patients=len(set(table.patient_ids)),
+        num_studies=len(table),
+        groups={key[1]: one.look for key, one in measured.items() if key[0] == "groups"},
+        availability_baseline=_availability_baseline(table, train_prevalence, counts=counts, settings=settings),
+        masked=_masked(table.select(both), by_masking, settings=settings) if hides_views else None,
+        subgroups={
+            column: {part: measured["subgroups", column, part].look for part in parts}
             for column, parts in divisions.items()
         },
-    }
-    if hides:
-        document["masked"] = {
-            "num_studies": len(both),
-            "num_patients": len(set(predictions.patient_ids[both])),
-            "both": done["masked", "route"].document,
-            **{score: done["masked", score].document for score in HIDDEN.values()},
-            "value_of_lateral": _value_of(View.LATERAL, predictions.select(both), done=done, settings=settings),
-            "value_of_pa": _value_of(View.PA, predictions.select(both), done=done, settings=settings),
-        }
-    return document
-
-
-def choose_operating_points(
-    val: Predictions, *, rule: ThresholdRule = YOUDEN, temperatures: dict[str, float] | None = None
-) -> OperatingPoints:
-    """Thresholds per route and finding from the val split.
-
-    A route of one view is judged on every val study that has the view, complete ones with the other withheld.
-    """
-    temperatures = temperatures or dict.fromkeys(ROUTES, 1.0)
-    routes: dict[str, dict[str, OperatingPoint]] = {}
-    for kind in Availability:
-        calibrated = _tempered(scored_by(val, kind), temperatures[ROUTES[kind]])
-        routes[ROUTES[kind]] = of_route = {}
-        for k, finding in enumerate(val.findings):
-            known = val.label_mask[:, k] & np.isfinite(calibrated[:, k])
-            positive = val.labels[known, k] > 0.5
-            chosen = choose(calibrated[known, k], positive=positive, rule=rule)
-            if chosen is None:
-                reason = _why_undefined(int(positive.sum()), int((~positive).sum()))
-                of_route[finding] = OperatingPoint(threshold=None, reason=f"on val, {reason}")
-            else:
-                of_route[finding] = OperatingPoint(threshold=chosen.threshold)
-    return OperatingPoints(rule=str(rule), chosen_on="val", temperature=temperatures, routes=routes)
-
-
-def fit_temperatures(val: Predictions) -> dict[str, float]:
-    """A temperature per route from the val split; 1 where a route has no labels of both kinds there."""
-    fitted = {}
-    for kind in Availability:
-        scores = scored_by(val, kind)
-        known = val.label_mask & np.isfinite(scores)
-        logits = logit(np.clip(np.where(known, scores, 0.5), SMALLEST, LARGEST))
-        fitted[ROUTES[kind]] = fit_temperature(logits, labels=val.labels, label_mask=known) or 1.0
-    return fitted
-
-
-def scored_by(predictions: Predictions, kind: Availability) -> np.ndarray:
-    """(S, K) probability from the views of this kind alone, of every study that has them; NaN for others."""
-    natural = np.where(
-        (predictions.evaluated & (predictions.availability == kind))[:, None], predictions.scores["route"], np.nan
-    )
-    if kind == Availability.BOTH:
-        return natural
-    hidden = HIDDEN[View.LATERAL if kind == Availability.PA_ONLY else View.PA]
-    return np.where(
-        (predictions.evaluated & (predictions.availability == Availability.BOTH))[:, None],
-        predictions.scores[hidden],
-        natural,
+        temperature=points.temperature,
     )
 
 
 # -- one score on some studies ---------------------------------------------------------------------
 
 
-def _look(
-    predictions: Predictions,
-    *,
-    score: str,
-    rows: np.ndarray,
-    counts: np.ndarray,
-    points: OperatingPoints,
-    settings: Settings,
-) -> _Look:
-    here = predictions.select(rows)
-    probabilities = calibrated(here, score=score, temperature=points.temperature)
-    thresholds = np.array([[_threshold(points.routes[route].get(name)) for name in here.findings] for route in ROUTES])[
-        here.route_of(score)
-    ]  # (n, K), NaN where there is none
-    shape = (len(here.findings), counts.shape[1])
-    values = {metric: np.full(len(here.findings), np.nan) for metric in METRICS}
-    resampled = {metric: np.full(shape, np.nan) for metric in METRICS}
-    findings: Document = {}
-    for k, finding in enumerate(here.findings):
-        known = here.label_mask[:, k] & np.isfinite(probabilities[:, k])
-        scores, positive, of_known = probabilities[known, k], here.labels[known, k] > 0.5, counts[known]
-        plain = finding_metrics(scores, labels=positive, known=np.ones(len(scores), bool))
-        for metric in METRICS:
-            value = getattr(plain, metric)
-            values[metric][k] = np.nan if value is None else value
-        if len(scores):
-            ranks = ranking(scores, positive=positive, counts=of_known)
-            resampled["auroc"][k], resampled["average_precision"][k] = ranks
-            resampled["brier"][k] = weighted_means((scores - positive) ** 2, counts=of_known)
-        document: Document = {
-            "num_positive": plain.num_positive,
-            "num_negative": plain.num_negative,
-            "num_unknown": int(len(here) - known.sum()),
-            "undefined": _why_undefined(plain.num_positive, plain.num_negative),
-        }
-        for metric in METRICS:
-            document[metric] = _interval(values[metric][k], resampled[metric][k], settings)
-        document["calibration_error"] = calibration_error(scores, positive=positive)
-        for name, rule in (
-            ("sensitivity_at_specificity", ThresholdRule("specificity", settings.fixed_specificity)),
-            ("specificity_at_sensitivity", ThresholdRule("sensitivity", settings.fixed_sensitivity)),
-        ):
-            point = choose(scores, positive=positive, rule=rule)
-            reached = None if point is None else getattr(point, name.split("_", maxsplit=1)[0])
-            document[name] = {"target": rule.target, "value": reached}
-        document["operating_point"] = _at_threshold(
-            scores, positive=positive, thresholds=thresholds[known, k], counts=of_known, settings=settings
+def _measure(
+    table: PredictionTable, *, score: str, counts: np.ndarray, points: OperatingPoints, settings: EvaluationSettings
+) -> _MeasuredLook:
+    """Measure all studies of the table; `counts` (S, B) are theirs."""
+    probabilities = calibrated_scores(table, score=score, temperature=points.temperature)
+    known, positive = table.label_mask & np.isfinite(probabilities), table.positive
+    by_route = np.stack([points.thresholds(table.findings, route) for route in Availability])  # (3, K)
+    thresholds = by_route[table.judged_by(score)]  # (S, K)
+    metrics = resampled_metrics(probabilities, positive=positive, known=known, counts=counts)
+    findings = {}
+    for k, finding in enumerate(table.findings):
+        use = known[:, k]
+        findings[finding] = _finding_result(
+            metrics.findings[k],
+            estimates={
+                metric: _estimate(metrics.values[metric][k], metrics.resampled[metric][k], settings)
+                for metric in METRICS
+            },
+            num_unknown=int(len(table) - use.sum()),
+            probabilities=probabilities[use, k],
+            positive=positive[use, k],
+            thresholds=thresholds[use, k],
+            counts=counts[use],
+            settings=settings,
         )
-        findings[finding] = document
-    macro = {
-        metric: {
-            **_interval(_nanmean(values[metric]), _nanmean(resampled[metric][np.isfinite(values[metric])]), settings),
-            "num_findings": int(np.isfinite(values[metric]).sum()),
-        }
-        for metric in METRICS
-    }
-    whole: Document = {
-        "num_studies": len(here),
-        "num_patients": len(set(here.patient_ids)),
-        "macro": macro,
-        "findings": findings,
-    }
-    return _Look(document=whole, values=values, resampled=resampled)
+    macro = {}
+    for metric in METRICS:
+        values, resampled = metrics.values[metric], metrics.resampled[metric]
+        defined = np.isfinite(values)
+        macro[metric] = _macro(_nanmean(values), _nanmean(resampled[defined]), defined=defined, settings=settings)
+    look = Look(
+        num_studies=len(table), num_patients=len(set(table.patient_ids)), macro=macro, findings=findings
+    )  # fmt: skip
+    return _MeasuredLook(look=look, metrics=metrics)
 
 
-def calibrated(predictions: Predictions, *, score: str, temperature: dict[str, float]) -> np.ndarray:
-    """(S, K) probabilities of a score after the temperature of the route that each study takes in it."""
-    of_study = np.array([temperature[route] for route in ROUTES])[predictions.route_of(score)][:, None]
-    return _tempered(predictions.scores[score], of_study)
+def _finding_result(
+    plain: FindingMetrics,
+    *,
+    estimates: dict[str, Estimate],
+    num_unknown: int,
+    probabilities: np.ndarray,
+    positive: np.ndarray,
+    thresholds: np.ndarray,
+    counts: np.ndarray,
+    settings: EvaluationSettings,
+) -> FindingResult:
+    """One finding of its N studies with a known label: (N,) each, and counts (N, B)."""
+    at_specificity = choose(
+        probabilities, positive=positive, rule=ThresholdRule("specificity", settings.fixed_specificity)
+    )
+    at_sensitivity = choose(
+        probabilities, positive=positive, rule=ThresholdRule("sensitivity", settings.fixed_sensitivity)
+    )
+    return FindingResult(
+        num_positive=plain.num_positive,
+        num_negative=plain.num_negative,
+        num_unknown=num_unknown,
+        undefined=why_undefined(num_positive=plain.num_positive, num_negative=plain.num_negative),
+        auroc=estimates["auroc"],
+        average_precision=estimates["average_precision"],
+        brier=estimates["brier"],
+        calibration_error=calibration_error(probabilities, positive=positive),
+        sensitivity_at_specificity=Reached(
+            target=settings.fixed_specificity, value=None if at_specificity is None else at_specificity.sensitivity
+        ),
+        specificity_at_sensitivity=Reached(
+            target=settings.fixed_sensitivity, value=None if at_sensitivity is None else at_sensitivity.specificity
+        ),
+        operating_point=_at_thresholds(
+            probabilities, positive=positive, thresholds=thresholds, counts=counts, settings=settings
+        ),
+    )
 
 
-def _tempered(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """sigmoid(logit / T); untouched where T is 1."""
-    if np.all(temperature == 1):
-        return probabilities
-    tempered: np.ndarray = expit(logit(np.clip(probabilities, SMALLEST, LARGEST)) / temperature)
-    return tempered
-
-
-def _threshold(point: OperatingPoint | None) -> float:
-    return np.nan if point is None or point.threshold is None else point.threshold
-
-
-def _at_threshold(
-    scores: np.ndarray, *, positive: np.ndarray, thresholds: np.ndarray, counts: np.ndarray, settings: Settings
-) -> Document | None:
+def _at_thresholds(
+    probabilities: np.ndarray,
+    *,
+    positive: np.ndarray,
+    thresholds: np.ndarray,
+    counts: np.ndarray,
+    settings: EvaluationSettings,
+) -> OperatingPointResult | None:
     """Counts and rates of the decisions at each study's threshold; None where no study has one."""
     decided = np.isfinite(thresholds)
     if not decided.any():
         return None
-    called, truth, counts = scores[decided] >= thresholds[decided], positive[decided], counts[decided]
-    cells = {
-        "true_positive": called & truth,
-        "false_positive": called & ~truth,
-        "true_negative": ~called & ~truth,
-        "false_negative": ~called & truth,
-    }
-    document: Document = {name: int(cell.sum()) for name, cell in cells.items()}
-    distinct = np.unique(thresholds[decided])
-    document["threshold"] = float(distinct[0]) if len(distinct) == 1 else None  # several routes, several thresholds
-    for name, hits, among in (
-        ("sensitivity", called & truth, truth),
-        ("specificity", ~called & ~truth, ~truth),
-        ("positive_predictive_value", called & truth, called),
-        ("negative_predictive_value", ~called & ~truth, ~called),
-    ):
+    called, truth, counts = probabilities[decided] >= thresholds[decided], positive[decided], counts[decided]
+    true_positive, true_negative = called & truth, ~called & ~truth
+
+    def rate(hits: np.ndarray, among: np.ndarray) -> Estimate:
         value = float(hits.sum() / among.sum()) if among.any() else None
-        document[name] = _interval(value, weighted_means(hits[among], counts=counts[among]), settings)
-    return document
+        return _estimate(value, weighted_means(hits[among], counts=counts[among]), settings)
+
+    distinct = np.unique(thresholds[decided])
+    return OperatingPointResult(
+        true_positive=int(true_positive.sum()),
+        false_positive=int((called & ~truth).sum()),
+        true_negative=int(true_negative.sum()),
+        false_negative=int((~called & truth).sum()),
+        threshold=float(distinct[0]) if len(distinct) == 1 else None,
+        sensitivity=rate(true_positive, truth),
+        specificity=rate(true_negative, ~truth),
+        positive_predictive_value=rate(true_positive, called),
+        negative_predictive_value=rate(true_negative, ~called),
+    )
 
 
 # -- comparisons -----------------------------------------------------------------------------------
 
 
-def _value_of(view: View, complete: Predictions, *, done: dict[tuple[str, ...], _Look], settings: Settings) -> Document:
+def _masked(complete: PredictionTable, by_masking: dict[str, _MeasuredLook], *, settings: EvaluationSettings) -> Masked:
+    """Complete studies with and without each view."""
+
+    def value_of(view: View) -> ValueOfView:
+        return _value_of(view, complete, by_masking, settings=settings)
+
+    return Masked(
+        num_studies=len(complete),
+        num_patients=len(set(complete.patient_ids)),
+        **{masking: one.look for masking, one in by_masking.items()},
+        value_of_lateral=value_of(View.LATERAL),
+        value_of_pa=value_of(View.PA),
+    )
+
+
+def _value_of(
+    view: View, complete: PredictionTable, by_masking: dict[str, _MeasuredLook], *, settings: EvaluationSettings
+) -> ValueOfView:
     """What complete studies lose without a view: differences, both views minus the view withheld."""
-    whole, without = done["masked", "route"], done["masked", HIDDEN[view]]
-    names = complete.findings
-    findings: Document = {name: {} for name in names}
-    for metric in METRICS:
-        difference = whole.values[metric] - without.values[metric]
-        resampled = whole.resampled[metric] - without.resampled[metric]
-        low, high = simultaneous_intervals(difference, resampled, confidence=settings.confidence)
-        for k, name in enumerate(names):
-            findings[name][metric] = {
-                **_interval(difference[k], resampled[k], settings),
-                "simultaneous_low": _number(low[k]),
-                "simultaneous_high": _number(high[k]),
-            }
-    verdicts: dict[str, list[str]] = {"helped": [], "hurt": [], "undecided": [], "undefined": []}
-    for k, name in enumerate(names):
-        auroc = findings[name]["auroc"]
-        findings[name]["verdict"] = verdict(auroc)
-        verdicts[findings[name]["verdict"]].append(name)
-        known = complete.label_mask[:, k] & np.isfinite(complete.scores[HIDDEN[view]][:, k])
-        check = paired_delong(
-            complete.scores["route"][known, k],
-            complete.scores[HIDDEN[view]][known, k],
-            positive=complete.labels[known, k] > 0.5,
-        )
-        findings[name]["delong"] = None if check is None else check._asdict()
+    whole, without = by_masking[Availability.BOTH.key].metrics, by_masking[view.hidden_key].metrics
+    differences: dict[str, list[Difference]] = {}
     macro = {}
     for metric in METRICS:
+        values = whole.values[metric] - without.values[metric]
+        resampled = whole.resampled[metric] - without.resampled[metric]
+        low, high = simultaneous_intervals(values, resampled, confidence=settings.confidence)
+        differences[metric] = [
+            Difference(
+                **vars(_estimate(values[k], resampled[k], settings)),
+                simultaneous_low=_number(low[k]),
+                simultaneous_high=_number(high[k]),
+            )
+            for k in range(len(complete.findings))
+        ]
         defined = np.isfinite(whole.values[metric]) & np.isfinite(without.values[metric])
-        resampled = _nanmean(whole.resampled[metric][defined]) - _nanmean(without.resampled[metric][defined])
-        value = _nanmean((whole.values[metric] - without.values[metric])[defined])
-        macro[metric] = {**_interval(value, resampled, settings), "num_findings": int(defined.sum())}
+        macro_resampled = _nanmean(whole.resampled[metric][defined]) - _nanmean(without.resampled[metric][defined])
+        macro[metric] = _macro(_nanmean(values[defined]), macro_resampled, defined=defined, settings=settings)
+    findings = {
+        finding: FindingValue(
+            auroc=differences["auroc"][k],
+            average_precision=differences["average_precision"][k],
+            brier=differences["brier"][k],
+            verdict=differences["auroc"][k].verdict,
+            delong=_delong(view, complete, k=k),
+        )
+        for k, finding in enumerate(complete.findings)
+    }
     percent = f"{100 * settings.confidence:g} %"
-    correction = (
-        f"a finding is helped or hurt where the {percent} interval that holds for all {len(names)} findings together "
-        "(bootstrap maximum, Westfall & Young 1993) leaves 0 out"
+
+    def with_verdict(verdict: str) -> list[str]:
+        return [finding for finding, value in findings.items() if value.verdict == verdict]
+
+    return ValueOfView(
+        findings=findings,
+        macro=macro,
+        helped=with_verdict("helped"),
+        hurt=with_verdict("hurt"),
+        undecided=with_verdict("undecided"),
+        undefined=with_verdict("undefined"),
+        correction=(
+            f"a finding is helped or hurt where the {percent} interval that holds for all {len(findings)} findings "
+            "together (bootstrap maximum, Westfall & Young 1993) leaves 0 out"
+        ),
     )
-    return {"findings": findings, "macro": macro, **verdicts, "correction": correction}
 
 
-def verdict(difference: Document) -> str:
-    """`helped`, `hurt` or `undecided` by the simultaneous interval of a difference of AUROC or average precision."""
-    if difference["value"] is None or difference["simultaneous_low"] is None:
-        return "undefined"
-    if difference["simultaneous_low"] > 0:
-        return "helped"
-    return "hurt" if difference["simultaneous_high"] < 0 else "undecided"
+def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
+    """DeLong's test of a finding with and without a view; temperatures change no order, so none is applied."""
+    whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
+    known = complete.label_mask[:, k] & np.isfinite(without)
+    check = paired_delong(
+        to_probabilities(whole[known]), to_probabilities(without[known]), positive=complete.positive[known, k]
+    )
+    return None if check is None else DeLong(**check._asdict())
 
 
 def _availability_baseline(
-    predictions: Predictions, train_prevalence: np.ndarray | None, *, counts: np.ndarray, settings: Settings
-) -> Document | None:
+    table: PredictionTable, train_prevalence: np.ndarray | None, *, counts: np.ndarray, settings: EvaluationSettings
+) -> AvailabilityBaseline | None:
     """AUROC, over all studies, of a score that knows nothing but which views exist."""
     if train_prevalence is None:
         return None
-    scores = np.nan_to_num(train_prevalence)[predictions.availability]  # (S, K)
-    values, resampled = np.full(scores.shape[1], np.nan), np.full((scores.shape[1], counts.shape[1]), np.nan)
-    findings: Document = {}
-    for k, name in enumerate(predictions.findings):
-        known = predictions.label_mask[:, k]
-        plain = finding_metrics(scores[:, k], labels=predictions.labels[:, k], known=known)
-        if plain.auroc is not None:
-            values[k] = plain.auroc
-            resampled[k] = ranking(
-                scores[known, k], positive=predictions.labels[known, k] > 0.5, counts=counts[known]
-            ).auroc
-        findings[name] = {"auroc": _interval(values[k], resampled[k], settings)}
-    macro = _interval(_nanmean(values), _nanmean(resampled[np.isfinite(values)]), settings)
-    return {
-        "macro": {"auroc": {**macro, "num_findings": int(np.isfinite(values).sum())}},
-        "findings": findings,
-        "score": "share of positives among the training studies of the same availability",
-    }
-
-
-# -- subgroups -------------------------------------------------------------------------------------
-
-MAX_VALUES = 12  # of a column that is divided by without being asked for
-AGE_BANDS = (0, 18, 40, 60, 80, 200)
-
-
-def _divisions(predictions: Predictions, *, by: list[str] | None) -> dict[str, dict[str, np.ndarray]]:
-    """Rows of each part of each column; ages in bands, other numbers with many values in quarters."""
-    divisions = {}
-    for column in by if by is not None else predictions.attributes:
-        values = predictions.attributes[column].astype(str)
-        numbers = np.array([_as_number(value) for value in values])
-        distinct = np.unique(values[values != ""])
-        is_numeric = bool(len(distinct)) and np.isfinite(numbers[values != ""]).mean() > 0.9
-        if column == "age" and is_numeric:
-            labels = _bands(numbers, edges=list(AGE_BANDS))
-        elif is_numeric and len(distinct) > MAX_VALUES and by is not None:
-            labels = _bands(numbers, edges=[*np.nanquantile(numbers, [0, 0.25, 0.5, 0.75]), np.inf])
-        elif len(distinct) > MAX_VALUES and by is None:
-            continue
-        else:
-            labels = np.where(values == "", "not known", values)
-        parts = {str(label): np.flatnonzero(labels == label) for label in sorted(set(labels))}
-        if len(parts) > 1:
-            divisions[column] = parts
-    return divisions
-
-
-def _bands(numbers: np.ndarray, *, edges: list[float]) -> np.ndarray:
-    labels = np.full(len(numbers), "not known", object)
-    for low, high in pairwise(edges):
-        name = f"{low:g} and more" if high >= AGE_BANDS[-1] else f"{low:g} to below {high:g}"
-        labels[(numbers >= low) & (numbers < high)] = name
-    return labels
-
-
-def _as_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
+    scores = np.nan_to_num(train_prevalence)[table.availability]  # (S, K)
+    metrics = resampled_metrics(
+        scores, positive=table.positive, known=table.label_mask, counts=counts, metrics=("auroc",)
+    )
+    values, resampled = metrics.values["auroc"], metrics.resampled["auroc"]
+    defined = np.isfinite(values)
+    return AvailabilityBaseline(
+        macro={"auroc": _macro(_nanmean(values), _nanmean(resampled[defined]), defined=defined, settings=settings)},
+        findings={
+            finding: BaselineFinding(auroc=_estimate(values[k], resampled[k], settings))
+            for k, finding in enumerate(table.findings)
+        },
+        score="share of positives among the training studies of the same availability",
+    )
 
 
 # -- plain values ----------------------------------------------------------------------------------
 
 
-def _why_undefined(num_positive: int, num_negative: int) -> str | None:
-    if num_positive and num_negative:
-        return None
-    if not num_positive and not num_negative:
-        return "no study with a known label"
-    which = "positive" if not num_positive else "negative"
-    return f"no {which} study among {num_positive + num_negative} with a known label"
-
-
-def _interval(value: float | None, resampled: np.ndarray, settings: Settings) -> Document:
+def _estimate(value: float | None, resampled: np.ndarray, settings: EvaluationSettings) -> Estimate:
     interval = Interval(None, None, None)
     if value is not None and np.isfinite(value):
         interval = percentile_interval(float(value), np.atleast_1d(resampled), confidence=settings.confidence)
-    return interval._asdict()
+    return Estimate(**interval._asdict())
+
+
+def _macro(value: float, resampled: np.ndarray, *, defined: np.ndarray, settings: EvaluationSettings) -> MacroEstimate:
+    """A mean over findings; `defined` (K,) are those that it is over."""
+    return MacroEstimate(**vars(_estimate(value, resampled, settings)), num_findings=int(defined.sum()))
 
 
 def _number(value: float) -> float | None:

@@ -1,6 +1,6 @@
 """What a probability is taken for: the temperature of each route and the threshold of each of its findings.
 
-`operating_points.json` of a run directory, written by `dualview evaluate`:
+`operating_points.json` of a run directory, written when training ends and by `dualview evaluate`:
 
     {"format": 1, "rule": "youden", "chosen_on": "val",
      "temperature": {"both": 1.2, "pa_only": 1.0, "lateral_only": 0.9},
@@ -13,20 +13,24 @@ that: the decision is 1 where probability >= threshold.
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from dualview.errors import UserError, listed
-from dualview.views import Availability
+from dualview.evaluation.metrics import why_undefined
+from dualview.evaluation.prediction_table import PredictionTable
+from dualview.evaluation.statistics.calibration import fit_temperature
+from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule, choose
+from dualview.files import write_whole
+from dualview.views import ROUTES, Availability
 
-FORMAT = 1
-FILE = "operating_points.json"
-ROUTES = tuple(kind.name.lower() for kind in Availability)
+POINTS_FORMAT = 1
+POINTS_FILE = "operating_points.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoints:
-    """Temperature and thresholds of every route; by `ROUTES`, then by finding."""
+    """Temperature and thresholds of every route; by `views.ROUTES`, then by finding."""
 
     rule: str  # by which thresholds were chosen
     chosen_on: str  # split
@@ -48,40 +52,110 @@ class OperatingPoints:
 
     def calibrated(self, logits: np.ndarray, route: Availability) -> np.ndarray:
         """Probabilities (N, K) float64 of a route's logits (N, K)."""
-        return sigmoid(logits.astype(np.float64) / self.temperature[route.name.lower()])
+        return to_probabilities(logits, temperature=self.temperature[route.key])
+
+    def thresholds(self, findings: Sequence[str], route: Availability) -> np.ndarray:
+        """(K,) thresholds of a route on calibrated probabilities, NaN where no decision can be made."""
+        points = [self.routes[route.key].get(finding) for finding in findings]
+        values = [None if point is None else point.threshold for point in points]
+        return np.array([np.nan if value is None else value for value in values], np.float64)
 
     def decide(
         self, probabilities: np.ndarray, route: Availability, *, findings: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Decisions (N, K) bool on calibrated probabilities (N, K), and which of them mean anything (N, K) bool."""
-        of_route = self.routes[route.name.lower()]
-        thresholds = [of_route[finding].threshold if finding in of_route else None for finding in findings]
-        is_known = np.array([threshold is not None for threshold in thresholds], dtype=bool)
-        at = np.array([0.0 if threshold is None else threshold for threshold in thresholds])
-        known = np.broadcast_to(is_known, probabilities.shape).copy()
-        return (probabilities >= at) & known, known
+        thresholds = self.thresholds(findings, route)
+        known = np.broadcast_to(np.isfinite(thresholds), probabilities.shape).copy()
+        return probabilities >= thresholds, known  # nothing reaches NaN
 
     def write(self, path: Path) -> None:
-        """Write to `path` in one go."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        """Write to `path` whole or not at all."""
+        write_whole(path, json.dumps({"format": POINTS_FORMAT, **asdict(self)}, indent=2) + "\n")
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-logits)) without overflow."""
-    exponential = np.exp(-np.abs(logits))
-    probabilities: np.ndarray = np.where(logits >= 0, 1.0, exponential) / (1 + exponential)
+# -- from logits to probabilities ------------------------------------------------------------------
+
+
+def to_probabilities(logits: np.ndarray, *, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+    """sigmoid(logits / temperature) as float64, NaN where there is no logit. Every probability is made here.
+
+    By scipy's expit, which gives a logit the same probability wherever it stands in an array. The sigmoid of torch does
+    not, to the last digit, and a study that lies on its threshold would be decided by its neighbours.
+    """
+    probabilities: np.ndarray = expit(logits.astype(np.float64) / temperature)
     return probabilities
 
 
-def read(run_dir: Path) -> OperatingPoints | None:
+def calibrated_scores(table: PredictionTable, *, score: str, temperature: dict[str, float]) -> np.ndarray:
+    """(S, K) probabilities of a score, by the temperature of the route that it takes for each study."""
+    by_route = np.array([temperature[route] for route in ROUTES])
+    return to_probabilities(table.logits[score], temperature=by_route[table.judged_by(score)][:, None])
+
+
+# -- chosen on val ---------------------------------------------------------------------------------
+
+
+def choose_operating_points(
+    val: PredictionTable, *, rule: ThresholdRule = YOUDEN, temperatures: dict[str, float] | None = None
+) -> OperatingPoints:
+    """Thresholds per route and finding from the val split.
+
+    A route of one view is judged on every val study that has the view, complete ones with the other withheld.
+    """
+    temperatures = temperatures or dict.fromkeys(ROUTES, 1.0)
+    routes = {}
+    for kind in Availability:
+        probabilities = to_probabilities(logits_from(kind, val), temperature=temperatures[kind.key])
+        routes[kind.key] = {
+            finding: _choose(probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule)
+            for k, finding in enumerate(val.findings)
+        }
+    return OperatingPoints(rule=str(rule), chosen_on="val", temperature=temperatures, routes=routes)
+
+
+def _choose(
+    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule
+) -> OperatingPoint:
+    known = known & np.isfinite(probabilities)
+    truth = positive[known]
+    chosen = choose(probabilities[known], positive=truth, rule=rule)
+    if chosen is None:
+        reason = why_undefined(num_positive=int(truth.sum()), num_negative=int((~truth).sum()))
+        return OperatingPoint(threshold=None, reason=f"on val, {reason}")
+    return OperatingPoint(threshold=chosen.threshold)
+
+
+def fit_temperatures(val: PredictionTable) -> dict[str, float]:
+    """A temperature per route from the val split; 1 where a route has no labels of both kinds there."""
+    fitted = {}
+    for kind in Availability:
+        logits = logits_from(kind, val)
+        known = val.label_mask & np.isfinite(logits)
+        fitted[kind.key] = fit_temperature(logits, labels=val.labels, label_mask=known) or 1.0
+    return fitted
+
+
+def logits_from(kind: Availability, table: PredictionTable) -> np.ndarray:
+    """(S, K) logits as if only the views of this kind existed, of every study that has them; NaN for others."""
+    logits = np.full(table.labels.shape, np.nan)
+    as_they_came = table.evaluated & (table.availability == kind)
+    logits[as_they_came] = table.logits["route"][as_they_came]
+    if kind != Availability.BOTH:
+        complete = table.evaluated & (table.availability == Availability.BOTH)
+        logits[complete] = table.logits[kind.views[0].other.hidden_key][complete]
+    return logits
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def read_operating_points(run_dir: Path) -> OperatingPoints | None:
     """The operating points of a run; None where it has none yet.
 
     Raises:
         UserError: the file is there, and is not what it should be; all problems together.
     """
-    file = run_dir / FILE
+    file = run_dir / POINTS_FILE
     remedy = f"Make it anew with: dualview evaluate {run_dir}"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -91,9 +165,9 @@ def read(run_dir: Path) -> OperatingPoints | None:
         raise UserError(f"{file}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{file} is not JSON ({error}). {remedy}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != POINTS_FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{file} has format {found!r}, this dualview reads format {FORMAT}. {remedy}")
+        raise UserError(f"{file} has format {found!r}, this dualview reads format {POINTS_FORMAT}. {remedy}")
     problems: list[str] = []
     temperature = {route: _temperature(content, route, problems) for route in ROUTES}
     routes = {route: _points(content, route, problems) for route in ROUTES}
@@ -108,8 +182,8 @@ def read(run_dir: Path) -> OperatingPoints | None:
 
 
 def _temperature(content: dict[str, Any], route: str, problems: list[str]) -> float:
-    of_routes = content.get("temperature")
-    value = of_routes.get(route) if isinstance(of_routes, dict) else None
+    temperatures = content.get("temperature")
+    value = temperatures.get(route) if isinstance(temperatures, dict) else None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         problems.append(f"temperature.{route} is {value!r}; it must be a number above 0")
         return 1.0
@@ -117,8 +191,8 @@ def _temperature(content: dict[str, Any], route: str, problems: list[str]) -> fl
 
 
 def _points(content: dict[str, Any], route: str, problems: list[str]) -> dict[str, OperatingPoint]:
-    of_routes = content.get("routes")
-    findings = of_routes.get(route) if isinstance(of_routes, dict) else None
+    routes = content.get("routes")
+    findings = routes.get(route) if isinstance(routes, dict) else None
     if not isinstance(findings, dict):
         problems.append(f"routes.{route} is {type(findings).__name__}; it must hold an object per finding")
         return {}

@@ -15,7 +15,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,30 @@ import wandb
 from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
 from dualview.data.dataset import Key, StudyDataset
-from dualview.evaluation.assess import METRICS, Document
-from dualview.evaluation.prediction_table import HIDDEN, ROUTES, Predictions
+from dualview.evaluation.document import Estimate, Evaluation, Look
+from dualview.evaluation.metrics import METRICS
+from dualview.evaluation.operating_points import to_probabilities
+from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.curves import precision_recall_points, roc_points
+from dualview.evaluation.value_of_lateral import value_of_lateral
 from dualview.run_directory import RUN_ID
 from dualview.tracking import staged_in, staging, start_wandb, wandb_settings
-from dualview.views import Availability
+from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, TITLES, Availability
 
 logger = logging.getLogger(__name__)
 
-VALUE_OF_LATERAL, GROUPS, OPERATING_POINTS = "value_of_lateral", "groups", "operating_points"
-TABLES = tuple(f"evaluation/{name}" for name in (VALUE_OF_LATERAL, GROUPS, OPERATING_POINTS))
+VALUE_OF_LATERAL_TABLE, GROUPS_TABLE, OPERATING_POINTS_TABLE = (
+    f"evaluation/{name}" for name in ("value_of_lateral", "groups", "operating_points")
+)
+WANDB_TABLES = (VALUE_OF_LATERAL_TABLE, GROUPS_TABLE, OPERATING_POINTS_TABLE)
 IMAGES = "evaluation/studies"
-CURVES = "wandb/area-under-curve/v0"  # the chart of wandb that draws x, y and class
-MASKED = {"both": "both views", "lateral_hidden": "lateral withheld", "pa_hidden": "PA withheld"}
-NATURAL = {
-    "all": "all studies",
-    "both": "came with both views",
-    "pa_only": "came with PA only",
-    "lateral_only": "came with lateral only",
-}
-Cell = str | float | int | None
-Rows = tuple[list[str], list[list[Cell]]]  # columns and data of a table
+CURVES_CHART = "wandb/area-under-curve/v0"  # the chart of wandb that draws x, y and class
+CURVES = {
+    "roc": ("ROC", ("false positive rate", "sensitivity")),
+    "precision_recall": ("precision and recall", ("recall", "precision")),
+}  # by the beginning of a chart's name: title, and titles of its axes
+TableCell = str | float | int | None
+TableRows = tuple[list[str], list[list[TableCell]]]  # columns and data of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +66,18 @@ def evaluation_id(run_id: str, *, split: str, checkpoint_name: str) -> str:
 
 
 def log_evaluation(
-    document: Document, *, predictions: Predictions, dataset: StudyDataset, evaluation_file: Path, config: Config
+    evaluation: Evaluation, *, table: PredictionTable, dataset: StudyDataset, evaluation_file: Path, config: Config
 ) -> EvaluationJob:
     """Record an evaluation in wandb, as `config.tracking` says. Never raises for wandb's sake.
 
     Args:
-        predictions: of the split, row by row of the dataset.
-        evaluation_file: where the document is written; wandb's own files go beside it.
+        table: predictions of the split, row by row of the dataset.
+        evaluation_file: where the evaluation is written; wandb's own files go beside it.
     """
     folder = evaluation_file.parent
     mode, run = start_wandb(
         config,
-        lambda mode: _start(document, folder=folder, config=config, mode=mode),
+        lambda mode: _start(evaluation, folder=folder, config=config, mode=mode),
         otherwise=f"the evaluation is not in wandb; {folder} holds everything",
     )
     if run is None:
@@ -84,10 +86,10 @@ def log_evaluation(
     try:
         _forget_earlier(folder / "wandb", run_id=run.id, but=run_dir)
         with staged_in(folder / "wandb", run_id=run.id):
-            run.log(_tables(document) | _charts(document, predictions))
-            run.summary.update(summary_values(document))
+            run.log(_tables(evaluation) | _charts(evaluation, table))
+            run.summary.update(summary_values(evaluation))
             if config.tracking.num_images:
-                run.log({IMAGES: _pictures(dataset, predictions, num=config.tracking.num_images, seed=config.run.seed)})
+                run.log({IMAGES: _pictures(dataset, table, num=config.tracking.num_images, seed=config.run.seed)})
             if config.tracking.log_evaluation:
                 artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation")
                 artifact.add_file(str(evaluation_file), name=evaluation_file.name)
@@ -104,24 +106,24 @@ def log_evaluation(
     return EvaluationJob(mode=mode, dir=run_dir)
 
 
-def _start(document: Document, *, folder: Path, config: Config, mode: str) -> Any:
+def _start(evaluation: Evaluation, *, folder: Path, config: Config, mode: str) -> Any:
     run_id = (config.run.dir / RUN_ID).read_text(encoding="utf-8").strip()
-    split, checkpoint = document["split"], document["checkpoint"]
-    which = "" if checkpoint["name"] == "best" else f" {checkpoint['name']}"
+    split, checkpoint = evaluation.split, evaluation.checkpoint
+    which = "" if checkpoint.name == "best" else f" {checkpoint.name}"
     return wandb.init(
         project=config.tracking.project,
         job_type="evaluation",
         group=config.tracking.group or run_id,
-        name=f"{config.tracking.name or document['run']} {split}{which}",
-        id=evaluation_id(run_id, split=split, checkpoint_name=checkpoint["name"]),
+        name=f"{config.tracking.name or evaluation.run} {split}{which}",
+        id=evaluation_id(run_id, split=split, checkpoint_name=checkpoint.name),
         tags=config.tracking.tags,
         config={
             "trained_run": run_id,
             "split": split,
-            "checkpoint": checkpoint,
-            "model": {"name": document["model"], "backbone": document["backbone"]},
-            "num_parameters": document["num_parameters"],
-            "settings": document["settings"],
+            "checkpoint": asdict(checkpoint),
+            "model": {"name": evaluation.model, "backbone": evaluation.backbone},
+            "num_parameters": evaluation.num_parameters,
+            "settings": asdict(evaluation.settings),
         },
         dir=str(folder),
         mode=mode,  # type: ignore[arg-type]
@@ -145,167 +147,166 @@ def _forget_earlier(wandb_dir: Path, *, run_id: str, but: Path) -> None:
 # -- tables and values -----------------------------------------------------------------------------
 
 
-def _tables(document: Document) -> dict[str, Any]:
-    made = {GROUPS: group_rows(document), OPERATING_POINTS: operating_point_rows(document)}
-    if document["masked"] is not None:
-        made[VALUE_OF_LATERAL] = value_of_lateral_rows(document)
-    return {f"evaluation/{name}": _table(columns, rows) for name, (columns, rows) in made.items()}
+def _tables(evaluation: Evaluation) -> dict[str, Any]:
+    made = {GROUPS_TABLE: group_rows(evaluation), OPERATING_POINTS_TABLE: operating_point_rows(evaluation)}
+    if evaluation.masked is not None:
+        made[VALUE_OF_LATERAL_TABLE] = value_of_lateral_rows(evaluation)
+    return {name: _table(columns, rows) for name, (columns, rows) in made.items()}
 
 
-def _table(columns: list[str], rows: list[list[Cell]]) -> wandb.Table:
+def _table(columns: list[str], rows: list[list[TableCell]]) -> wandb.Table:
     return wandb.Table(columns=[*columns], data=[*rows])
 
 
-def value_of_lateral_rows(document: Document) -> Rows:
+def value_of_lateral_rows(evaluation: Evaluation) -> TableRows:
     """Per finding, and macro: complete studies scored three ways, and what they gain by the lateral view."""
-    masked = document["masked"]
-    value = masked["value_of_lateral"]
-    columns = ["finding", "positive", *(f"AUROC {title}" for title in MASKED.values())]
+    assert evaluation.masked is not None
+    value = value_of_lateral(evaluation.masked)
+    columns = ["finding", "positive", *(f"AUROC {TITLES[masking]}" for masking in MASKINGS)]
     columns += ["difference", "low", "high", "simultaneous low", "simultaneous high", "lateral"]
-    rows: list[list[Cell]] = []
-    for finding, gained in value["findings"].items():
-        scored = [masked[name]["findings"][finding] for name in MASKED]
-        aurocs = [of_score["auroc"]["value"] for of_score in scored]
-        bounds = [gained["auroc"][bound] for bound in ("value", "low", "high", "simultaneous_low", "simultaneous_high")]
-        rows.append([finding, scored[0]["num_positive"], *aurocs, *bounds, gained["verdict"]])
-    macros = [masked[name]["macro"]["auroc"]["value"] for name in MASKED]
-    rows.append(["macro", None, *macros, *_bounds(value["macro"]["auroc"]), None, None, None])
+    rows: list[list[TableCell]] = []
+    for row in value.rows:
+        gained = row.auroc_gained
+        bounds = [*_bounds(gained), gained.simultaneous_low, gained.simultaneous_high]
+        rows.append([row.name, row.num_positive, *(auroc.value for auroc in row.aurocs), *bounds, row.verdict])
+    macro = value.macro
+    macro_bounds = [*_bounds(macro.auroc_gained), None, None]
+    rows.append([macro.name, None, *(auroc.value for auroc in macro.aurocs), *macro_bounds, None])
     return columns, rows
 
 
-def group_rows(document: Document) -> Rows:
+def group_rows(evaluation: Evaluation) -> TableRows:
     """Macro metrics of every way in which a view is missing, and of what knows nothing but that."""
     columns = ["studies are", "number"]
     for title in ("AUROC", "average precision", "Brier"):
         columns += [title, f"{title} low", f"{title} high"]
-    rows: list[list[Cell]] = [
-        [title, look["num_studies"], *(bound for metric in METRICS for bound in _bounds(look["macro"][metric]))]
-        for title, look in _looks(document).items()
+    rows: list[list[TableCell]] = [
+        [title, look.num_studies, *(bound for metric in METRICS for bound in _bounds(look.macro[metric]))]
+        for title, look in _titled_looks(evaluation).items()
     ]
-    baseline = document["availability_baseline"]
+    baseline = evaluation.availability_baseline
     if baseline is not None:
-        bounds = _bounds(baseline["macro"]["auroc"])
-        rows.append(["all studies, judged by which views exist", document["num_studies"], *bounds, *[None] * 6])
+        bounds = _bounds(baseline.macro["auroc"])
+        rows.append(["all studies, judged by which views exist", evaluation.num_studies, *bounds, *[None] * 6])
     return columns, rows
 
 
-def operating_point_rows(document: Document) -> Rows:
+def operating_point_rows(evaluation: Evaluation) -> TableRows:
     """What the thresholds chosen on val do here; studies of several routes have several, and no one threshold."""
     rates = ("sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value")
-    cells = ("true_positive", "false_positive", "true_negative", "false_negative")
+    counts = ("true_positive", "false_positive", "true_negative", "false_negative")
     columns = ["studies are", "finding", "threshold"]
     for rate in rates:
         title = rate.replace("_", " ")
         columns += [title, f"{title} low", f"{title} high"]
-    columns += [cell.replace("_", " ") for cell in cells]
-    rows: list[list[Cell]] = []
-    for title, look in _looks(document).items():
-        for finding, of_finding in look["findings"].items():
-            point = of_finding["operating_point"]
+    columns += [count.replace("_", " ") for count in counts]
+    rows: list[list[TableCell]] = []
+    for title, look in _titled_looks(evaluation).items():
+        for finding, result in look.findings.items():
+            point = result.operating_point
             if point is not None:
-                bounds = [bound for rate in rates for bound in _bounds(point[rate])]
-                rows.append([title, finding, point["threshold"], *bounds, *(point[cell] for cell in cells)])
+                bounds = [bound for rate in rates for bound in _bounds(getattr(point, rate))]
+                rows.append([title, finding, point.threshold, *bounds, *(getattr(point, count) for count in counts)])
     return columns, rows
 
 
-def summary_values(document: Document) -> dict[str, float | int]:
+def summary_values(evaluation: Evaluation) -> dict[str, float | int]:
     """`evaluation/auroc_macro_both`, ..., `evaluation/num_helped`, ...; what is undefined is left out."""
-    masked = document["masked"] or {}
-    looks = document["groups"] | {name: masked[name] for name in MASKED if name in masked}
-    values = {
-        f"evaluation/{metric}_macro_{name}": look["macro"][metric]["value"]
+    masked = evaluation.masked
+    looks = evaluation.groups | ({} if masked is None else masked.looks)
+    values: dict[str, float | None] = {
+        f"evaluation/{metric}_macro_{name}": look.macro[metric].value
         for name, look in looks.items()
         for metric in METRICS
     }
-    if masked:
-        value = masked["value_of_lateral"]
-        values["evaluation/auroc_macro_value_of_lateral"] = value["macro"]["auroc"]["value"]
-        values |= {f"evaluation/num_{verdict}": len(value[verdict]) for verdict in ("helped", "hurt", "undecided")}
+    if masked is not None:
+        value = masked.value_of_lateral
+        values["evaluation/auroc_macro_value_of_lateral"] = value.macro["auroc"].value
+        values |= {
+            f"evaluation/num_{verdict}": len(getattr(value, verdict)) for verdict in ("helped", "hurt", "undecided")
+        }
     return {key: number for key, number in values.items() if number is not None}
 
 
-def _looks(document: Document) -> dict[str, Document]:
+def _titled_looks(evaluation: Evaluation) -> dict[str, Look]:
     """By title: the masked scores of complete studies, then the studies as they came; only those with studies."""
-    masked = document["masked"] or {}
-    looks = {title: masked[name] for name, title in MASKED.items() if name in masked}
-    looks |= {title: document["groups"][name] for name, title in NATURAL.items()}
-    return {title: look for title, look in looks.items() if look["num_studies"]}
+    masked = {} if evaluation.masked is None else evaluation.masked.looks
+    looks = {TITLES[name]: look for name, look in masked.items()}
+    for group in GROUPS:
+        title = TITLES[group] if group == ALL_STUDIES else f"came with {TITLES[group]}"
+        looks[title] = evaluation.groups[group]
+    return {title: look for title, look in looks.items() if look.num_studies}
 
 
-def _bounds(interval: Document) -> list[Cell]:
-    return [interval[bound] for bound in ("value", "low", "high")]
+def _bounds(estimate: Estimate) -> list[TableCell]:
+    return [estimate.value, estimate.low, estimate.high]
 
 
 # -- curves ----------------------------------------------------------------------------------------
 
 
-def _charts(document: Document, predictions: Predictions) -> dict[str, Any]:
+def _charts(evaluation: Evaluation, table: PredictionTable) -> dict[str, Any]:
     """ROC and precision-recall, a line for each finding: of complete studies by masking, else of all studies."""
     charts = {}
-    studies = predictions.select(predictions.evaluated)
-    looks = {"all": ("all studies", "route")}
-    if document["masked"] is not None:
+    studies = table.select(table.evaluated)
+    scores = {ALL_STUDIES: "route"}
+    if evaluation.masked is not None:
         studies = studies.select(studies.availability == Availability.BOTH)
-        looks = {"both": (MASKED["both"], "route")} | {name: (MASKED[name], name) for name in HIDDEN.values()}
-    for name, (title, score) in looks.items():
-        roc, precision_recall = curve_rows(studies, score=score)
-        for key, what, axes, rows in (
-            ("roc", "ROC", ("false positive rate", "sensitivity"), roc),
-            ("precision_recall", "precision and recall", ("recall", "precision"), precision_recall),
-        ):
+        scores = {masking: score_of_masking(masking) for masking in MASKINGS}
+    for name, score in scores.items():
+        rows = curve_rows(studies, score=score)
+        for key, (what, axes) in CURVES.items():
             charts[f"evaluation/{key}_{name}"] = wandb.plot_table(
-                CURVES,
-                _table(["class", "x", "y"], rows),
+                CURVES_CHART,
+                _table(["class", "x", "y"], rows[key]),
                 {"x": "x", "y": "y", "class": "class"},
-                {"title": f"{what}, {title}", "x-axis-title": axes[0], "y-axis-title": axes[1]},
+                {"title": f"{what}, {TITLES[name]}", "x-axis-title": axes[0], "y-axis-title": axes[1]},
             )
     return charts
 
 
-def curve_rows(studies: Predictions, *, score: str) -> tuple[list[list[Cell]], list[list[Cell]]]:
-    """ROC and precision-recall points as rows of finding, x and y; findings of one class only have none."""
-    roc: list[list[Cell]] = []
-    precision_recall: list[list[Cell]] = []
-    for k, finding in enumerate(studies.findings):
-        scores = studies.scores[score][:, k]
-        known = studies.label_mask[:, k] & np.isfinite(scores)
-        positive = studies.labels[known, k] > 0.5
-        if positive.any() and not positive.all():
-            roc += [[finding, x, y] for x, y in roc_points(scores[known], positive=positive)]
-            points = precision_recall_points(scores[known], positive=positive)
-            precision_recall += [[finding, x, y] for x, y in points]
-    return roc, precision_recall
+def curve_rows(studies: PredictionTable, *, score: str) -> dict[str, list[list[TableCell]]]:
+    """Points by `CURVES`, as rows of finding, x and y; findings of one class only have none."""
+    rows: dict[str, list[list[TableCell]]] = {key: [] for key in CURVES}
+    for finding, scores, positive in studies.with_both_classes(to_probabilities(studies.logits[score])):
+        rows["roc"] += [[finding, x, y] for x, y in roc_points(scores, positive=positive)]
+        points = precision_recall_points(scores, positive=positive)
+        rows["precision_recall"] += [[finding, x, y] for x, y in points]
+    return rows
 
 
 # -- images ----------------------------------------------------------------------------------------
 
 
-def _pictures(dataset: StudyDataset, predictions: Predictions, *, num: int, seed: int) -> list[wandb.Image]:
+def _pictures(dataset: StudyDataset, table: PredictionTable, *, num: int, seed: int) -> list[wandb.Image]:
     return [
         wandb.Image(
             study_picture(dataset[Key(epoch=0, row=row)].images, size=dataset.image_size_px),
-            caption=caption(predictions, row=row),
+            caption=caption(table, row=row),
         )
-        for row in chosen_studies(predictions, num=num, seed=seed)
+        for row in chosen_studies(table, num=num, seed=seed)
     ]
 
 
-def chosen_studies(predictions: Predictions, *, num: int, seed: int) -> list[int]:
+def chosen_studies(table: PredictionTable, *, num: int, seed: int) -> list[int]:
     """Rows of `num` random studies, in turn of both views, PA only and lateral only as far as there are any."""
     generator = np.random.default_rng(seed)
-    of_kind = [
-        generator.permutation(np.flatnonzero(predictions.evaluated & (predictions.availability == kind)))
-        for kind in Availability
+    rows_by_kind = [
+        generator.permutation(np.flatnonzero(table.evaluated & (table.availability == kind))) for kind in Availability
     ]
-    in_turn: Iterator[int] = (int(row) for rows in zip_longest(*of_kind) for row in rows if row is not None)
+    in_turn: Iterator[int] = (int(row) for rows in zip_longest(*rows_by_kind) for row in rows if row is not None)
     return list(islice(in_turn, num))
 
 
-def caption(predictions: Predictions, *, row: int) -> str:
-    """Views, probabilities and labels of a study, such as `both: Nodule 0.93 (positive), Hernia 0.01 (unknown)`."""
+def caption(table: PredictionTable, *, row: int) -> str:
+    """Views, probabilities before calibration and labels of a study.
+
+    Such as `both: Nodule 0.93 (positive), Hernia 0.01 (unknown)`.
+    """
+    study = table.select(np.array([row]))
     said = []
-    for k, finding in enumerate(predictions.findings):
-        label = "positive" if predictions.labels[row, k] > 0.5 else "negative"
-        label = label if predictions.label_mask[row, k] else "unknown"
-        said.append(f"{finding} {predictions.scores['route'][row, k]:.2f} ({label})")
-    return f"{ROUTES[predictions.availability[row]]}: {', '.join(said)}"
+    for k, probability in enumerate(to_probabilities(study.logits["route"])[0]):
+        label = "positive" if study.positive[0, k] else "negative"
+        label = label if study.label_mask[0, k] else "unknown"
+        said.append(f"{study.findings[k]} {probability:.2f} ({label})")
+    return f"{Availability(study.availability[0]).key}: {', '.join(said)}"
