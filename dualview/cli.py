@@ -35,7 +35,7 @@ from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
 from dualview.evaluate_run import evaluate_run as run_evaluation
-from dualview.evaluation.assess import EvaluationSettings
+from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.export import export as run_export
 from dualview.predict import predict as run_prediction

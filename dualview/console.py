@@ -60,8 +60,8 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
     labels = Table(title="labels, studies of all splits")
     for column in ("finding", "positive", "negative", "unknown", "of these uncertain"):
         labels.add_column(column, justify="left" if column == "finding" else "right")
-    for finding, of_finding in account["findings"].items():
-        counts = (of_finding[key] for key in ("positive", "negative", "unknown", "uncertain"))
+    for finding, label_counts in account["findings"].items():
+        counts = (label_counts[key] for key in ("positive", "negative", "unknown", "uncertain"))
         labels.add_row(finding, *(f"{count:,}" for count in counts))
     return [sources, studies, labels]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from dualview.config import load
 from dualview.errors import UserError, listed
-from dualview.evaluation.wandb_run import CURVES, CURVES_CHART, IMAGES, WANDB_TABLES, evaluation_id
+from dualview.evaluation.wandb_run import CURVES_CHART, STUDY_IMAGES, WANDB_TABLES, evaluation_id
+from dualview.evaluation.wandb_tables import CURVES
 from dualview.files import read_json_lines
 from dualview.run_directory import RUN_ID
 from dualview.tracking import default_entity, why_offline
@@ -261,7 +262,9 @@ def _evaluation_panels() -> list[Any]:
             )
             for name in MASKINGS
         ]
-    panels.append(wr.MediaBrowser(title="studies, where tracking.num_images is set", media_keys=[IMAGES], layout=wide))
+    panels.append(
+        wr.MediaBrowser(title="studies, where tracking.num_images is set", media_keys=[STUDY_IMAGES], layout=wide)
+    )
     return panels
 
 

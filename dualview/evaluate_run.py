@@ -26,8 +26,9 @@ from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
 from dualview.evaluate import as_predictions, evaluate_split
-from dualview.evaluation.assess import EvaluationSettings, assess
+from dualview.evaluation.assess import assess
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
+from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.operating_points import POINTS_FILE, choose_operating_points, fit_temperatures
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule

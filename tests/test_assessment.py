@@ -14,8 +14,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dualview.evaluation.assess import EvaluationSettings, assess
+from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Estimate
+from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.operating_points import (
     choose_operating_points,
     fit_temperatures,

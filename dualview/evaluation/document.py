@@ -21,7 +21,7 @@ from dualview.views import MASKINGS
 
 EVALUATION_FORMAT: Literal[1] = 1
 Verdict = Literal["helped", "hurt", "undecided", "undefined"]
-MOST_PROBLEMS = 5  # of a damaged file that are told
+TOLD_PROBLEMS = 5  # of a damaged file that are told
 
 # -- numbers with their uncertainty ----------------------------------------------------------------
 
@@ -301,7 +301,7 @@ _READER = TypeAdapter(Evaluation)
 def _problems(error: ValidationError) -> str:
     """The first of them, such as `groups.all.num_studies: Field required; and 3 more`."""
     problems = error.errors(include_url=False)
-    told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:MOST_PROBLEMS]]
-    if len(problems) > MOST_PROBLEMS:
-        told.append(f"and {len(problems) - MOST_PROBLEMS} more")
+    told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:TOLD_PROBLEMS]]
+    if len(problems) > TOLD_PROBLEMS:
+        told.append(f"and {len(problems) - TOLD_PROBLEMS} more")
     return "; ".join(told)

@@ -131,7 +131,7 @@ def fit_temperatures(val: PredictionTable) -> dict[str, float]:
     for kind in Availability:
         logits = logits_from(kind, val)
         known = val.label_mask & np.isfinite(logits)
-        fitted[kind.key] = fit_temperature(logits, labels=val.labels, label_mask=known) or 1.0
+        fitted[kind.key] = fit_temperature(logits, positive=val.positive, known=known) or 1.0
     return fitted
 
 

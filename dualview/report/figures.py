@@ -14,7 +14,7 @@ from dualview.report.curves import Curves
 from dualview.report.record import Record
 from dualview.report.style import (
     DASHES,
-    LINES,
+    LINE_STYLES,
     NUM_COLOURS,
     SYMBOLS,
     Figure,
@@ -59,7 +59,7 @@ def _finding_figures(finding: str, curves: list[Curves], *, looks: dict[str, Loo
         precision_recall.append(step)
         dots = _curve(curve, [(x, y) for x, y, _ in curve.reliability], name=name)
         dots |= {"mode": "lines+markers", "text": [f"{size} studies" for _, _, size in curve.reliability]}
-        dots["marker"] = {"symbol": LINES[curve.what][2], "size": 7, "color": LINES[curve.what][0]}
+        dots["marker"] = {"symbol": LINE_STYLES[curve.what][2], "size": 7, "color": LINE_STYLES[curve.what][0]}
         dots["hovertemplate"] = "predicted %{x:.3f}, observed %{y:.3f}, %{text}<extra></extra>"
         reliability.append(dots)
     numbers = [f"{TITLES[curve.what]} {results[curve.what].auroc.value:.3f}" for curve in curves]
@@ -83,7 +83,7 @@ def _finding_figures(finding: str, curves: list[Curves], *, looks: dict[str, Loo
 
 
 def _curve(curve: Curves, points: Sequence[tuple[float, float]], *, name: str) -> dict[str, Any]:
-    colour, dash, _ = LINES[curve.what]
+    colour, dash, _ = LINE_STYLES[curve.what]
     return {
         "type": "scatter", "mode": "lines", "name": name,
         "x": [x for x, _ in points], "y": [y for _, y in points],
@@ -117,7 +117,7 @@ def _over_steps(record: Record, lines: dict[str, tuple[str, str]], *, y: str, ma
     for key, (name, like) in lines.items():
         steps, values = record.series(key)
         if any(value is not None for value in values):
-            colour, dash, symbol = LINES[like]
+            colour, dash, symbol = LINE_STYLES[like]
             data.append(_line(steps, values, name=name, colour=colour, dash=dash, symbol=symbol, markers=markers))
             last.append(f"{name} ends at {_last(values)}")
     if not data:
@@ -185,7 +185,7 @@ def _macros(records: list[Record]) -> Figure:
                 text.append(escape(f"{record.name}, {TITLES[what]}"))
                 said.append(f"{record.name}, {TITLES[what]} {estimate.value:.3f}")
         if x:
-            colour, _, symbol = LINES[what]
+            colour, _, symbol = LINE_STYLES[what]
             bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": colour, "width": 0}
             data.append(
                 {

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dualview.errors import UserError
-from dualview.evaluation.assess import EvaluationSettings, assess
+from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Difference, EvaluatedCheckpoint, Evaluation, Provenance
+from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.operating_points import choose_operating_points
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from dualview.config import Config
 from dualview.evaluate_run import evaluate_run
-from dualview.evaluation.assess import EvaluationSettings, assess
+from dualview.evaluation.assess import assess
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
+from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.operating_points import choose_operating_points
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.progress import progress_bars
