@@ -19,7 +19,6 @@ from rich.logging import RichHandler
 from rich.progress import track
 from rich.table import Table
 
-from dualview.assessment import Settings
 from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
@@ -28,10 +27,10 @@ from dualview.commands.export import export as run_export
 from dualview.commands.predict import predict as run_prediction
 from dualview.commands.prepare import prepare as run_prepare
 from dualview.commands.train import train as run_training
-from dualview.compare.plan import read_plan
-from dualview.compare.runs import slurm_array
-from dualview.compare.story import compare as run_comparison
-from dualview.compare.story import table_file
+from dualview.comparison.plan import read_plan
+from dualview.comparison.runs import slurm_array
+from dualview.comparison.story import compare as run_comparison
+from dualview.comparison.tables import table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
 from dualview.dashboard import save_dashboard
@@ -41,11 +40,12 @@ from dualview.data.load import load_data
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
 from dualview.evaluate_run import evaluate_run as run_evaluation
+from dualview.evaluation.looks import EvaluationSettings
+from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.inference.predictor import BATCH_SIZE
 from dualview.progress import progress_bars
 from dualview.report.page import write_report
-from dualview.report.pictures import Wish
-from dualview.statistics.thresholds import ThresholdRule
+from dualview.report.pictures import ImageRequest
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -287,13 +287,13 @@ def evaluate(  # noqa: PLR0917 - the options of a command
                 by=by or None,
                 rule=ThresholdRule.parse(threshold),
                 calibrate=calibrate,
-                settings=Settings(num_resamples=resamples, seed=seed),
+                settings=EvaluationSettings(num_resamples=resamples, seed=seed),
                 progress=progress,
             )
-        if not result.is_main:
+        if result.evaluation is None:
             return
         console = get_console()
-        if (table := value_of_lateral_table(result.document)) is not None:
+        if (table := value_of_lateral_table(result.evaluation)) is not None:
             console.print(table)
         console.print(f"evaluation  {result.folder}/evaluation.json, predictions.parquet", soft_wrap=True)
         if result.wandb is not None and result.wandb.dir is not None:
@@ -381,8 +381,8 @@ def report(  # noqa: PLR0917 - the options of a command
         run_dirs = [Path(word) for word in runs if word not in overrides]
         if not run_dirs:
             raise UserError("give at least one run directory")
-        wish = Wish(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
-        file = write_report(run_dirs, out=out, images=wish if images else None)
+        request = ImageRequest(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
+        file = write_report(run_dirs, out=out, images=request if images else None)
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 

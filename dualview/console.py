@@ -5,9 +5,11 @@ from typing import Any
 from rich.table import Table
 
 from dualview.commands.export import ExportedGraph
-from dualview.compare.result import MACRO
-from dualview.compare.story import TITLES, Comparison, cell, find
-from dualview.metrics import GROUPS, GroupMetrics
+from dualview.comparison.tables import COMPARED_TITLES, Comparison, cell, find
+from dualview.evaluation.document import Estimate, Evaluation
+from dualview.evaluation.metrics import MACRO, GroupMetrics
+from dualview.evaluation.value_of_lateral import value_of_lateral
+from dualview.views import ALL_STUDIES, GROUPS
 
 SHOWN = ("both", "pa_only", "lateral_only")  # of the groups of a comparison; the files have all
 
@@ -19,11 +21,11 @@ def auroc_table(metrics: dict[str, GroupMetrics], *, split: str) -> Table:
     table.add_column("positive", justify="right")
     for group in GROUPS:
         table.add_column(f"{group}\n({metrics[group].num_studies})", justify="right")
-    for finding in metrics["all"].findings:
+    for finding in metrics[ALL_STUDIES].findings:
         per_group = [metrics[group].findings[finding] for group in GROUPS]
-        table.add_row(finding, str(per_group[0].num_positive), *(_number(of_group.auroc) for of_group in per_group))
+        table.add_row(finding, str(per_group[0].num_positive), *(_number(in_group.auroc) for in_group in per_group))
     table.add_section()
-    table.add_row("macro", "", *(_number(metrics[group].macro_auroc) for group in GROUPS))
+    table.add_row(MACRO, "", *(_number(metrics[group].macro_auroc) for group in GROUPS))
     if any(finding.auroc is None for group in GROUPS for finding in metrics[group].findings.values()):
         table.caption = "undefined: positive and negative studies are both needed; macro is over the defined ones"
     return table
@@ -58,32 +60,31 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
     labels = Table(title="labels, studies of all splits")
     for column in ("finding", "positive", "negative", "unknown", "of these uncertain"):
         labels.add_column(column, justify="left" if column == "finding" else "right")
-    for finding, of_finding in account["findings"].items():
-        counts = (of_finding[key] for key in ("positive", "negative", "unknown", "uncertain"))
+    for finding, label_counts in account["findings"].items():
+        counts = (label_counts[key] for key in ("positive", "negative", "unknown", "uncertain"))
         labels.add_row(finding, *(f"{count:,}" for count in counts))
     return [sources, studies, labels]
 
 
-def value_of_lateral_table(document: dict[str, Any]) -> Table | None:
+def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
     """What the lateral view is worth per finding, on complete studies; None where the network takes one view."""
-    masked = document["masked"]
+    masked = evaluation.masked
     if masked is None:
         return None
-    value = masked["value_of_lateral"]
-    table = Table(title=f"{document['split']}: {masked['num_studies']:,} studies with both views, scored three ways")
+    value = value_of_lateral(masked)
+    table = Table(title=f"{evaluation.split}: {masked.num_studies:,} studies with both views, scored three ways")
     table.add_column("finding")
     for column in ("positive", "AUROC\nboth views", "lateral\nwithheld", "PA\nwithheld", "gained by\nthe lateral"):
         table.add_column(column, justify="right")
     table.add_column("lateral", no_wrap=True, min_width=9)
-    for finding, of_finding in value["findings"].items():
-        scored = [masked[name]["findings"][finding] for name in ("both", "lateral_hidden", "pa_hidden")]
-        cells = [_number(of_score["auroc"]["value"]) for of_score in scored]
-        verdict = of_finding["verdict"]
-        table.add_row(finding, str(scored[0]["num_positive"]), *cells, _difference(of_finding["auroc"]), verdict)
+    for row in value.rows:
+        aurocs = [_number(auroc.value) for auroc in row.aurocs]
+        table.add_row(row.name, str(row.num_positive), *aurocs, _difference(row.auroc_gained), row.verdict)
     table.add_section()
-    macros = [_number(masked[name]["macro"]["auroc"]["value"]) for name in ("both", "lateral_hidden", "pa_hidden")]
-    table.add_row("macro", "", *macros, _difference(value["macro"]["auroc"]), "")
-    table.caption = f"gained: difference of AUROC with its interval, over patients. {value['correction']}"
+    macro_aurocs = [_number(auroc.value) for auroc in value.macro.aurocs]
+    table.add_row(value.macro.name, "", *macro_aurocs, _difference(value.macro.auroc_gained), "")
+    correction = masked.value_of_lateral.correction
+    table.caption = f"gained: difference of AUROC with its interval, over patients. {correction}"
     return table
 
 
@@ -96,7 +97,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         table.add_column("network")
         table.add_column("parameters\nimages/s", justify="right")
         for group in SHOWN:
-            table.add_column(TITLES[group].replace(", ", ",\n"), justify="right")
+            table.add_column(COMPARED_TITLES[group].replace(", ", ",\n"), justify="right")
         for variant in plan.variants:
             cost = comparison.costs[setting, variant]
             speed = "-" if cost.images_per_second is None else f"{cost.images_per_second:.0f}"
@@ -110,12 +111,12 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
-def _difference(interval: dict[str, Any]) -> str:
-    if interval["value"] is None:
+def _difference(estimate: Estimate) -> str:
+    if estimate.value is None:
         return "undefined"
-    if interval["low"] is None:
-        return f"{interval['value']:+.3f}"
-    return f"{interval['value']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+    if estimate.low is None:
+        return f"{estimate.value:+.3f}"
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def export_table(graphs: list[ExportedGraph]) -> Table:

@@ -4,25 +4,25 @@ Both show the runs and their evaluations and nothing else of the project. What c
 metrics.jsonl say was recorded. Needs the extra dualview[dashboard].
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dualview.config import load
 from dualview.errors import UserError, listed
-from dualview.evaluation_tracking import CURVES, IMAGES, MASKED, TABLES, evaluation_id
+from dualview.evaluation.wandb_run import CURVES_CHART, STUDY_IMAGES, WANDB_TABLES, evaluation_id
+from dualview.evaluation.wandb_tables import CURVES
+from dualview.files import read_json_lines
 from dualview.run.tracking import default_entity, why_offline
+from dualview.views import MASKINGS, TITLES, Availability
 
 # section -> title of a panel -> beginnings of the metrics that it shows
-SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+WORKSPACE_SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "Loss": {"training loss": ("loss/",), "validation loss": ("val/loss",)},
     "Validation AUROC per availability": {
         "macro AUROC": ("val/auroc_macro_",),
         "macro average precision": ("val/average_precision_macro_",),
-        "AUROC per finding, both views": ("val_auroc_both/",),
-        "AUROC per finding, PA only": ("val_auroc_pa_only/",),
-        "AUROC per finding, lateral only": ("val_auroc_lateral_only/",),
+        **{f"AUROC per finding, {kind.title}": (f"val_auroc_{kind.key}/",) for kind in Availability},
     },
     "Routing": {
         "rows per branch, of a step": ("routing/rows_",),
@@ -41,7 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "steps skipped": ("optim/bad_steps_total",),
     },
 }
-SPLITS, CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # of the evaluations that are shown
+SHOWN_SPLITS, SHOWN_CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # of the evaluations that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class TrackedRun:
     @property
     def evaluation_ids(self) -> list[str]:
         """Those that its evaluations have, or would have."""
-        kinds = [(split, name) for split in SPLITS for name in CHECKPOINTS]
+        kinds = [(split, name) for split in SHOWN_SPLITS for name in SHOWN_CHECKPOINTS]
         return [evaluation_id(self.id, split=split, checkpoint_name=name) for split, name in kinds]
 
     @property
@@ -126,7 +126,7 @@ def read_run(run_dir: Path) -> TrackedRun:
             f"{run_dir} is no run directory, it has no {', '.join(missing)}. Give what `dualview train` printed"
         )
     config = load(files["config.yaml"])
-    recorded = [json.loads(line) for line in files["metrics.jsonl"].read_text("utf-8").splitlines()]
+    recorded = read_json_lines(files["metrics.jsonl"])
     return TrackedRun(
         dir=run_dir,
         id=files["run_id.txt"].read_text("utf-8").strip(),
@@ -229,7 +229,7 @@ def _training_panels(runs: list[TrackedRun]) -> dict[str, list[Any]]:
 
     recorded = sorted({key for run in runs for key in run.metrics})
     sections: dict[str, list[Any]] = {}
-    for section, titles in SECTIONS.items():
+    for section, titles in WORKSPACE_SECTIONS.items():
         shown = {title: [key for key in recorded if key.startswith(begins)] for title, begins in titles.items()}
         sections[section] = [
             wr.LinePlot(title=title, x="global_step", y=[*metrics]) for title, metrics in shown.items() if metrics
@@ -242,29 +242,28 @@ def _evaluation_panels() -> list[Any]:
 
     wide = wr.Layout(w=24, h=9)
     half = wr.Layout(w=8, h=8)
-    panels: list[Any] = [wr.WeavePanelSummaryTable(table_name=table, layout=wide) for table in TABLES]
+    panels: list[Any] = [wr.WeavePanelSummaryTable(table_name=table, layout=wide) for table in WANDB_TABLES]
     panels.append(
         wr.BarPlot(
             title="macro AUROC of complete studies",
-            metrics=[f"evaluation/auroc_macro_{name}" for name in MASKED],
+            metrics=[f"evaluation/auroc_macro_{name}" for name in MASKINGS],
             layout=half,
         )
     )
-    for key, what, axes in (
-        ("roc", "ROC", ("false positive rate", "sensitivity")),
-        ("precision_recall", "precision and recall", ("recall", "precision")),
-    ):
+    for key, (what, axes) in CURVES.items():
         panels += [
             wr.CustomChart(
                 query={"summaryTable": {"tableKey": f"evaluation/{key}_{name}_table"}},
-                chart_name=CURVES,
+                chart_name=CURVES_CHART,
                 chart_fields={"x": "x", "y": "y", "class": "class"},
-                chart_strings={"title": f"{what}, {title}", "x-axis-title": axes[0], "y-axis-title": axes[1]},
+                chart_strings={"title": f"{what}, {TITLES[name]}", "x-axis-title": axes[0], "y-axis-title": axes[1]},
                 layout=half,
             )
-            for name, title in MASKED.items()
+            for name in MASKINGS
         ]
-    panels.append(wr.MediaBrowser(title="studies, where tracking.num_images is set", media_keys=[IMAGES], layout=wide))
+    panels.append(
+        wr.MediaBrowser(title="studies, where tracking.num_images is set", media_keys=[STUDY_IMAGES], layout=wide)
+    )
     return panels
 
 

@@ -1,15 +1,14 @@
 """`dualview evaluate RUN`: a finished run on every study of a split, complete ones also with a view withheld.
 
-    RUN/evaluation-test/predictions.parquet   what the network says (predictions.py)
-    RUN/evaluation-test/evaluation.json       what that is worth (assessment.py)
+    RUN/evaluation-test/predictions.parquet   what the network says (evaluation/prediction_table.py)
+    RUN/evaluation-test/evaluation.json       what that is worth (evaluation/document.py)
     RUN/operating_points.json                 temperatures and thresholds, from val
 
-and the same, but for the predictions, as a run of wandb (evaluation_tracking.py).
+and the same, but for the predictions, as a run of wandb (evaluation/wandb_run.py).
 
 With any number of processes; every study is predicted once, and all come out alike.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,23 +19,25 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from dualview.assessment import Document, Settings, assess, choose_operating_points, fit_temperatures
 from dualview.config import Config, changed
 from dualview.data.counts import count_data
+from dualview.data.load import Data
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
+from dualview.evaluation.assess import assess
+from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.evaluator import Evaluator
+from dualview.evaluation.looks import EvaluationSettings
+from dualview.evaluation.operating_points import POINTS_FILE, choose_operating_points, fit_temperatures
 from dualview.evaluation.split import as_predictions
-from dualview.evaluation_tracking import EvaluationJob, log_evaluation
-from dualview.operating_points import FILE as OPERATING_POINTS
-from dualview.predictions import Predictions
+from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
+from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.run.bad_images import BadImages
 from dualview.run.datasets import load_studies
 from dualview.run.directory import RunDir
 from dualview.run.resume import HARMLESS, differing_settings
 from dualview.run.trained import TrainedNetwork, load_trained
-from dualview.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,7 @@ class RunEvaluation:
     """Where an evaluation was written, and what it says."""
 
     folder: Path
-    document: Document
-    is_main: bool
+    evaluation: Evaluation | None  # None on other than the main process
     wandb: EvaluationJob | None  # None on other than the main process
 
 
@@ -66,7 +66,7 @@ def evaluate_run(
     by: list[str] | None = None,
     rule: ThresholdRule = YOUDEN,
     calibrate: bool = False,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     progress: Progress,
 ) -> RunEvaluation:
     """Evaluate a checkpoint of a run and write the result.
@@ -76,7 +76,7 @@ def evaluate_run(
         checkpoint_name: `best`, `last`, or a step.
         overrides: `section.field=value` for where the data are and what reads them, such as data.root.
         out: folder to write to; without it `RUN/evaluation-SPLIT`, for another checkpoint than best with its name.
-        by: columns of the study table to divide by (assessment.py).
+        by: columns of the study table to divide by (evaluation/subgroups.py).
         rule: by which thresholds are chosen on val.
         calibrate: fit a temperature per route on val.
 
@@ -102,59 +102,55 @@ def evaluate_run(
                 f"the data have the findings {', '.join(data.train.findings)}; the run was trained on "
                 f"{', '.join(network.findings)}"
             )
-        of_split = studies.evaluated
-        if not len(of_split[split]):
+        if not len(studies.evaluated[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         evaluator = Evaluator(
             model=network.model, config=config, job=job, progress=progress,
             bad_images=BadImages(run, policy=config.data.on_bad_image, job=job),
         )  # fmt: skip
-        predictions: dict[str, Predictions] = {}
-        for name in dict.fromkeys(("val", split)):
-            predictions[name] = as_predictions(evaluator.evaluate(of_split[name], name=name, hide_views=True))
+        tables = {
+            name: as_predictions(evaluator.evaluate(studies.evaluated[name], name=name, hide_views=True))
+            for name in dict.fromkeys(("val", split))
+        }
         folder = out or run_dir / _folder_name(split, checkpoint_name)
-        document: Document = {}
+        evaluation = None
         if job.is_main:
-            temperatures = fit_temperatures(predictions["val"]) if calibrate else None
-            points = choose_operating_points(predictions["val"], rule=rule, temperatures=temperatures)
-            document = {
-                **_provenance(network, split=split, checkpoint_name=checkpoint_name),
-                "data": _data_card(count_data(whole)),
-                **assess(
-                    predictions[split],
-                    points=points,
-                    train_prevalence=train_prevalence(data.train),
-                    by=by,
-                    settings=settings,
-                    track=_bar(progress),
-                ),
-                "temperature": points.temperature,
-            }
+            temperatures = fit_temperatures(tables["val"]) if calibrate else None
+            points = choose_operating_points(tables["val"], rule=rule, temperatures=temperatures)
+            assessment = assess(
+                tables[split],
+                points=points,
+                train_prevalence=train_prevalence(data.train),
+                by=by,
+                settings=settings,
+                track=_bar(progress),
+            )
+            provenance = _provenance(network, split=split, checkpoint_name=checkpoint_name, data=_data_card(whole))
+            evaluation = Evaluation.of(provenance, assessment)
             folder.mkdir(parents=True, exist_ok=True)
-            predictions[split].write(folder / PREDICTIONS)
-            _write(folder / EVALUATION, json.dumps(document, indent=1, allow_nan=False) + "\n")
-            points.write((run_dir if checkpoint_name == "best" else folder) / OPERATING_POINTS)
+            tables[split].write(folder / PREDICTIONS)
+            evaluation.write(folder / EVALUATION)
+            points.write((run_dir if checkpoint_name == "best" else folder) / POINTS_FILE)
         job.barrier()
     tracked = None
-    if job.is_main:  # last, and when nobody waits for it: sending may take long
+    if evaluation is not None:  # after the process group is closed: an upload may be slow
         tracked = log_evaluation(
-            document,
-            predictions=predictions[split],
-            dataset=of_split[split],
+            evaluation,
+            table=tables[split],
+            dataset=studies.evaluated[split],
             evaluation_file=folder / EVALUATION,
             config=config,
         )
-    return RunEvaluation(folder=folder, document=document, is_main=job.is_main, wandb=tracked)
+    return RunEvaluation(folder=folder, evaluation=evaluation, wandb=tracked)
 
 
 def train_prevalence(train: StudyTable) -> np.ndarray:
     """(3, K) share of positives among the known labels of the training studies of each `Availability`; NaN: none."""
     shares = np.full((len(Availability), len(train.findings)), np.nan)
-    positive = train.label_mask & (train.labels > 0.5)
     for kind in Availability:
         rows = train.availability == kind
         known = train.label_mask[rows].sum(axis=0)
-        shares[kind] = np.where(known > 0, positive[rows].sum(axis=0) / np.maximum(known, 1), np.nan)
+        shares[kind] = np.where(known > 0, train.positive[rows].sum(axis=0) / np.maximum(known, 1), np.nan)
     return shares
 
 
@@ -195,29 +191,23 @@ def _folder_name(split: str, checkpoint_name: str) -> str:
     return f"evaluation-{split}" + ("" if checkpoint_name == "best" else f"-{checkpoint_name}")
 
 
-def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str) -> Document:
+def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str, data: dict[str, Any]) -> Provenance:
     header = (network.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
-    return {
-        "run": network.run.name,
-        "split": split,
-        "checkpoint": {"name": checkpoint_name, "step": network.step},
-        "model": network.config.model.name,
-        "backbone": network.config.model.backbone,
-        "num_parameters": network.model.num_parameters,
-        "versions": [line.removeprefix("# ") for line in header if line.startswith("#")],
-    }
+    return Provenance(
+        run=network.run.name,
+        split=split,
+        checkpoint=EvaluatedCheckpoint(name=checkpoint_name, step=network.step),
+        model=network.config.model.name,
+        backbone=network.config.model.backbone,
+        num_parameters=network.model.num_parameters,
+        versions=[line.removeprefix("# ") for line in header if line.startswith("#")],
+        data=data,
+    )
 
 
-def _data_card(counts: dict[str, Any]) -> Document:
+def _data_card(data: Data) -> dict[str, Any]:
     """Counts of the data without anything that names an image."""
-    return {key: value for key, value in counts.items() if key not in ("known_bad_images", "sources")}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write in one go, so that nobody reads half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    return {key: value for key, value in count_data(data).items() if key not in ("known_bad_images", "sources")}
 
 
 def _bar(progress: Progress) -> Callable[[list[Any]], Iterable[Any]]:

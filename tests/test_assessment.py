@@ -1,11 +1,10 @@
 """evaluation.json against scikit-learn, hand-made cases and what must not be claimed."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -15,15 +14,23 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dualview.assessment import Settings, assess, choose_operating_points, fit_temperatures, scored_by
-from dualview.predictions import SCORES, Predictions
-from dualview.statistics.thresholds import ThresholdRule
+from dualview.evaluation.assess import assess
+from dualview.evaluation.document import Estimate
+from dualview.evaluation.looks import EvaluationSettings
+from dualview.evaluation.operating_points import (
+    choose_operating_points,
+    fit_temperatures,
+    logits_from,
+    to_probabilities,
+)
+from dualview.evaluation.prediction_table import SCORES, PredictionTable
+from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.views import Availability
 
-QUICK = Settings(num_resamples=400)
+QUICK = EvaluationSettings(num_resamples=400)
 
 
-def simulate(*, num_studies=600, lateral_gain=(0.0, 2.0, -1.5), seed=0, per_patient=1) -> Predictions:
+def simulate(*, num_studies=600, lateral_gain=(0.0, 2.0, -1.5), seed=0, per_patient=1) -> PredictionTable:
     """Findings whose lateral view adds nothing, helps and misleads; a third of the studies of each availability."""
     generator = np.random.default_rng(seed)
     num_findings = len(lateral_gain)
@@ -34,12 +41,12 @@ def simulate(*, num_studies=600, lateral_gain=(0.0, 2.0, -1.5), seed=0, per_pati
     both = pa + gain * (labels - 0.4) + 0.3 * generator.normal(size=labels.shape) * (gain != 0)
     lateral = generator.normal(size=labels.shape) + labels
     is_both, has_pa = (kinds == Availability.BOTH)[:, None], (kinds != Availability.LATERAL_ONLY)[:, None]
-    scores = {name: np.full(labels.shape, np.nan) for name in SCORES}
-    scores["route"] = expit(np.where(is_both, both, np.where(has_pa, pa, lateral)) - 1)
-    scores["lateral_hidden"] = np.where(is_both, expit(pa - 1), np.nan)
-    scores["pa_hidden"] = np.where(is_both, expit(lateral - 1), np.nan)
+    logits = {name: np.full(labels.shape, np.nan) for name in SCORES}
+    logits["route"] = np.where(is_both, both, np.where(has_pa, pa, lateral)) - 1
+    logits["lateral_hidden"] = np.where(is_both, pa - 1, np.nan)
+    logits["pa_hidden"] = np.where(is_both, lateral - 1, np.nan)
     names = np.array([f"s{number}" for number in range(num_studies)], object)
-    return Predictions(
+    return PredictionTable(
         findings=tuple(f"F{k}" for k in range(num_findings)),
         study_ids=names,
         patient_ids=np.array([f"p{number // per_patient}" for number in range(num_studies)], object),
@@ -47,7 +54,7 @@ def simulate(*, num_studies=600, lateral_gain=(0.0, 2.0, -1.5), seed=0, per_pati
         evaluated=np.ones(num_studies, bool),
         labels=labels,
         label_mask=generator.random(labels.shape) > 0.1,
-        scores=scores,
+        logits=logits,
         attributes={
             "sex": np.array(["F", "M"], object)[np.arange(num_studies) % 2],
             "age": np.array([str(number % 90) for number in range(num_studies)], object),
@@ -67,48 +74,46 @@ def points(val):
 
 
 @pytest.fixture(scope="module")
-def document(points):
+def assessment(points):
     return assess(simulate(), points=points, train_prevalence=np.full((3, 3), 0.4), settings=QUICK)
 
 
-def test_points_are_those_of_scikit_learn(document, points):
+def test_points_are_those_of_scikit_learn(assessment, points):
     test = simulate()
     for group, kinds in (("all", {0, 1, 2}), ("both", {0}), ("pa_only", {1}), ("lateral_only", {2})):
         for k, finding in enumerate(test.findings):
             use = np.isin(test.availability, list(kinds)) & test.label_mask[:, k]
-            truth, scores = test.labels[use, k], test.scores["route"][use, k]
-            of_finding = document["groups"][group]["findings"][finding]
+            truth, scores = test.labels[use, k], to_probabilities(test.logits["route"][use, k])
+            result = assessment.groups[group].findings[finding]
             for metric, function in (
                 ("auroc", roc_auc_score), ("average_precision", average_precision_score), ("brier", brier_score_loss),
             ):  # fmt: skip
-                assert of_finding[metric]["value"] == pytest.approx(function(truth, scores), abs=1e-12)
-                assert of_finding[metric]["low"] <= of_finding[metric]["value"] <= of_finding[metric]["high"]
+                estimate = result.metric(metric)
+                assert estimate.value == pytest.approx(function(truth, scores), abs=1e-12)
+                assert estimate.low <= estimate.value <= estimate.high
             if group == "both":
                 called = scores >= points.routes["both"][finding].threshold
-                point = of_finding["operating_point"]
-                counts = [point[name] for name in
-                          ("true_negative", "false_positive", "false_negative", "true_positive")]  # fmt: skip
+                point = result.operating_point
+                counts = [point.true_negative, point.false_positive, point.false_negative, point.true_positive]
                 assert counts == confusion_matrix(truth, called).ravel().tolist()
-                assert point["sensitivity"]["value"] == pytest.approx(recall_score(truth, called))
-                assert point["positive_predictive_value"]["value"] == pytest.approx(precision_score(truth, called))
-        macro = document["groups"][group]["macro"]["auroc"]
-        values = [of["auroc"]["value"] for of in document["groups"][group]["findings"].values()]
-        assert macro["value"] == pytest.approx(np.mean(values), abs=1e-12)
+                assert point.sensitivity.value == pytest.approx(recall_score(truth, called))
+                assert point.positive_predictive_value.value == pytest.approx(precision_score(truth, called))
+        macro = assessment.groups[group].macro["auroc"]
+        values = [result.auroc.value for result in assessment.groups[group].findings.values()]
+        assert macro.value == pytest.approx(np.mean(values), abs=1e-12)
 
 
-def test_the_lateral_view_helps_hurts_or_stays_undecided_as_it_was_made(document):
-    value = document["masked"]["value_of_lateral"]
-    assert (value["helped"], value["hurt"], value["undecided"]) == (["F1"], ["F2"], ["F0"])
-    nothing = value["findings"]["F0"]["auroc"]
-    assert (nothing["value"], nothing["low"], nothing["high"]) == (0, 0, 0)  # paired: the same scores
+def test_the_lateral_view_helps_hurts_or_stays_undecided_as_it_was_made(assessment):
+    value = assessment.masked.value_of_lateral
+    assert (value.helped, value.hurt, value.undecided) == (["F1"], ["F2"], ["F0"])
+    nothing = value.findings["F0"].auroc
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)  # paired: the same scores
     for finding in ("F1", "F2"):
-        auroc, check = value["findings"][finding]["auroc"], value["findings"][finding]["delong"]
-        assert (
-            auroc["simultaneous_low"] <= auroc["low"] <= auroc["value"] <= auroc["high"] <= auroc["simultaneous_high"]
-        )
-        assert auroc["value"] == pytest.approx(check["difference"], abs=1e-12)
-        assert (auroc["high"] - auroc["low"]) / 3.92 == pytest.approx(check["standard_error"], rel=0.15)
-        assert check["p_value"] < 0.05
+        auroc, check = value.findings[finding].auroc, value.findings[finding].delong
+        assert auroc.simultaneous_low <= auroc.low <= auroc.value <= auroc.high <= auroc.simultaneous_high
+        assert auroc.value == pytest.approx(check.difference, abs=1e-12)
+        assert (auroc.high - auroc.low) / 3.92 == pytest.approx(check.standard_error, rel=0.15)
+        assert check.p_value < 0.05
 
 
 def test_patients_with_several_studies_widen_the_intervals(points):
@@ -117,8 +122,8 @@ def test_patients_with_several_studies_widen_the_intervals(points):
     ten = one.select(np.repeat(np.arange(300), 10))
     widths = []
     for predictions in (one, ten):
-        auroc = assess(predictions, points=points, settings=QUICK)["groups"]["all"]["findings"]["F0"]["auroc"]
-        widths.append(auroc["high"] - auroc["low"])
+        auroc = assess(predictions, points=points, settings=QUICK).groups["all"].findings["F0"].auroc
+        widths.append(auroc.high - auroc.low)
     assert widths[1] == pytest.approx(widths[0], rel=1e-9)  # the same patients, resampled alike
 
 
@@ -126,14 +131,16 @@ def test_what_is_undefined_is_null_with_its_reason(points):
     test = simulate(num_studies=60)
     test.labels[:, 0] = 0
     test.label_mask[:, 1] = False
-    document = json.loads(json.dumps(assess(test, points=points, settings=QUICK), allow_nan=False))
-    of_all = document["groups"]["all"]
-    assert of_all["findings"]["F0"]["auroc"] == {"value": None, "low": None, "high": None}
-    assert of_all["findings"]["F0"]["undefined"].startswith("no positive study among")
-    assert of_all["findings"]["F0"]["brier"]["value"] is not None
-    assert of_all["findings"]["F1"]["undefined"] == "no study with a known label"
-    assert of_all["macro"]["auroc"]["num_findings"] == 1
-    assert document["masked"]["value_of_lateral"]["undefined"] == ["F0", "F1"]
+    assessment = assess(test, points=points, settings=QUICK)
+    all_studies = assessment.groups["all"]
+    assert all_studies.findings["F0"].auroc == Estimate(value=None, low=None, high=None)
+    assert all_studies.findings["F0"].undefined.startswith("no positive study among")
+    assert all_studies.findings["F0"].brier.value is not None
+    assert all_studies.findings["F1"].undefined == "no study with a known label"
+    assert all_studies.macro["auroc"].num_findings == 1
+    assert assessment.masked.value_of_lateral.undefined == ["F0", "F1"]
+    plain = json.loads(json.dumps(asdict(assessment), allow_nan=False))
+    assert plain["groups"]["all"]["findings"]["F0"]["auroc"] == {"value": None, "low": None, "high": None}
 
 
 def test_the_availability_baseline_knows_nothing_but_the_views(points):
@@ -141,30 +148,30 @@ def test_the_availability_baseline_knows_nothing_but_the_views(points):
     test = simulate(num_studies=90)
     test.labels[:] = (test.availability == Availability.BOTH)[:, None]
     prevalence = np.array([[0.9] * 3, [0.1] * 3, [0.2] * 3])
-    document = assess(test, points=points, train_prevalence=prevalence, settings=QUICK)
-    baseline = document["availability_baseline"]
-    assert all(of["auroc"]["value"] == 1 for of in baseline["findings"].values())
-    assert baseline["macro"]["auroc"]["value"] == 1
+    baseline = assess(test, points=points, train_prevalence=prevalence, settings=QUICK).availability_baseline
+    assert all(result.auroc.value == 1 for result in baseline.findings.values())
+    assert baseline.macro["auroc"].value == 1
 
 
-def test_subgroups_by_columns_with_few_values_and_ages_in_bands(document, points):
-    assert set(document["subgroups"]) == {"sex", "age"}
-    assert set(document["subgroups"]["sex"]) == {"F", "M"}
-    bands = document["subgroups"]["age"]
+def test_subgroups_by_columns_with_few_values_and_ages_in_bands(assessment, points):
+    assert set(assessment.subgroups) == {"sex", "age"}
+    assert set(assessment.subgroups["sex"]) == {"F", "M"}
+    bands = assessment.subgroups["age"]
     assert list(bands) == ["0 to below 18", "18 to below 40", "40 to below 60", "60 to below 80", "80 and more"]
-    assert sum(band["num_studies"] for band in bands.values()) == 600
+    assert sum(band.num_studies for band in bands.values()) == 600
     test = simulate()
     expected = roc_auc_score(*(values[np.arange(600) % 2 == 0][test.label_mask[::2, 0]]
-                               for values in (test.labels[:, 0], test.scores["route"][:, 0])))  # fmt: skip
-    assert document["subgroups"]["sex"]["F"]["findings"]["F0"]["auroc"]["value"] == pytest.approx(expected)
-    assert assess(test, points=points, by=[], settings=QUICK)["subgroups"] == {}
+                               for values in (test.labels[:, 0], test.logits["route"][:, 0])))  # fmt: skip
+    assert assessment.subgroups["sex"]["F"].findings["F0"].auroc.value == pytest.approx(expected)
+    assert assess(test, points=points, by=[], settings=QUICK).subgroups == {}
 
 
 def test_thresholds_of_a_view_are_chosen_on_every_val_study_that_has_it(val, points):
-    pa = scored_by(val, Availability.PA_ONLY)
-    assert np.isfinite(pa).all(axis=1).tolist() == (val.availability != Availability.LATERAL_ONLY).tolist()
+    logits = logits_from(Availability.PA_ONLY, val)
+    assert np.isfinite(logits).all(axis=1).tolist() == (val.availability != Availability.LATERAL_ONLY).tolist()
     both = val.availability == Availability.BOTH
-    assert np.array_equal(pa[both], val.scores["lateral_hidden"][both])
+    assert np.array_equal(logits[both], val.logits["lateral_hidden"][both])
+    pa = to_probabilities(logits)
     use = np.isfinite(pa[:, 0]) & val.label_mask[:, 0]
     called = pa[use, 0] >= points.routes["pa_only"]["F0"].threshold
     truth = val.labels[use, 0] > 0.5
@@ -176,7 +183,7 @@ def test_thresholds_of_a_view_are_chosen_on_every_val_study_that_has_it(val, poi
 
 
 def test_temperatures_undo_overconfidence_route_by_route(val):
-    hot = replace(val, scores={name: expit(3 * logit(values)) for name, values in val.scores.items()})
+    hot = replace(val, logits={name: 3 * values for name, values in val.logits.items()})
     before, after = fit_temperatures(val), fit_temperatures(hot)
     for route, temperature in before.items():
         assert after[route] == pytest.approx(3 * temperature, rel=1e-3)
@@ -190,11 +197,11 @@ def test_temperatures_undo_overconfidence_route_by_route(val):
 def test_networks_of_one_view_have_nothing_to_withhold(points):
     test = simulate()
     for hidden in ("lateral_hidden", "pa_hidden"):
-        test.scores[hidden][:] = np.nan
-    assert assess(test, points=points, settings=QUICK)["masked"] is None
+        test.logits[hidden][:] = np.nan
+    assert assess(test, points=points, settings=QUICK).masked is None
 
 
 def test_studies_without_a_readable_image_take_no_part(points):
     test = simulate()
     test.evaluated[:30] = False
-    assert assess(test, points=points, settings=QUICK)["num_studies"] == 570
+    assert assess(test, points=points, settings=QUICK).num_studies == 570

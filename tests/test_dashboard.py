@@ -80,6 +80,14 @@ def test_the_workspace_has_its_sections_of_what_was_recorded(make_run):
     assert runset["grouping"] == [{"section": "run", "name": "group"}]
 
 
+def test_a_line_that_a_kill_has_torn_is_left_out(make_run):
+    run_dir = make_run("a")
+    whole = dashboard.read_run(run_dir)
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss/jo')
+    assert dashboard.read_run(run_dir) == whole
+
+
 def test_the_report_groups_runs_and_shows_the_evaluation_tables(make_run, online):
     runs = [dashboard.read_run(make_run("a"))]
     model = dashboard.build_report(runs, entity="radiology")._to_model()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
-from dualview.predictions import read_predictions
+from dualview.evaluation.prediction_table import read_predictions
 
 
 def config_for(run_dir, **model):
@@ -53,8 +53,8 @@ def test_it_says_what_training_said(run):
         assert document["groups"][group]["macro"]["auroc"]["value"] == pytest.approx(of_group["macro_auroc"], abs=1e-9)
     of_training = read_predictions(run / "predictions-test.parquet")
     ours = read_predictions(run / "evaluation-test/predictions.parquet")
-    for score, values in of_training.scores.items():
-        assert np.array_equal(values, ours.scores[score], equal_nan=True), score
+    for score, logits in of_training.logits.items():
+        assert np.array_equal(logits, ours.logits[score], equal_nan=True), score
     assert document["masked"]["num_studies"] == metrics["both"]["num_studies"]
 
 
@@ -62,9 +62,9 @@ def test_a_withheld_view_is_a_view_that_is_not_there(run):
     """auxloss: with the lateral withheld, a complete study gets what its PA head says."""
     predictions = read_predictions(run / "predictions-test.parquet")
     both = predictions.availability == 0
-    np.testing.assert_allclose(predictions.scores["lateral_hidden"][both], predictions.scores["pa"][both], atol=1e-6)
-    np.testing.assert_allclose(predictions.scores["pa_hidden"][both], predictions.scores["lateral"][both], atol=1e-6)
-    assert np.isnan(predictions.scores["lateral_hidden"][~both]).all()
+    np.testing.assert_allclose(predictions.logits["lateral_hidden"][both], predictions.logits["pa"][both], atol=1e-6)
+    np.testing.assert_allclose(predictions.logits["pa_hidden"][both], predictions.logits["lateral"][both], atol=1e-6)
+    assert np.isnan(predictions.logits["lateral_hidden"][~both]).all()
 
 
 def test_another_checkpoint_split_rule_and_calibration(run):

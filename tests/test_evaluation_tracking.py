@@ -17,7 +17,8 @@ from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
-from dualview.predictions import read_predictions
+from dualview.evaluation.operating_points import to_probabilities
+from dualview.evaluation.prediction_table import read_predictions
 
 SECRETS = ("PATIENTSECRET", "STUDYSECRET", "IMAGESECRET", "FOLDERSECRET", "HOSTSECRET")
 FINDINGS = ("Effusion", "Nodule")
@@ -159,7 +160,7 @@ def test_what_an_evaluation_logs(recorded):
     captions = summary["evaluation/studies.captions"]
     assert [caption.partition(":")[0] for caption in captions] == ["both", "pa_only", "lateral_only", "both"]
     predictions = read_predictions(evaluate.folder / "predictions.parquet")
-    told = {f"Effusion {value:.2f}" for value in predictions.scores["route"][:, 0]}
+    told = {f"Effusion {value:.2f}" for value in to_probabilities(predictions.logits["route"][:, 0])}
     assert all(caption.split(": ")[1].split(" (")[0] in told for caption in captions)
     assert len(list(wandb_dir.glob("files/media/images/evaluation/*.png"))) == 4
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from dualview.metrics import by_availability
+from dualview.evaluation.metrics import by_availability
 from dualview.views import Availability
 
 

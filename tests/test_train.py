@@ -22,9 +22,9 @@ from dualview.data.load import Data
 from dualview.data.sources.phantom import FINDINGS, draw
 from dualview.errors import UserError
 from dualview.losses import head_loss_sums
-from dualview.metrics import GROUPS
 from dualview.models import build_model
 from dualview.run import datasets
+from dualview.views import GROUPS
 
 
 def config_for(run_dir, **sections) -> Config:

@@ -8,6 +8,7 @@ becomes input and logits become probabilities and decisions.
 
 import importlib.metadata
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +23,11 @@ from dualview import __version__
 from dualview.batch import StudyBatch
 from dualview.data.images.files import SCALE_OF_MODE
 from dualview.errors import UserError
+from dualview.evaluation.operating_points import OperatingPoints
 from dualview.files import sha256_of
 from dualview.inference.graph import RouteGraph
 from dualview.inference.predictor import read_points
 from dualview.models.build import build_configured
-from dualview.operating_points import OperatingPoints
 from dualview.run import checkpoint as checkpoints
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
@@ -237,12 +238,13 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
 
 def _operating(trained: TrainedNetwork, points: OperatingPoints | None, route: Availability) -> dict[str, Any]:
     """Temperature and thresholds of a route; without operating points 1 and null."""
-    name = route.key
     if points is None:
         return {"temperature": 1.0, "thresholds": dict.fromkeys(trained.findings), "threshold_rule": None}
-    choices = points.routes[name]
-    thresholds = {finding: choices[finding].threshold if finding in choices else None for finding in trained.findings}
-    return {"temperature": points.temperature[name], "thresholds": thresholds, "threshold_rule": points.rule}
+    values = points.thresholds(trained.findings, route).tolist()
+    thresholds = {
+        finding: None if math.isnan(value) else value for finding, value in zip(trained.findings, values, strict=True)
+    }
+    return {"temperature": points.temperature[route.key], "thresholds": thresholds, "threshold_rule": points.rule}
 
 
 def _versions(format: Format) -> dict[str, str]:

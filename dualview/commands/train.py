@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dualview.assessment import choose_operating_points
 from dualview.config import Config
 from dualview.data.dataset import Loaded
 from dualview.data.loading import TrainingSampler, training_loader
@@ -23,9 +22,10 @@ from dualview.data.splits import write_splits
 from dualview.distributed import Job, start
 from dualview.errors import Preempted
 from dualview.evaluation.evaluator import Evaluator
+from dualview.evaluation.metrics import GroupMetrics
+from dualview.evaluation.operating_points import choose_operating_points
 from dualview.evaluation.split import SplitEvaluation, as_predictions, write_metrics
 from dualview.files import write_whole
-from dualview.metrics import GroupMetrics
 from dualview.models.build import build_configured
 from dualview.progress import progress_bars
 from dualview.run import checkpoint, metric_keys

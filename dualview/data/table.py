@@ -52,6 +52,12 @@ class StudyTable:
         """(S,) int8 of `Availability`. Every study has at least one image."""
         return availability_of(self.view_mask)
 
+    @property
+    def positive(self) -> np.ndarray:
+        """(S, K) bool: the label is known, and above 1/2."""
+        positive: np.ndarray = self.label_mask & (self.labels > 0.5)
+        return positive
+
     def select(self, rows: np.ndarray) -> "StudyTable":
         """The studies at `rows` (int or bool index), in that order."""
 

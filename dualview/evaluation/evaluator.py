@@ -13,10 +13,10 @@ from dualview.data.dataset import Loaded, StudyDataset
 from dualview.data.loading import evaluation_loader
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
+from dualview.evaluation.metrics import by_availability
+from dualview.evaluation.prediction_table import HEADS
 from dualview.evaluation.split import SplitEvaluation, SplitOutputs
 from dualview.losses import study_losses
-from dualview.metrics import by_availability
-from dualview.predictions import HEADS
 from dualview.run.bad_images import BadImages
 from dualview.views import Availability, View
 

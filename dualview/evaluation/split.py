@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dualview.data.table import StudyTable
+from dualview.evaluation.metrics import GroupMetrics
+from dualview.evaluation.prediction_table import HEADS, SCORES, PredictionTable
 from dualview.files import write_whole
-from dualview.metrics import GroupMetrics
-from dualview.predictions import HEADS, HIDDEN, SCORES, Predictions
 from dualview.run import metric_keys
 from dualview.views import ALL_STUDIES, View, availability_of
 
@@ -79,19 +78,18 @@ class SplitEvaluation:
         return values
 
 
-def as_predictions(evaluation: SplitEvaluation) -> Predictions:
+def as_predictions(evaluation: SplitEvaluation) -> PredictionTable:
     """The evaluation's table of predictions."""
     table, outputs = evaluation.table, evaluation.outputs
 
-    def probabilities(predictions: SplitOutputs, head: str) -> np.ndarray:
+    def head_logits(outputs: SplitOutputs, head: str) -> np.ndarray:
         at = HEADS.index(head)
-        values: np.ndarray = torch.from_numpy(predictions.logits[:, at]).sigmoid().numpy()
-        return np.where(predictions.head_mask[:, at, None], values, np.nan)
+        return np.where(outputs.head_mask[:, at, None], outputs.logits[:, at], np.nan)
 
-    scores = {score: np.full(table.labels.shape, np.nan) for score in SCORES}
-    scores |= {head: probabilities(outputs, head) for head in HEADS}
-    scores |= {HIDDEN[view]: probabilities(predictions, "route") for view, predictions in evaluation.hidden.items()}
-    return Predictions(
+    logits = {score: np.full(table.labels.shape, np.nan) for score in SCORES}
+    logits |= {head: head_logits(outputs, head) for head in HEADS}
+    logits |= {view.hidden_key: head_logits(hidden, "route") for view, hidden in evaluation.hidden.items()}
+    return PredictionTable(
         findings=table.findings,
         study_ids=table.study_ids,
         patient_ids=table.patient_ids,
@@ -99,7 +97,7 @@ def as_predictions(evaluation: SplitEvaluation) -> Predictions:
         evaluated=outputs.evaluated,
         labels=table.labels,
         label_mask=table.label_mask,
-        scores=scores,
+        logits=logits,
         attributes=table.attributes,
     )
 

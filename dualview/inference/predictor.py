@@ -19,12 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dualview import operating_points
 from dualview.batch import StudyBatch
 from dualview.data.images.files import FileImages, square, to_gray
 from dualview.errors import UserError
+from dualview.evaluation.operating_points import POINTS_FILE, OperatingPoints, read_operating_points, to_probabilities
 from dualview.inference.studies import RequestDataset, StudyRequest
-from dualview.operating_points import OperatingPoints, sigmoid
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, availability_of
@@ -182,7 +181,7 @@ class Predictor:
             ):
                 logits = self.model(on_device).by_route(on_device, vote=self.vote).double().cpu().numpy()
         is_finite: np.ndarray = np.asarray(np.isfinite(logits).all(axis=1))
-        probabilities = sigmoid(np.where(is_finite[:, None], logits, 0))
+        probabilities = to_probabilities(np.where(is_finite[:, None], logits, 0))
         decisions, decided = np.zeros(logits.shape, bool), np.zeros(logits.shape, bool)
         if self.points is not None:
             for route in Availability:
@@ -204,12 +203,12 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> 
 
 def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoints | None:
     """The operating points of a checkpoint; None, with a warning, where it has none."""
-    points = operating_points.read(points_folder(trained))
+    points = read_operating_points(points_folder(trained))
     if points is None and warn:
         which = "" if _is_best(trained) else f" --checkpoint {trained.step}"
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `dualview evaluate %s%s` makes it",
-            operating_points.FILE, trained.run, which,
+            POINTS_FILE, trained.run, which,
         )  # fmt: skip
     return points
 
@@ -220,7 +219,7 @@ def points_folder(trained: TrainedNetwork) -> Path:
         return trained.run.path
     # Folders are named by step, because `last` moves.
     folders = [trained.run.evaluation(split, checkpoint=str(trained.step)).path for split in ("test", "val", "train")]
-    there = (folder for folder in folders if (folder / operating_points.FILE).exists())
+    there = (folder for folder in folders if (folder / POINTS_FILE).exists())
     return next(there, folders[0])
 
 

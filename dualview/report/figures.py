@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dualview.assessment import Document
-from dualview.report.curves import GROUPS, MASKED, Curves
+from dualview.evaluation.document import Estimate, Look
+from dualview.evaluation.statistics.curves import thinned
+from dualview.report.curves import Curves
 from dualview.report.record import Record
 from dualview.report.style import (
     DASHES,
-    LINES,
+    LINE_STYLES,
     NUM_COLOURS,
     SYMBOLS,
     Figure,
@@ -24,7 +25,7 @@ from dualview.report.style import (
     short,
     unit_axis,
 )
-from dualview.statistics.curves import thinned
+from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, TITLES
 
 # -- curves ----------------------------------------------------------------------------------------
 
@@ -34,46 +35,37 @@ def curve_figures(
 ) -> dict[str, Variants]:
     """ROC, precision-recall and reliability figures; each by finding and by which studies are looked at."""
     figures: dict[str, Variants] = {"roc": {}, "pr": {}, "reliability": {}}
-    for studies, names, of_all in (("masked", MASKED, masked), ("groups", GROUPS, groups)):
+    shown: dict[str, tuple[dict[str, list[Curves]], dict[str, Look]]] = {"groups": (groups, record.evaluation.groups)}
+    if record.evaluation.masked is not None:
+        shown = {"masked": (masked, record.evaluation.masked.looks), **shown}
+    for studies, (curves, looks) in shown.items():
         for number, finding in enumerate(record.findings):
-            if of_all:
-                key = f"{number}|{studies}"
-                looks = record.document[studies]
-                drawn = _of_finding(finding, of_all[finding], names=names, looks=looks)
-                for kind, figure in drawn.items():
-                    figures[kind][key] = figure
+            for kind, figure in _finding_figures(finding, curves[finding], looks=looks).items():
+                figures[kind][f"{number}|{studies}"] = figure
     return figures
 
 
-def _of_finding(
-    finding: str, curves: list[Curves], *, names: dict[str, str], looks: Document
-) -> dict[str, Figure]:  # fmt: skip
+def _finding_figures(finding: str, curves: list[Curves], *, looks: dict[str, Look]) -> dict[str, Figure]:
+    results = {what: look.findings[finding] for what, look in looks.items()}
     roc: list[dict[str, Any]] = [reference([0, 1], [0, 1])]
     precision_recall: list[dict[str, Any]] = []
     reliability: list[dict[str, Any]] = [reference([0, 1], [0, 1])]
     for curve in curves:
-        of_look = looks[curve.what]["findings"][finding]
-        name = names[curve.what]
+        result, name = results[curve.what], TITLES[curve.what]
         precision_recall.append(reference([0, 1], [curve.prevalence] * 2))
-        roc.append(_curve(curve, curve.roc, name=f"{name} {of_look['auroc']['value']:.3f}"))
-        step = _curve(curve, curve.precision_recall, name=f"{name} {of_look['average_precision']['value']:.3f}")
+        roc.append(_curve(curve, curve.roc, name=f"{name} {result.auroc.value:.3f}"))
+        step = _curve(curve, curve.precision_recall, name=f"{name} {result.average_precision.value:.3f}")
         step["line"]["shape"] = "vh"  # average precision is the area under these steps
         precision_recall.append(step)
         dots = _curve(curve, [(x, y) for x, y, _ in curve.reliability], name=name)
         dots |= {"mode": "lines+markers", "text": [f"{size} studies" for _, _, size in curve.reliability]}
-        dots["marker"] = {"symbol": LINES[curve.what][2], "size": 7, "color": LINES[curve.what][0]}
+        dots["marker"] = {"symbol": LINE_STYLES[curve.what][2], "size": 7, "color": LINE_STYLES[curve.what][0]}
         dots["hovertemplate"] = "predicted %{x:.3f}, observed %{y:.3f}, %{text}<extra></extra>"
         reliability.append(dots)
-    numbers = [
-        f"{names[curve.what]} {looks[curve.what]['findings'][finding]['auroc']['value']:.3f}" for curve in curves
-    ]
-    undefined = [
-        f"{name}: undefined, {looks[what]['findings'][finding]['undefined']}"
-        for what, name in names.items()
-        if looks[what]["findings"][finding]["undefined"]
-    ]
+    numbers = [f"{TITLES[curve.what]} {results[curve.what].auroc.value:.3f}" for curve in curves]
+    reasons = {what: result.undefined for what, result in results.items() if result.undefined}
     label = f"{finding}. AUROC {', '.join(numbers)}." if numbers else f"{finding}."
-    label += "".join(f" {reason}." for reason in undefined)
+    label += "".join(f" {TITLES[what]}: undefined, {reason}." for what, reason in reasons.items())
     axes = {
         "roc": (roc, "1 - specificity", "sensitivity", "ROC curves of "),
         "pr": (precision_recall, "recall (sensitivity)", "precision", "Precision-recall curves of "),
@@ -91,7 +83,7 @@ def _of_finding(
 
 
 def _curve(curve: Curves, points: Sequence[tuple[float, float]], *, name: str) -> dict[str, Any]:
-    colour, dash, _ = LINES[curve.what]
+    colour, dash, _ = LINE_STYLES[curve.what]
     return {
         "type": "scatter", "mode": "lines", "name": name,
         "x": [x for x, _ in points], "y": [y for _, y in points],
@@ -108,7 +100,7 @@ def training_figures(record: Record) -> dict[str, Figure]:
     loss = {"total": "all", "joint": "both", "pa": "pa_only", "lateral": "lateral_only"}
     branches = {"pa": ("PA branch", "pa_only"), "lateral": ("lateral branch", "lateral_only")}
     rows = {**branches, "both": ("both views", "both")}
-    groups = {f"val/auroc_macro_{group}": (name, group) for group, name in GROUPS.items()}
+    groups = {f"val/auroc_macro_{group}": (TITLES[group], group) for group in GROUPS}
     idle = {f"routing/idle_micro_batches_{branch}": line for branch, line in branches.items()}
     figures = {
         "loss": _over_steps(record, {f"loss/{head}": (head, like) for head, like in loss.items()}, y="loss"),
@@ -125,7 +117,7 @@ def _over_steps(record: Record, lines: dict[str, tuple[str, str]], *, y: str, ma
     for key, (name, like) in lines.items():
         steps, values = record.series(key)
         if any(value is not None for value in values):
-            colour, dash, symbol = LINES[like]
+            colour, dash, symbol = LINE_STYLES[like]
             data.append(_line(steps, values, name=name, colour=colour, dash=dash, symbol=symbol, markers=markers))
             last.append(f"{name} ends at {_last(values)}")
     if not data:
@@ -181,26 +173,23 @@ def comparison_figures(records: list[Record]) -> dict[str, Figure]:
 
 def _macros(records: list[Record]) -> Figure:
     data, said = [], []
-    shifts = {"all": 0.27, "both": 0.09, "lateral_hidden": -0.09, "pa_hidden": -0.27}
-    names = {"all": GROUPS["all"], **MASKED}
-    for what, shift in shifts.items():
+    for what, shift in zip((ALL_STUDIES, *MASKINGS), (0.27, 0.09, -0.09, -0.27), strict=True):
         x, y, low, high, text = [], [], [], [], []
         for number, record in enumerate(records):
-            looks = record.document["groups"] if what == "all" else record.document["masked"]
-            interval = {"value": None} if looks is None else looks[what]["macro"]["auroc"]
-            if interval["value"] is not None:
-                x.append(interval["value"])
+            estimate = _macro_auroc(record, what)
+            if estimate is not None and estimate.value is not None:
+                x.append(estimate.value)
                 y.append(shift - number)
-                low.append(0.0 if interval["low"] is None else interval["value"] - interval["low"])
-                high.append(0.0 if interval["high"] is None else interval["high"] - interval["value"])
-                text.append(escape(f"{record.name}, {names[what]}"))
-                said.append(f"{record.name}, {names[what]} {interval['value']:.3f}")
+                low.append(0.0 if estimate.low is None else estimate.value - estimate.low)
+                high.append(0.0 if estimate.high is None else estimate.high - estimate.value)
+                text.append(escape(f"{record.name}, {TITLES[what]}"))
+                said.append(f"{record.name}, {TITLES[what]} {estimate.value:.3f}")
         if x:
-            colour, _, symbol = LINES[what]
+            colour, _, symbol = LINE_STYLES[what]
             bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": colour, "width": 0}
             data.append(
                 {
-                    "type": "scatter", "mode": "markers", "name": names[what], "x": x, "y": y, "error_x": bars,
+                    "type": "scatter", "mode": "markers", "name": TITLES[what], "x": x, "y": y, "error_x": bars,
                     "marker": {"symbol": symbol, "size": 9, "color": colour}, "text": text,
                     "hovertemplate": "%{text}: %{x:.3f}<extra></extra>",
                 }
@@ -215,3 +204,11 @@ def _macros(records: list[Record]) -> Figure:
         margin={"l": 48, "r": 12, "t": 6, "b": 90},
     )  # fmt: skip
     return {"data": data, "layout": drawn_on, "label": f"Macro AUROC of the runs: {'; '.join(said)}."}
+
+
+def _macro_auroc(record: Record, what: str) -> Estimate | None:
+    """Of all studies, or of complete ones in a masking; None where the network takes one kind of study only."""
+    if what == ALL_STUDIES:
+        return record.evaluation.groups[what].macro["auroc"]
+    masked = record.evaluation.masked
+    return None if masked is None else masked.looks[what].macro["auroc"]

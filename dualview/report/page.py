@@ -17,12 +17,14 @@ from plotly.offline import get_plotlyjs
 
 from dualview import __version__
 from dualview.errors import UserError
+from dualview.files import write_whole
 from dualview.report import figures, forest, tables
-from dualview.report.curves import MAX_POINTS, group_curves, masked_curves
-from dualview.report.pictures import Picture, Wish, draw
+from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
+from dualview.report.pictures import ImageRequest, Picture, draw
 from dualview.report.record import Record, public_settings, read_records
+from dualview.views import ALL_STUDIES, TITLES
 
-FILE = "report.html"
+REPORT_FILE = "report.html"
 OPEN_UP_TO = 20  # findings; longer tables wait to be opened
 
 
@@ -30,7 +32,7 @@ def write_report(
     run_dirs: Sequence[Path],
     *,
     out: Path | None = None,
-    images: Wish | None = None,
+    images: ImageRequest | None = None,
 ) -> Path:
     """Write the page of one or several evaluated runs; gives its path.
 
@@ -43,22 +45,20 @@ def write_report(
     """
     records = read_records(run_dirs)
     file = out or _default_file(run_dirs)
-    pictures = {record.name: draw(record, wish=images) for record in records} if images is not None else {}
+    pictures = {record.name: draw(record, request=images) for record in records} if images is not None else {}
     page = render(records, pictures=pictures)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(file)
+    write_whole(file, page)
     return file
 
 
 def _default_file(run_dirs: Sequence[Path]) -> Path:
     if len(run_dirs) == 1:
-        return run_dirs[0] / FILE
+        return run_dirs[0] / REPORT_FILE
     common = Path(os.path.commonpath([run_dir.resolve().parent for run_dir in run_dirs]))
     if common == Path(common.anchor):
         raise UserError("the runs have no folder in common; say where the report goes with --out FILE")
-    return common / FILE
+    return common / REPORT_FILE
 
 
 def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None = None) -> str:
@@ -85,9 +85,9 @@ def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None =
         has_images=pictures is not None and any(pictures.values()),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - the package's own file
         version=__version__,
-        max_points=MAX_POINTS,
-        orders=forest.ORDERS,
-        metrics=forest.METRICS,
+        max_points=MAX_VERTICES,
+        orders=forest.FOREST_ORDERS,
+        metrics=forest.GAIN_TITLES,
     )
 
 
@@ -96,19 +96,19 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
     prefix = f"r{number}-"
     masked, groups = masked_curves(record), group_curves(record)
     variants = figures.curve_figures(record, masked=masked, groups=groups)
-    if of_forest := forest.forest(record):
-        variants["forest"] = of_forest
+    if drawn_forest := forest.forest(record):
+        variants["forest"] = drawn_forest
     variants |= {name: {"": figure} for name, figure in figures.training_figures(record).items()}
-    drawn |= {prefix + name: of_figure for name, of_figure in variants.items()}
-    document = record.document
-    value = document["masked"] and document["masked"]["value_of_lateral"]
+    drawn |= {prefix + name: figure for name, figure in variants.items()}
+    evaluation = record.evaluation
+    value = None if evaluation.masked is None else evaluation.masked.value_of_lateral
     return {
         "prefix": prefix,
         "name": record.name,
-        "document": document,
+        "evaluation": evaluation,
         "headline": _headline(record),
         "value": value,
-        "undefined": [name for name in record.findings if value and value["findings"][name]["verdict"] == "undefined"],
+        "undefined": [] if value is None else value.undefined,
         "is_short": len(record.findings) <= OPEN_UP_TO,
         "lateral_table": tables.value_of_lateral(record),
         "missing_views": tables.missing_views(record),
@@ -127,19 +127,14 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
 
 def _headline(record: Record) -> list[dict[str, str]]:
     """The numbers that a reader looks for first: what, value, interval."""
-    document = record.document
-    items = [("macro AUROC, all studies", tables.interval(document["groups"]["all"]["macro"]["auroc"]))]
-    if (masked := document["masked"]) is not None:
-        items += [
-            ("both views", tables.interval(masked["both"]["macro"]["auroc"])),
-            ("lateral withheld", tables.interval(masked["lateral_hidden"]["macro"]["auroc"])),
-            ("PA withheld", tables.interval(masked["pa_hidden"]["macro"]["auroc"])),
-            ("gained with the lateral", tables.interval(masked["value_of_lateral"]["macro"]["auroc"], sign="+")),
-        ]
+    all_studies, masked = record.evaluation.groups[ALL_STUDIES].macro, record.evaluation.masked
+    items = [("macro AUROC, all studies", tables.interval(all_studies["auroc"]))]
+    if masked is not None:
+        items += [(TITLES[name], tables.interval(look.macro["auroc"])) for name, look in masked.looks.items()]
+        gained = masked.value_of_lateral.macro["auroc"]
+        items.append(("gained with the lateral", tables.interval(gained, sign="+")))
     else:
-        items.append(
-            ("macro average precision", tables.interval(document["groups"]["all"]["macro"]["average_precision"]))
-        )
+        items.append(("macro average precision", tables.interval(all_studies["average_precision"])))
     return [{"what": what, "value": cell.text, "detail": cell.detail} for what, cell in items]
 
 

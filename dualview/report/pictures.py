@@ -17,7 +17,6 @@ from dualview.data.images.files import ImageReader
 from dualview.data.load import load_data
 from dualview.errors import BadImage, UserError
 from dualview.evaluate_run import with_overrides
-from dualview.predictions import ROUTES
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits
@@ -25,14 +24,13 @@ from dualview.run.directory import RunDir
 from dualview.run.trained import load_trained
 from dualview.views import Availability, View
 
-NAMES = {View.PA: "PA", View.LATERAL: "lateral"}
-COLOURS = np.array([(48, 18, 59), (40, 120, 220), (30, 200, 160), (240, 200, 40), (230, 70, 20)], float)
+HEAT_COLOURS = np.array([(48, 18, 59), (40, 120, 220), (30, 200, 160), (240, 200, 40), (230, 70, 20)], float)
 MOST_OPAQUE = 0.62
-SMALLEST, LARGEST = 1e-12, 1 - 1e-12
+LEAST, MOST = 1e-12, 1 - 1e-12  # probabilities beyond are equally confident
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ImageRequest:
     """Which studies to show, and where their images are."""
 
     studies: Sequence[str] = ()  # identifiers; without any, the most confident answers are shown
@@ -59,16 +57,20 @@ class Picture:
     views: list[ViewPicture]
 
 
-def draw(record: Record, *, wish: Wish) -> list[Picture]:
-    """The wished studies of a run's test split with Grad-CAM.
+def draw(record: Record, *, request: ImageRequest) -> list[Picture]:
+    """The requested studies of a run's test split with Grad-CAM.
 
     Raises:
         UserError: no such finding or study, or data that cannot be read.
     """
-    k = _finding(record, wish.finding)
-    chosen = _asked_for(record, wish.studies) if wish.studies else most_confident(record, k=k, number=wish.num_images)
-    network = load_trained(RunDir(record.run_dir), name=str(record.document["checkpoint"]["step"]))
-    config = with_overrides(network.config, list(wish.overrides))
+    k = _finding(record, request.finding)
+    chosen = (
+        _requested(record, request.studies)
+        if request.studies
+        else most_confident(record, k=k, number=request.num_images)
+    )
+    network = load_trained(RunDir(record.run_dir), name=str(record.evaluation.checkpoint.step))
+    config = with_overrides(network.config, list(request.overrides))
     data = load_data(config.data, seed=config.data_seed, store=config.data.store)
     row_of = {
         pair: row for row, pair in enumerate(zip(data.test.study_ids, data.test.patient_ids, strict=True))
@@ -80,7 +82,7 @@ def draw(record: Record, *, wish: Wish) -> list[Picture]:
             raise UserError("the data have changed since the evaluation: a study of it is not in the test split")
         paths = tuple(data.test.images[view][row] for view in View)
         images, notes = _read(paths, read=data.read)
-        name = f"study {record.predictions.study_ids[at]}" if wish.studies else f"Study {number}"
+        name = f"study {record.predictions.study_ids[at]}" if request.studies else f"Study {number}"
         maps = heat_maps(network.model, images, finding=k)
         shown.append(_Shown(at, name, images, notes, [None if heat is None else heat * heat.numel() for heat in maps]))
     strongest = max((float(heat.max()) for study in shown for heat in study.maps if heat is not None), default=0.0)
@@ -98,22 +100,20 @@ class _Shown(NamedTuple):
 
 
 def _finding(record: Record, wanted: str | None) -> int:
-    """k of the finding; without a wish of that with the largest gain, or without gains with the most positives."""
+    """k of the finding; where none is wanted, that which gains most, or without gains that with the most positives."""
     if wanted is not None:
         if wanted not in record.findings:
             raise UserError(f"--finding {wanted}: the run {record.name} has {', '.join(record.findings)}")
         return record.findings.index(wanted)
-    masked = record.document["masked"]
+    masked = record.evaluation.masked
     if masked is not None:
-        of_findings = masked["value_of_lateral"]["findings"]
-        gains = [of_findings[name]["auroc"]["value"] for name in record.findings]
+        gains = [masked.value_of_lateral.findings[name].auroc.value for name in record.findings]
         if any(gain is not None for gain in gains):
             return int(np.argmax([-np.inf if gain is None else gain for gain in gains]))
-    positives = record.predictions.label_mask & (record.predictions.labels > 0.5)
-    return int(positives.sum(axis=0).argmax())
+    return int(record.predictions.positive.sum(axis=0).argmax())
 
 
-def _asked_for(record: Record, studies: Sequence[str]) -> list[int]:
+def _requested(record: Record, studies: Sequence[str]) -> list[int]:
     ids = record.predictions.study_ids.astype(str)
     missing = [study for study in studies if study not in ids]
     if missing:
@@ -131,7 +131,7 @@ def most_confident(record: Record, *, k: int, number: int) -> list[int]:
     probabilities = record.probabilities("route")[:, k]
     known = predictions.label_mask[:, k] & np.isfinite(probabilities)
     margin = _log_odds(probabilities) - _log_odds(_thresholds(record, k)[predictions.availability])
-    positive, called = predictions.labels[:, k] > 0.5, margin >= 0
+    positive, called = predictions.positive[:, k], margin >= 0
     chosen: list[int] = []
     for is_right in (True, False):
         parts = []
@@ -146,16 +146,16 @@ def most_confident(record: Record, *, k: int, number: int) -> list[int]:
 
 
 def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    values: np.ndarray = logit(np.clip(np.nan_to_num(probabilities), SMALLEST, LARGEST))
+    values: np.ndarray = logit(np.clip(np.nan_to_num(probabilities), LEAST, MOST))
     return values
 
 
 def _thresholds(record: Record, k: int) -> np.ndarray:
     """(3,) by `Availability`; 1/2 where a route has none."""
-    finding = record.findings[k]
-    of_routes = {} if record.points is None else record.points.routes
-    points = [of_routes.get(route, {}).get(finding) for route in ROUTES]
-    return np.array([0.5 if point is None or point.threshold is None else point.threshold for point in points])
+    if record.points is None:
+        return np.full(len(Availability), 0.5)
+    thresholds = np.array([record.points.thresholds([record.findings[k]], route)[0] for route in Availability])
+    return np.where(np.isnan(thresholds), 0.5, thresholds)
 
 
 def _read(paths: tuple[tuple[str, ...], ...], *, read: ImageReader) -> tuple[Views, list[str]]:
@@ -164,12 +164,12 @@ def _read(paths: tuple[tuple[str, ...], ...], *, read: ImageReader) -> tuple[Vie
     notes = ["", ""]
     for view in View:
         if not paths[view]:
-            notes[view] = f"no {NAMES[view]} view"
+            notes[view] = f"no {view.title} view"
             continue
         try:
             images[view] = to_input(read(paths[view][0])[None])[0]
         except BadImage:
-            notes[view] = f"the {NAMES[view]} image cannot be read"
+            notes[view] = f"the {view.title} image cannot be read"
     return (images[View.PA], images[View.LATERAL]), notes
 
 
@@ -181,7 +181,7 @@ def _picture(record: Record, study: _Shown, *, k: int, strongest: float) -> Pict
     answer = f"{finding}: probability {digits(probability)}, threshold {digits(threshold)}"
     title, says = f"{study.name}: label unknown", answer
     if predictions.label_mask[at, k]:
-        positive = predictions.labels[at, k] > 0.5
+        positive = bool(predictions.positive[at, k])
         verdict = "right" if (probability >= threshold) == positive else "wrong"
         title = f"{study.name}: {verdict}, the finding is {'there' if positive else 'not there'}"
     if not any(float(heat.max()) > 0 for heat in study.maps if heat is not None):
@@ -190,16 +190,12 @@ def _picture(record: Record, study: _Shown, *, k: int, strongest: float) -> Pict
         _view(view, study.images[view], heat=study.maps[view], strongest=strongest, note=study.notes[view])
         for view in View
     ]
-    kinds = {
-        Availability.BOTH: "both views",
-        Availability.PA_ONLY: "PA only",
-        Availability.LATERAL_ONLY: "lateral only",
-    }
-    return Picture(title=title, says=f"{says}; {kinds[Availability(predictions.availability[at])]}", views=views)
+    kind = Availability(predictions.availability[at])
+    return Picture(title=title, says=f"{says}; {kind.title}", views=views)
 
 
 def _view(view: View, image: Tensor | None, *, heat: Tensor | None, strongest: float, note: str) -> ViewPicture:
-    name = NAMES[view]
+    name = view.title
     if image is None:
         return ViewPicture(name=name, image=None, note=note)
     pixels = ((image[0].numpy() + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
@@ -219,10 +215,10 @@ def _view(view: View, image: Tensor | None, *, heat: Tensor | None, strongest: f
 
 def heat_picture(heat: np.ndarray) -> Image.Image:
     """A map (H, W) in [0, 1] as colours, clear where there is no evidence."""
-    places = heat * (len(COLOURS) - 1)
-    low = np.clip(places.astype(int), 0, len(COLOURS) - 2)
+    places = heat * (len(HEAT_COLOURS) - 1)
+    low = np.clip(places.astype(int), 0, len(HEAT_COLOURS) - 2)
     between = (places - low)[..., None]
-    colours = COLOURS[low] * (1 - between) + COLOURS[low + 1] * between
+    colours = HEAT_COLOURS[low] * (1 - between) + HEAT_COLOURS[low + 1] * between
     opacity = 255 * MOST_OPAQUE * np.sqrt(np.clip(heat, 0, 1))
     return Image.fromarray(np.concatenate([colours, opacity[..., None]], axis=2).round().astype(np.uint8), "RGBA")
 

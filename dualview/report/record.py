@@ -1,7 +1,6 @@
 """What a run has left behind, as the report reads it: nothing is trained or predicted here."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from dualview import operating_points
-from dualview.assessment import FORMAT, Document, calibrated
 from dualview.config import Config, load
 from dualview.errors import UserError, listed
 from dualview.evaluate_run import EVALUATION, PREDICTIONS
-from dualview.operating_points import OperatingPoints
-from dualview.predictions import Predictions, read_predictions
+from dualview.evaluation.document import Evaluation
+from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores, read_operating_points
+from dualview.evaluation.prediction_table import PredictionTable, read_predictions
+from dualview.files import read_json_lines
 
-FOLDER = "evaluation-test"
+TEST_EVALUATION = "evaluation-test"
 NOT_SHOWN = "(a path, not shown)"
 
 
@@ -27,8 +26,8 @@ class Record:
 
     run_dir: Path
     name: str  # of the directory, told apart from those of other runs of the page
-    document: Document  # evaluation.json (assessment.py)
-    predictions: Predictions  # of the studies that could be evaluated
+    evaluation: Evaluation
+    predictions: PredictionTable  # of the studies that could be evaluated
     metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
     config: Config
     points: OperatingPoints | None
@@ -39,7 +38,7 @@ class Record:
 
     def probabilities(self, score: str) -> np.ndarray:
         """(S, K) probabilities as the evaluation took them, NaN where there are none."""
-        return calibrated(self.predictions, score=score, temperature=self.document["temperature"])
+        return calibrated_scores(self.predictions, score=score, temperature=self.evaluation.temperature)
 
     def studies_digest(self) -> str:
         """Equal for runs that were tested on the same studies. Not for the page: identifiers can be guessed from it."""
@@ -71,45 +70,30 @@ def read_records(run_dirs: Sequence[Path]) -> list[Record]:
 def _problem(run_dir: Path) -> str | None:
     if not (run_dir / "config.yaml").is_file():
         return f"{run_dir} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
-    if not all((run_dir / FOLDER / file).is_file() for file in (EVALUATION, PREDICTIONS)):
+    if not all((run_dir / TEST_EVALUATION / file).is_file() for file in (EVALUATION, PREDICTIONS)):
         return f"{run_dir} has no evaluation on test yet. Make it with: dualview evaluate {run_dir}"
     return None
 
 
 def _read(run_dir: Path, *, name: str) -> Record:
-    file = run_dir / FOLDER / EVALUATION
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}). Make it anew with: dualview evaluate {run_dir}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    file = run_dir / TEST_EVALUATION / EVALUATION
+    remedy = f"Make it anew with: dualview evaluate {run_dir}"
+    evaluation = Evaluation.from_json(file.read_bytes(), file=file, remedy=remedy)
+    predictions = read_predictions(run_dir / TEST_EVALUATION / PREDICTIONS)
+    if list(predictions.findings) != evaluation.findings:
         raise UserError(
-            f"{file} is not of format {FORMAT}, which this dualview reads. Make it anew with: dualview evaluate "
-            f"{run_dir}"
-        )
-    predictions = read_predictions(run_dir / FOLDER / PREDICTIONS)
-    if list(predictions.findings) != document["findings"]:
-        raise UserError(
-            f"{run_dir / FOLDER}: {EVALUATION} and {PREDICTIONS} have different findings. Make them anew with: "
-            f"dualview evaluate {run_dir}"
+            f"{run_dir / TEST_EVALUATION}: {EVALUATION} and {PREDICTIONS} have different findings. "
+            f"Make them anew with: dualview evaluate {run_dir}"
         )
     return Record(
         run_dir=run_dir,
         name=name,
-        document=document,
+        evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),
-        metrics=_lines(run_dir / "metrics.jsonl"),
+        metrics=read_json_lines(run_dir / "metrics.jsonl"),
         config=load(run_dir / "config.yaml"),
-        points=operating_points.read(run_dir),
+        points=read_operating_points(run_dir),
     )
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of the file; the last may be torn where the run is still going on."""
-    if not file.exists():
-        return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def public_settings(config: Config) -> dict[str, Any]:
@@ -125,11 +109,10 @@ def _without_paths(value: Any, plain: Any) -> Any:
         return NOT_SHOWN
     if isinstance(value, dict):
         return {
-            key: _without_paths(of_value, of_plain)
-            for (_, of_value), (key, of_plain) in zip(value.items(), plain.items(), strict=True)
+            key: _without_paths(typed, twin) for typed, (key, twin) in zip(value.values(), plain.items(), strict=True)
         }
     if isinstance(value, list | tuple):
-        return [_without_paths(of_value, of_plain) for of_value, of_plain in zip(value, plain, strict=True)]
+        return [_without_paths(typed, twin) for typed, twin in zip(value, plain, strict=True)]
     return plain
 
 

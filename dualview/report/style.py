@@ -10,7 +10,7 @@ from typing import Any
 Figure = dict[str, Any]  # data, layout, and `label`: what it shows, for those who cannot see it
 Variants = dict[str, Figure]  # by the values of the controls, joined by "|"
 
-LINES = {  # colour, dash, marker
+LINE_STYLES = {  # colour, dash, marker
     "all": ("@all", "dot", "square-open"),
     "both": ("@both", "solid", "circle"),
     "pa_only": ("@pa", "dash", "triangle-up"),

@@ -15,7 +15,7 @@ from dualview.cli import app
 from dualview.commands.export import RouteGraph, export
 from dualview.data.images.files import FileImages
 from dualview.errors import UserError
-from dualview.operating_points import OperatingPoint, OperatingPoints
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.run.trained import load_trained
 
 ort = pytest.importorskip("onnxruntime")

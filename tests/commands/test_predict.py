@@ -21,10 +21,10 @@ from dualview.config import SourceConfig
 from dualview.data.images.files import FileImages
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.inference import csv_parts as prediction_parts
 from dualview.inference import studies_csv as asked_csv
 from dualview.inference.csv_parts import Parts
-from dualview.operating_points import OperatingPoint, OperatingPoints
 from dualview.run.trained import load_trained
 
 FINDINGS = ["Nodule", "Effusion", "Hernia"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dualview.compare.plan import read_plan
-from dualview.compare.runs import slurm_array
+from dualview.comparison.plan import read_plan
+from dualview.comparison.runs import slurm_array
 from dualview.errors import UserError
 
 FILE = """

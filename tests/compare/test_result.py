@@ -4,41 +4,42 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import logit
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
-from dualview.compare.result import MACRO, compare_predictions, difference_over_seeds_and_patients
+from dualview.comparison.result import MACRO, compare_predictions, difference_over_seeds_and_patients
 from dualview.errors import UserError
-from dualview.predictions import SCORES, Predictions
+from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.views import Availability
 
 KINDS = np.repeat([Availability.BOTH, Availability.PA_ONLY, Availability.LATERAL_ONLY], 40).astype(np.int8)
 
 
-def predictions(*, skill: float, seed: int, kinds=KINDS) -> Predictions:
+def predictions(*, skill: float, seed: int, kinds=KINDS) -> PredictionTable:
     """120 studies of as many patients, two findings; higher skill ranks positives higher."""
     labels = np.random.default_rng(0).integers(0, 2, (len(kinds), 2)).astype(np.float32)
     generator = np.random.default_rng([seed, int(100 * skill)])
-    scores = {name: np.full(labels.shape, np.nan) for name in SCORES}
-    scores["route"] = 1 / (1 + np.exp(-(generator.normal(size=labels.shape) + skill * labels)))
+    logits = {name: np.full(labels.shape, np.nan) for name in SCORES}
+    logits["route"] = generator.normal(size=labels.shape) + skill * labels
     both = kinds == Availability.BOTH
     for hidden in ("lateral_hidden", "pa_hidden"):
-        scores[hidden][both] = generator.random((int(both.sum()), 2))
+        logits[hidden][both] = logit(generator.random((int(both.sum()), 2)))
     names = np.array([f"s{number}" for number in range(len(kinds))], object)
-    return Predictions(
+    return PredictionTable(
         findings=("A", "B"), study_ids=names, patient_ids=names, availability=kinds,
-        evaluated=np.ones(len(kinds), bool), labels=labels, label_mask=np.ones(labels.shape, bool), scores=scores,
+        evaluated=np.ones(len(kinds), bool), labels=labels, label_mask=np.ones(labels.shape, bool), logits=logits,
     )  # fmt: skip
 
 
-def one_view(whole: Predictions) -> Predictions:
+def one_view(whole: PredictionTable) -> PredictionTable:
     """What a network of the PA view reports: no lateral-only study, and all others as PA only."""
     seen = whole.select(whole.availability != Availability.LATERAL_ONLY)
     blank = {name: np.full(seen.labels.shape, np.nan) for name in SCORES}
     return replace(
         seen,
         availability=np.full(len(seen), Availability.PA_ONLY, np.int8),
-        scores={**blank, "route": seen.scores["route"]},
+        logits={**blank, "route": seen.logits["route"]},
     )
 
 
@@ -62,7 +63,7 @@ def test_means_and_deviations_over_seeds_are_those_of_scikit_learn(rows):
     aurocs = []
     for seed in (1, 2, 3):
         run = predictions(skill=2.0, seed=seed)
-        aurocs.append([roc_auc_score(run.labels[both, k], run.scores["route"][both, k]) for k in range(2)])
+        aurocs.append([roc_auc_score(run.labels[both, k], run.logits["route"][both, k]) for k in range(2)])
     assert row(rows, "good", "both", "A").mean == pytest.approx(np.mean([a for a, _ in aurocs]), abs=1e-12)
     macro = row(rows, "good", "both")
     assert macro.mean == pytest.approx(np.mean(aurocs), abs=1e-12)
@@ -91,13 +92,13 @@ def test_the_interval_by_hand():
     """Seeds' differences 0.1, 0.2, 0.3; resampled means with standard deviation 0.05."""
     differences = np.array([0.1, 0.2, 0.3])
     resampled = np.array([[0.15, 0.25]] * 3) + differences[:, None] - 0.2
-    of_patients, of_seeds = np.var([0.15, 0.25], ddof=1), 0.01 / 3
-    variance = of_patients + of_seeds
-    reach = student.ppf(0.975, variance**2 / (of_seeds**2 / 2)) * variance**0.5
+    patient_variance, seed_variance = np.var([0.15, 0.25], ddof=1), 0.01 / 3
+    variance = patient_variance + seed_variance
+    reach = student.ppf(0.975, variance**2 / (seed_variance**2 / 2)) * variance**0.5
     interval = difference_over_seeds_and_patients(differences, resampled, confidence=0.95)
     assert interval == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
     one = difference_over_seeds_and_patients(differences[:1], resampled[:1], confidence=0.95)
-    assert one.high - one.value == pytest.approx(1.959964 * of_patients**0.5, rel=1e-6)
+    assert one.high - one.value == pytest.approx(1.959964 * patient_variance**0.5, rel=1e-6)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -105,8 +106,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     generator = np.random.default_rng(0)
     inside = 0
     for _ in range(300):
-        of_patients = generator.normal(scale=0.02)  # shared by the seeds, and resampled around
-        differences = of_patients + generator.normal(scale=0.03, size=3)
+        patient_effect = generator.normal(scale=0.02)  # shared by the seeds, and resampled around
+        differences = patient_effect + generator.normal(scale=0.03, size=3)
         resampled = differences[:, None] + generator.normal(scale=0.02, size=400)[None]
         _, low, high = difference_over_seeds_and_patients(differences, resampled, confidence=0.95)
         inside += low <= 0 <= high

@@ -10,7 +10,7 @@ from PIL import Image
 
 import dualview
 from dualview.batch import StudyBatch
-from dualview.operating_points import OperatingPoint, OperatingPoints
+from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.run.directory import RunDir
 from dualview.run.trained import load_trained
 

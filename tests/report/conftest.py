@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dualview.assessment import Settings, assess, choose_operating_points
 from dualview.commands.train import train
 from dualview.config import Config
 from dualview.evaluate_run import evaluate_run
-from dualview.predictions import HIDDEN, SCORES, Predictions
+from dualview.evaluation.assess import assess
+from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
+from dualview.evaluation.looks import EvaluationSettings
+from dualview.evaluation.operating_points import choose_operating_points
+from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.progress import progress_bars
 from dualview.run.provenance import describe_run
-from dualview.views import Availability
+from dualview.views import Availability, View
 
 
-def made_up(num_studies: int, *, findings: tuple[str, ...], seed: int = 0, name: str = "PATIENT-xyz") -> Predictions:
+def made_up(
+    num_studies: int, *, findings: tuple[str, ...], seed: int = 0, name: str = "PATIENT-xyz"
+) -> PredictionTable:
     """Predictions that are better with both views than with one; the last finding has no positive study."""
     generator = np.random.default_rng(seed)
     shape = (num_studies, len(findings))
@@ -25,15 +30,14 @@ def made_up(num_studies: int, *, findings: tuple[str, ...], seed: int = 0, name:
     labels = (generator.random(shape) < np.linspace(0.6, 0.1, len(findings))).astype(np.float32)
     labels[:, -1] = 0
 
-    def probabilities(strength: float, rows: np.ndarray) -> np.ndarray:
-        logits = strength * (labels - 0.5) + generator.normal(size=shape)
-        return np.where(rows[:, None], 1 / (1 + np.exp(-logits)), np.nan)
+    def logits(strength: float, rows: np.ndarray) -> np.ndarray:
+        return np.where(rows[:, None], strength * (labels - 0.5) + generator.normal(size=shape), np.nan)
 
     both = availability == Availability.BOTH
-    scores = {score: np.full(shape, np.nan) for score in SCORES}
-    scores["route"] = probabilities(3, np.ones(num_studies, bool))
-    scores |= {hidden: probabilities(1, both) for hidden in HIDDEN.values()}
-    return Predictions(
+    by_score = {score: np.full(shape, np.nan) for score in SCORES}
+    by_score["route"] = logits(3, np.ones(num_studies, bool))
+    by_score |= {view.hidden_key: logits(1, both) for view in (View.LATERAL, View.PA)}
+    return PredictionTable(
         findings=findings,
         study_ids=np.array([f"{name}-{n}-study" for n in range(num_studies)], object),
         patient_ids=np.array([f"{name}-{n // 2}" for n in range(num_studies)], object),
@@ -41,12 +45,12 @@ def made_up(num_studies: int, *, findings: tuple[str, ...], seed: int = 0, name:
         evaluated=np.ones(num_studies, bool),
         labels=labels,
         label_mask=generator.random(shape) < 0.9,
-        scores=scores,
+        logits=by_score,
         attributes={"sex": np.array(["F", "M"] * (num_studies // 2), object)},
     )
 
 
-def write_run(run_dir: Path, predictions: Predictions, *, model: str = "auxloss") -> Path:
+def write_run(run_dir: Path, predictions: PredictionTable, *, model: str = "auxloss") -> Path:
     """A run directory as training and evaluation leave it, around these predictions."""
     folder = run_dir / "evaluation-test"
     folder.mkdir(parents=True)
@@ -62,29 +66,28 @@ def write_run(run_dir: Path, predictions: Predictions, *, model: str = "auxloss"
         "patients": 9, "studies": {"total": len(predictions), **kinds}, "several_frontals": 0, "several_laterals": 0,
         "findings": labels,
     }  # fmt: skip
-    document = {
-        "run": run_dir.name,
-        "split": "test",
-        "checkpoint": {"name": "best", "step": 40},
-        "model": model,
-        "backbone": "densenet121",
-        "num_parameters": 1234567,
-        "versions": ["python 3", "git commit abc"],
-        "data": {
+    provenance = Provenance(
+        run=run_dir.name,
+        split="test",
+        checkpoint=EvaluatedCheckpoint(name="best", step=40),
+        model=model,
+        backbone="densenet121",
+        num_parameters=1234567,
+        versions=["python 3", "git commit abc"],
+        data={
             "images": {"read": 20, "used": 18, "dropped": {"view is OBLIQUE": 2}},
             **counts,
             "splits": {"train": counts, "val": counts, "test": counts},
             "left_out_of_training": {"patients": 0, "studies": 0},
         },
-        **assess(
-            predictions,
-            points=points,
-            train_prevalence=np.full((3, len(predictions.findings)), 0.3),
-            settings=Settings(num_resamples=100),
-        ),
-        "temperature": points.temperature,
-    }
-    (folder / "evaluation.json").write_text(json.dumps(document))
+    )
+    assessment = assess(
+        predictions,
+        points=points,
+        train_prevalence=np.full((3, len(predictions.findings)), 0.3),
+        settings=EvaluationSettings(num_resamples=100),
+    )
+    Evaluation.of(provenance, assessment).write(folder / "evaluation.json")
     predictions.write(folder / "predictions.parquet")
     lines = [
         {
@@ -133,5 +136,5 @@ def trained_run(tmp_path_factory) -> Path:
         )
     )  # fmt: skip
     with progress_bars(shown=False) as progress:
-        evaluate_run(run_dir, settings=Settings(num_resamples=100), progress=progress)
+        evaluate_run(run_dir, settings=EvaluationSettings(num_resamples=100), progress=progress)
     return run_dir

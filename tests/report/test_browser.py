@@ -34,11 +34,11 @@ def file(made_up_run, trained_run, tmp_path_factory):
     """Pages by name: one run, one with images, two runs."""
     folder = tmp_path_factory.mktemp("pages")
     other = write_run(folder / "other", made_up(120, findings=("Nodule", "Edema"), seed=3))
-    from dualview.report.pictures import Wish  # noqa: PLC0415 - captum only where it is used
+    from dualview.report.pictures import ImageRequest  # noqa: PLC0415 - captum only where it is used
 
     return {
         "one": write_report([made_up_run], out=folder / "one.html"),
-        "images": write_report([trained_run], out=folder / "images.html", images=Wish(num_images=2)),
+        "images": write_report([trained_run], out=folder / "images.html", images=ImageRequest(num_images=2)),
         "two": write_report([made_up_run, other], out=folder / "two.html"),
     }
 

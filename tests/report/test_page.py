@@ -14,11 +14,11 @@ from sklearn.metrics import auc, roc_curve
 from typer.testing import CliRunner
 
 from dualview.cli import app
+from dualview.evaluation.statistics.curves import thinned
 from dualview.report import forest, tables
 from dualview.report.curves import curves, group_curves
 from dualview.report.page import differing_studies, render, write_report
 from dualview.report.record import NOT_SHOWN, public_settings, read_records
-from dualview.statistics.curves import thinned
 
 from .conftest import made_up, write_run
 
@@ -83,19 +83,18 @@ def test_undefined_is_said_with_its_reason(made_up_run):
 
 def test_numbers_are_those_of_the_evaluation(made_up_run):
     record = read_records([made_up_run])[0]
-    document = record.document
+    masked = record.evaluation.masked
     table = tables.value_of_lateral(record)
     gains = [row[5].sort for row in table.rows]
     assert gains[:-1] == sorted(gains[:-1], reverse=True)
     assert gains[-1] is None
-    value = document["masked"]["value_of_lateral"]
     first = table.rows[0]
-    of_first = value["findings"][first[0].text]
-    assert first[5].text == f"{of_first['auroc']['value']:+.3f}"
-    assert first[6].text.endswith(of_first["verdict"])
+    value = masked.value_of_lateral.findings[first[0].text]
+    assert first[5].text == f"{value.auroc.value:+.3f}"
+    assert first[6].text.endswith(value.verdict)
     same_patients, as_they_came = tables.missing_views(record)
     assert [row[0].text for row in same_patients.rows] == ["both views", "lateral withheld", "PA withheld"]
-    assert same_patients.rows[0][3].text == f"{document['masked']['both']['macro']['auroc']['value']:.3f}"
+    assert same_patients.rows[0][3].text == f"{masked.both.macro['auroc'].value:.3f}"
     assert as_they_came.rows[-1][0].text == "which views exist, and nothing else"
     assert [table.caption for table in tables.subgroups(record)] == ["sex"]
 
@@ -118,7 +117,7 @@ def test_curves_keep_their_area_and_ends():
 def test_curves_of_the_page_give_the_auroc_of_the_evaluation(made_up_run):
     record = read_records([made_up_run])[0]
     for curve in group_curves(record)["Nodule"]:
-        wanted = record.document["groups"][curve.what]["findings"]["Nodule"]["auroc"]["value"]
+        wanted = record.evaluation.groups[curve.what].findings["Nodule"].auroc.value
         assert auc(*np.array(curve.roc).T) == pytest.approx(wanted, abs=2e-3)
 
 
@@ -135,12 +134,12 @@ def test_every_figure_is_one_that_plotly_takes(made_up_run):
 def test_the_forest_is_sorted_as_asked(made_up_run):
     record = read_records([made_up_run])[0]
     variants = forest.forest(record)
-    assert set(variants) == {f"{metric}|{order}" for metric in forest.METRICS for order in forest.ORDERS}
+    assert set(variants) == {f"{metric}|{order}" for metric in forest.GAIN_TITLES for order in forest.FOREST_ORDERS}
     names = variants["auroc|name"]["layout"]["yaxis"]["ticktext"]
     assert [name[:4] for name in names] == ["<b>m", "Edem", "Mass", "Nodu"]
-    gains = record.document["masked"]["value_of_lateral"]["findings"]
+    gains = record.evaluation.masked.value_of_lateral.findings
     by_gain = variants["auroc|difference"]["layout"]["yaxis"]["ticktext"][1:]
-    values = [gains[name]["auroc"]["value"] for name in gains if gains[name]["verdict"] != "undefined"]
+    values = [gain.auroc.value for gain in gains.values() if gain.verdict != "undefined"]
     assert len(by_gain) == len(values) == 3
     drawn = [x for trace in variants["auroc|difference"]["data"] if trace["mode"] == "markers" for x in trace["x"]]
     assert sorted(drawn[:-1]) == sorted(values)
@@ -149,7 +148,7 @@ def test_the_forest_is_sorted_as_asked(made_up_run):
 def test_a_network_of_one_view_has_no_forest_and_says_so(tmp_path):
     predictions = made_up(60, findings=("A", "B"))
     for hidden in ("lateral_hidden", "pa_hidden"):
-        predictions.scores[hidden][:] = np.nan
+        predictions.logits[hidden][:] = np.nan
     html = render(read_records([write_run(tmp_path / "run", predictions, model="single")]))
     assert "single looks at one view only" in html
     assert "r0-forest" not in html

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dualview.statistics.bootstrap import (
+from dualview.evaluation.statistics.bootstrap import (
     percentile_interval,
     ranking,
     resample_patients,
     simultaneous_intervals,
     weighted_means,
 )
-from dualview.statistics.delong import covariance
+from dualview.evaluation.statistics.delong import covariance
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 
 from dualview.errors import UserError
-from dualview.statistics.calibration import calibration_error, fit_temperature, reliability
-from dualview.statistics.thresholds import ThresholdRule, choose
+from dualview.evaluation.statistics.calibration import calibration_error, fit_temperature, reliability
+from dualview.evaluation.statistics.thresholds import ThresholdRule, choose
 
 
 def test_reliability_is_scikit_learns_curve_on_quantile_bins():
@@ -37,14 +37,14 @@ def test_forecasts_that_are_right_have_little_error_and_keep_their_temperature()
     labels = (generator.random(logits.shape) < expit(logits)).astype(float)
     assert calibration_error(expit(logits[:, 0]), positive=labels[:, 0] > 0.5) < 0.015
     everything = np.ones(labels.shape, bool)
-    assert fit_temperature(logits, labels=labels, label_mask=everything) == pytest.approx(1, abs=0.03)
-    assert fit_temperature(3 * logits, labels=labels, label_mask=everything) == pytest.approx(3, abs=0.1)
+    assert fit_temperature(logits, positive=labels > 0.5, known=everything) == pytest.approx(1, abs=0.03)
+    assert fit_temperature(3 * logits, positive=labels > 0.5, known=everything) == pytest.approx(3, abs=0.1)
 
 
 def test_unknown_labels_do_not_count_and_one_class_has_no_temperature():
     logits, labels = np.array([[2.0], [-1.0], [50.0]]), np.array([[1.0], [1.0], [0.0]])
     label_mask = np.array([[True], [True], [False]])
-    assert fit_temperature(logits, labels=labels, label_mask=label_mask) is None
+    assert fit_temperature(logits, positive=labels > 0.5, known=label_mask) is None
 
 
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
-from dualview.statistics.curves import MAX_POINTS, precision_recall_points, roc_points
+from dualview.evaluation.statistics.curves import MAX_POINTS, precision_recall_points, roc_points
 
 
 @pytest.fixture

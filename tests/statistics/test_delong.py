@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dualview.statistics.delong import covariance, paired_delong
+from dualview.evaluation.statistics.delong import covariance, paired_delong
 
 
 def by_definition(scores, positive):

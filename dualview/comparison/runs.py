@@ -9,13 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from dualview.compare.plan import Plan, PlannedRun
+from dualview.comparison.plan import Plan, PlannedRun
 from dualview.config import load
 from dualview.errors import Preempted, UserError, listed
+from dualview.files import write_whole
 from dualview.run.resume import differing_settings
 
 RESULT = "predictions-test.parquet"
-LOG = "train.log"
 
 
 def is_finished(run: PlannedRun) -> bool:
@@ -119,7 +119,7 @@ def _write_config(run: PlannedRun) -> Path:
     run_dir = run.config.run.dir
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     file = run_dir.with_name(f"{run_dir.name}.yaml")
-    file.write_text(run.config.to_yaml(), encoding="utf-8")
+    write_whole(file, run.config.to_yaml())
     return file
 
 

@@ -78,17 +78,17 @@ def read_plan(path: Path, *, overrides: list[str] | None = None) -> Plan:
         UserError: whatever is wrong with the file or with any of the runs; all of it at once, each problem once.
     """
     values, problems = read_values(path, overrides=overrides or [])
-    compare, of_compare = check(CompareConfig, values.pop("compare", {}), at="compare")
-    problems += of_compare
+    compare, compare_problems = check(CompareConfig, values.pop("compare", {}), at="compare")
+    problems += compare_problems
     if compare is None:
         raise UserError(f"{path}: {len(problems)} problem(s) in the comparison\n{listed(problems)}")
     runs = []
-    for seed, (setting, changes), (variant, of_variant) in product(
+    for seed, (setting, changes), (variant, variant_changes) in product(
         compare.seeds, compare.settings.items(), compare.variants.items()
     ):
         folder = "/".join(part for part in (setting, variant, f"seed-{seed}") if part)
         with_changes: dict[str, Any] = {}
-        for key, value in (*_flat(values), *changes.items(), *of_variant.items()):
+        for key, value in (*_flat(values), *changes.items(), *variant_changes.items()):
             if (problem := set_value(with_changes, key=key, value=value)) is not None:
                 problems.append(f"compare, {setting or variant}: {problem}")
         defaults = {
@@ -100,8 +100,8 @@ def read_plan(path: Path, *, overrides: list[str] | None = None) -> Plan:
                 set_value(with_changes, key=key, value=value)
         set_value(with_changes, key="run.dir", value=str(compare.dir / folder))
         set_value(with_changes, key="run.seed", value=seed)
-        config, of_run = check(Config, with_changes)
-        problems += [f"{setting + '/' if setting else ''}{variant}: {problem}" for problem in of_run]
+        config, run_problems = check(Config, with_changes)
+        problems += [f"{setting + '/' if setting else ''}{variant}: {problem}" for problem in run_problems]
         if config is not None:
             # What one variant needs stands in the file for all; each run is written without what it has no use for.
             runs.append(PlannedRun(setting=setting, variant=variant, seed=seed, config=config.effective))

@@ -1,36 +1,48 @@
-"""Predictions of one split as a table that evaluation, reports and comparisons start from: a parquet file.
+"""What a network says of every study of a split, as a table that evaluation, reports and comparisons start from.
+
+It is kept as a parquet file:
 
     study, patient, availability, attribute/NAME ...,
-    and per finding: FINDING/label, FINDING/known, and FINDING/SCORE for every score below
+    and per finding: FINDING/label, FINDING/known, and FINDING/SCORE_logit for every score below
 
-Scores are probabilities, null where they do not exist:
+Scores are logits before any temperature, null where they do not exist:
 
 - `route`: of the head that the study's views lead to; the answer of the network.
 - `joint`, `pa`, `lateral`: of each head, where it has seen the study.
 - `lateral_hidden`, `pa_hidden`: the answer of the network to a study with both views of which one is withheld.
 
+Probabilities are made of them in operating_points.py. Files of earlier versions hold probabilities, in columns
+FINDING/SCORE; they are read too.
+
 The file identifies studies and patients: it stays on the machine.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from dualview.errors import UserError
-from dualview.views import Availability, View
+from dualview.files import whole_file
+from dualview.views import ROUTES, Availability, View
 
 HEADS = ("route", "joint", "pa", "lateral")
-HIDDEN = {View.LATERAL: "lateral_hidden", View.PA: "pa_hidden"}
-SCORES = (*HEADS, *HIDDEN.values())
-ROUTES = tuple(kind.name.lower() for kind in Availability)
+SCORES = (*HEADS, View.LATERAL.hidden_key, View.PA.hidden_key)
+SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # probabilities whose logit is finite
+
+
+def score_of_masking(masking: str) -> str:
+    """By which score complete studies are judged in one of `views.MASKINGS`."""
+    return "route" if masking == Availability.BOTH.key else masking
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """S studies and what a network says of them."""
+class PredictionTable:
+    """S studies of a split and what a network says of them."""
 
     findings: tuple[str, ...]  # K names
     study_ids: np.ndarray  # (S,) str
@@ -39,21 +51,36 @@ class Predictions:
     evaluated: np.ndarray  # (S,) bool: False where no image of the study could be read
     labels: np.ndarray  # (S, K) 0 or 1; means nothing where label_mask is False
     label_mask: np.ndarray  # (S, K) bool, True = known
-    scores: dict[str, np.ndarray]  # of SCORES -> (S, K) probability, NaN where there is none
+    logits: dict[str, np.ndarray]  # of SCORES -> (S, K) float64, NaN where there is none
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str
 
     def __len__(self) -> int:
         return len(self.study_ids)
 
-    def route_of(self, score: str) -> np.ndarray:
-        """(S,) int8 of `Availability`: by which views a score judges each study."""
-        if score in ("pa", HIDDEN[View.LATERAL]):
-            return np.full(len(self), Availability.PA_ONLY, np.int8)
-        if score in ("lateral", HIDDEN[View.PA]):
-            return np.full(len(self), Availability.LATERAL_ONLY, np.int8)
-        return self.availability
+    @property
+    def positive(self) -> np.ndarray:
+        """(S, K) bool: the label is known, and the finding is there."""
+        positive: np.ndarray = self.label_mask & (self.labels > 0.5)
+        return positive
 
-    def select(self, rows: np.ndarray) -> "Predictions":
+    def judged_by(self, score: str) -> np.ndarray:
+        """(S,) int8 of `Availability`: by which views a score judges each study."""
+        alone = {view.key: view.alone for view in View} | {view.hidden_key: view.other.alone for view in View}
+        return np.full(len(self), alone[score], np.int8) if score in alone else self.availability
+
+    def with_both_classes(self, probabilities: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Finding, (N,) probabilities and (N,) truth of its known studies, where both classes are among them.
+
+        Args:
+            probabilities: (S, K), NaN where there is none.
+        """
+        for k, finding in enumerate(self.findings):
+            known = self.label_mask[:, k] & np.isfinite(probabilities[:, k])
+            truth = self.positive[known, k]
+            if truth.any() and not truth.all():
+                yield finding, probabilities[known, k], truth
+
+    def select(self, rows: np.ndarray) -> "PredictionTable":
         """The studies at `rows` (int or bool index), in that order."""
         return replace(
             self,
@@ -63,12 +90,12 @@ class Predictions:
             evaluated=self.evaluated[rows],
             labels=self.labels[rows],
             label_mask=self.label_mask[rows],
-            scores={name: values[rows] for name, values in self.scores.items()},
+            logits={name: values[rows] for name, values in self.logits.items()},
             attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
     def write(self, path: Path) -> None:
-        """Write the parquet file."""
+        """Write the parquet file whole or not at all."""
         kinds = [ROUTES[kind] if there else None for kind, there in zip(self.availability, self.evaluated, strict=True)]
         columns: dict[str, object] = {"study": self.study_ids, "patient": self.patient_ids, "availability": kinds}
         columns |= {f"attribute/{name}": values for name, values in self.attributes.items()}
@@ -77,13 +104,14 @@ class Predictions:
             columns[f"{finding}/label"] = _nullable(self.labels[:, k], known, dtype="Int8")
             columns[f"{finding}/known"] = known
             for score in SCORES:
-                values = self.scores[score][:, k]
-                columns[f"{finding}/{score}"] = _nullable(values, np.isfinite(values), dtype="Float64")
-        pd.DataFrame(columns).to_parquet(path, index=False)
+                values = self.logits[score][:, k]
+                columns[f"{finding}/{score}_logit"] = _nullable(values, np.isfinite(values), dtype="Float64")
+        with whole_file(path) as temporary:
+            pd.DataFrame(columns).to_parquet(temporary, index=False)
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Read what `Predictions.write` wrote.
+def read_predictions(path: Path) -> PredictionTable:
+    """Read what `PredictionTable.write` wrote, or an earlier version with probabilities.
 
     Raises:
         UserError: no such file, or a parquet file of something else.
@@ -95,16 +123,23 @@ def read_predictions(path: Path) -> Predictions:
     except ValueError as error:
         raise UserError(f"{path} is no parquet file: {error}") from None
     findings = tuple(str(name).removesuffix("/known") for name in frame.columns if str(name).endswith("/known"))
-    wanted = ["study", "patient", "availability", *(f"{name}/{score}" for name in findings for score in SCORES)]
+    has_logits = f"{findings[0]}/route_logit" in frame.columns if findings else False
+    suffix = "_logit" if has_logits else ""
+    wanted = ["study", "patient", "availability"]
+    wanted += [f"{name}/{score}{suffix}" for name in findings for score in SCORES]
     if not findings or not set(wanted) <= set(frame.columns):
         raise UserError(f"{path} holds no predictions of this dualview; run `dualview evaluate` on the run")
 
     def per_finding(what: str, dtype: type, missing: float) -> np.ndarray:
         return np.stack([frame[f"{name}/{what}"].fillna(missing).to_numpy(dtype) for name in findings], axis=1)
 
+    def logits(score: str) -> np.ndarray:
+        values = per_finding(f"{score}{suffix}", np.float64, np.nan)
+        return values if has_logits else logit(np.clip(values, SMALLEST, LARGEST))
+
     evaluated = frame["availability"].notna().to_numpy()
     kinds = [ROUTES.index(kind) if there else 0 for kind, there in zip(frame["availability"], evaluated, strict=True)]
-    return Predictions(
+    return PredictionTable(
         findings=findings,
         study_ids=frame["study"].to_numpy(dtype=object),
         patient_ids=frame["patient"].to_numpy(dtype=object),
@@ -112,7 +147,7 @@ def read_predictions(path: Path) -> Predictions:
         evaluated=evaluated,
         labels=per_finding("label", np.float32, 0),
         label_mask=per_finding("known", np.bool_, 0),
-        scores={score: per_finding(score, np.float64, np.nan) for score in SCORES},
+        logits={score: logits(score) for score in SCORES},
         attributes={
             str(name).removeprefix("attribute/"): frame[name].to_numpy(dtype=object)
             for name in frame.columns

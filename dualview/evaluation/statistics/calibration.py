@@ -30,16 +30,16 @@ def calibration_error(probabilities: np.ndarray, *, positive: np.ndarray) -> flo
     return float((size * np.abs(predicted - observed)).sum() / size.sum())
 
 
-def fit_temperature(logits: np.ndarray, *, labels: np.ndarray, label_mask: np.ndarray) -> float | None:
+def fit_temperature(logits: np.ndarray, *, positive: np.ndarray, known: np.ndarray) -> float | None:
     """The temperature T > 0 by which the likelihood of sigmoid(logits / T) is highest; None without both labels.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2, for independent findings.
 
     Args:
-        logits, labels: (S, K).
-        label_mask: (S, K) bool, True = known.
+        logits: (S, K).
+        positive, known: (S, K) bool; `positive` is read where `known` is True.
     """
-    z, y = logits[label_mask].astype(np.float64), labels[label_mask] > 0.5
+    z, y = logits[known].astype(np.float64), positive[known]
     if not y.any() or y.all():
         return None
     signed = np.where(y, z, -z)

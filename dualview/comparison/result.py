@@ -8,25 +8,26 @@ import numpy as np
 from scipy.stats import t as student
 
 from dualview.errors import UserError
-from dualview.metrics import finding_metrics
-from dualview.predictions import HIDDEN, ROUTES, Predictions
-from dualview.statistics.bootstrap import Interval, ranking, resample_patients
-from dualview.views import Availability, View
+from dualview.evaluation.metrics import MACRO, resampled_metrics
+from dualview.evaluation.operating_points import to_probabilities
+from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
+from dualview.evaluation.statistics.bootstrap import Interval, resample_patients
+from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, Availability, View, availability_of
 
-METRICS = ("auroc", "average_precision")
-MACRO = "macro"
-# Test studies that are compared, and by which score: all, by availability, and complete ones with a view withheld.
-GROUPS = {**dict.fromkeys(("all", *ROUTES), "route"), **{hidden: hidden for hidden in HIDDEN.values()}}
+COMPARED_METRICS = ("auroc", "average_precision")
+SCORE_OF_GROUP = dict.fromkeys(GROUPS, "route") | {masking: score_of_masking(masking) for masking in MASKINGS}
+COMPARED_GROUPS = tuple(SCORE_OF_GROUP)
+"""Test studies that are compared: all, by availability, and complete ones with a view withheld."""
 Track = Callable[[list[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparisonRow:
     """One number of the comparison, with its difference to the baseline."""
 
     setting: str
     variant: str
-    group: str  # of GROUPS
+    group: str  # of COMPARED_GROUPS
     finding: str  # or MACRO
     metric: str
     num_studies: int
@@ -47,13 +48,13 @@ class _Scores:
 
 
 def compare_predictions(
-    runs: dict[tuple[str, str], list[Predictions]],
+    runs: dict[tuple[str, str], list[PredictionTable]],
     *,
     baseline: str,
     num_resamples: int = 2000,
     confidence: float = 0.95,
     track: Track = iter,
-) -> list[Row]:
+) -> list[ComparisonRow]:
     """Compare variants within each setting, on the test studies that all of them were given.
 
     Args:
@@ -63,21 +64,26 @@ def compare_predictions(
     Raises:
         UserError: runs that do not have the same patients or labels.
     """
-    rows: list[Row] = []
+    rows: list[ComparisonRow] = []
     keys = list(runs)
     for setting in dict.fromkeys(setting for setting, _ in keys):
-        variants = {variant: runs[setting, variant] for of, variant in keys if of == setting}
-        test = _test_studies([predictions for of_variant in variants.values() for predictions in of_variant])
+        variants = {variant: runs[setting, variant] for its_setting, variant in keys if its_setting == setting}
+        test = _test_studies([predictions for seeds in variants.values() for predictions in seeds])
         counts = resample_patients(test.patient_ids, num_resamples=num_resamples)
         scores = {
-            (variant, group): [_score(of_seed, test=test, group=group, counts=counts) for of_seed in variants[variant]]
-            for variant, group in track([(variant, group) for variant in variants for group in GROUPS])
+            (variant, group): [_score(table, test=test, group=group, counts=counts) for table in variants[variant]]
+            for variant, group in track([(variant, group) for variant in variants for group in COMPARED_GROUPS])
         }
-        for (variant, group), of_seeds in scores.items():
+        for (variant, group), seed_scores in scores.items():
             rows += _rows(
-                of_seeds, of_baseline=scores[baseline, group], setting=setting, variant=variant, group=group, test=test,
+                seed_scores,
+                baseline_scores=scores[baseline, group],
+                setting=setting,
+                variant=variant,
+                group=group,
+                test=test,
                 confidence=confidence,
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -97,26 +103,26 @@ def difference_over_seeds_and_patients(
     value = float(differences.mean())
     if not np.isfinite(value):
         return Interval(None, None, None)
-    of_mean = resampled.mean(axis=0)
-    of_mean = of_mean[np.isfinite(of_mean)]
-    if len(of_mean) < 2:
+    mean_resampled = resampled.mean(axis=0)
+    mean_resampled = mean_resampled[np.isfinite(mean_resampled)]
+    if len(mean_resampled) < 2:
         return Interval(value, None, None)
-    of_patients = float(of_mean.var(ddof=1))
-    of_seeds = float(differences.var(ddof=1) / len(differences)) if len(differences) > 1 else 0.0
-    variance = of_patients + of_seeds
-    freedom = variance**2 * (len(differences) - 1) / of_seeds**2 if of_seeds > 0 else np.inf
+    patient_variance = float(mean_resampled.var(ddof=1))
+    seed_variance = float(differences.var(ddof=1) / len(differences)) if len(differences) > 1 else 0.0
+    variance = patient_variance + seed_variance
+    freedom = variance**2 * (len(differences) - 1) / seed_variance**2 if seed_variance > 0 else np.inf
     reach = float(student.ppf((1 + confidence) / 2, freedom)) * variance**0.5 if variance > 0 else 0.0
     return Interval(value, value - reach, value + reach)
 
 
-def _test_studies(everyones: list[Predictions]) -> Predictions:
+def _test_studies(everyones: list[PredictionTable]) -> PredictionTable:
     """The studies that occur in any run; each with the views that any network saw of it.
 
     A network of one view reports its studies as having that view only.
     """
     findings = everyones[0].findings
     known: dict[str, int] = {}
-    parts: list[Predictions] = []
+    parts: list[PredictionTable] = []
     views = np.zeros((0, len(View)), bool)
     for predictions in everyones:
         if predictions.findings != findings:
@@ -130,16 +136,15 @@ def _test_studies(everyones: list[Predictions]) -> Predictions:
         at = np.array([known[key] for key in keys])
         views[at, View.PA] |= predictions.availability != Availability.LATERAL_ONLY
         views[at, View.LATERAL] |= predictions.availability != Availability.PA_ONLY
-    kinds = np.where(views.all(axis=1), Availability.BOTH, np.where(views[:, 0], *ONE_VIEW)).astype(np.int8)
-    joined = Predictions(
+    joined = PredictionTable(
         findings=findings,
         study_ids=np.concatenate([part.study_ids for part in parts]),
         patient_ids=np.concatenate([part.patient_ids for part in parts]),
-        availability=kinds,
+        availability=availability_of(views),
         evaluated=np.concatenate([part.evaluated for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         label_mask=np.concatenate([part.label_mask for part in parts]),
-        scores={},
+        logits={},
     )
     for predictions in everyones:
         at = np.array([known[key] for key in map(_key, predictions.patient_ids, predictions.study_ids)])
@@ -150,14 +155,11 @@ def _test_studies(everyones: list[Predictions]) -> Predictions:
     return joined
 
 
-ONE_VIEW = (Availability.PA_ONLY, Availability.LATERAL_ONLY)
-
-
-def _studies_of(group: str, *, test: Predictions) -> np.ndarray:
+def _studies_of(group: str, *, test: PredictionTable) -> np.ndarray:
     """Rows of the test studies of a group."""
-    if group == "all":
+    if group == ALL_STUDIES:
         return np.flatnonzero(test.evaluated)
-    kind = Availability[group.upper()] if group in ROUTES else Availability.BOTH
+    kind = Availability.BOTH if group in MASKINGS else Availability[group.upper()]
     return np.flatnonzero(test.evaluated & (test.availability == kind))
 
 
@@ -165,29 +167,25 @@ def _key(patient: str, study: str) -> str:
     return f"{patient}\0{study}"
 
 
-def _score(predictions: Predictions, *, test: Predictions, group: str, counts: np.ndarray) -> _Scores | None:
+def _score(predictions: PredictionTable, *, test: PredictionTable, group: str, counts: np.ndarray) -> _Scores | None:
     """Metrics of a run on a group; None where it did not judge all of the group's studies."""
     rows = _studies_of(group, test=test)
     place = {key: row for row, key in enumerate(map(_key, predictions.patient_ids, predictions.study_ids))}
     at = np.array([place.get(_key(test.patient_ids[row], test.study_ids[row]), -1) for row in rows], int)
     if not len(rows) or (at < 0).any():
         return None
-    scores = predictions.scores[GROUPS[group]][at]
-    if not np.isfinite(scores).all():
+    probabilities = to_probabilities(predictions.logits[SCORE_OF_GROUP[group]][at])
+    if not np.isfinite(probabilities).all():
         return None
-    num_findings, num_resamples = len(test.findings), counts.shape[1]
-    values = np.full((len(METRICS), num_findings), np.nan)
-    resampled = np.full((len(METRICS), num_findings, num_resamples), np.nan)
-    for k in range(num_findings):
-        known = test.label_mask[rows, k]
-        labels = test.labels[rows, k]
-        plain = finding_metrics(scores[:, k], labels=labels, known=known)
-        if plain.auroc is None:
-            continue
-        ranks = ranking(scores[known, k], positive=labels[known] > 0.5, counts=counts[rows[known]])
-        for m, metric in enumerate(METRICS):
-            values[m, k] = getattr(plain, metric)
-            resampled[m, k] = getattr(ranks, metric)
+    metrics = resampled_metrics(
+        probabilities,
+        positive=test.positive[rows],
+        known=test.label_mask[rows],
+        counts=counts[rows],
+        metrics=COMPARED_METRICS,
+    )
+    values = np.stack([metrics.values[metric] for metric in COMPARED_METRICS])
+    resampled = np.stack([metrics.resampled[metric] for metric in COMPARED_METRICS])
     defined = np.isfinite(values[0])
     if not defined.any():
         return None
@@ -202,24 +200,24 @@ def _score(predictions: Predictions, *, test: Predictions, group: str, counts: n
 
 
 def _rows(
-    of_seeds: list[_Scores | None],
+    seed_scores: list[_Scores | None],
     *,
-    of_baseline: list[_Scores | None],
+    baseline_scores: list[_Scores | None],
     setting: str,
     variant: str,
     group: str,
-    test: Predictions,
+    test: PredictionTable,
     confidence: float,
-) -> list[Row]:
-    there = [scores for scores in of_seeds if scores is not None]
-    baseline = [scores for scores in of_baseline if scores is not None]
-    paired = len(there) == len(of_seeds) and len(baseline) == len(of_baseline) and len(there) == len(baseline)
+) -> list[ComparisonRow]:
+    there = [scores for scores in seed_scores if scores is not None]
+    baseline = [scores for scores in baseline_scores if scores is not None]
+    paired = len(there) == len(seed_scores) and len(baseline) == len(baseline_scores) and len(there) == len(baseline)
     num_studies = len(_studies_of(group, test=test))
     rows = []
     for place, finding in enumerate((MACRO, *test.findings)):
-        for number, metric in enumerate(METRICS):
+        for number, metric in enumerate(COMPARED_METRICS):
             values = np.array([scores.values[number, place] for scores in there])
-            known = np.isfinite(values).all() and len(values) == len(of_seeds)
+            known = np.isfinite(values).all() and len(values) == len(seed_scores)
             difference = Interval(None, None, None)
             if paired:
                 differences = values - np.array([scores.values[number, place] for scores in baseline])
@@ -229,14 +227,14 @@ def _rows(
                 )  # fmt: skip
                 difference = difference_over_seeds_and_patients(differences, resampled, confidence=confidence)
             rows.append(
-                Row(
+                ComparisonRow(
                     setting=setting,
                     variant=variant,
                     group=group,
                     finding=finding,
                     metric=metric,
                     num_studies=num_studies,
-                    num_seeds=len(of_seeds),
+                    num_seeds=len(seed_scores),
                     mean=float(values.mean()) if known else None,
                     sd=float(values.std(ddof=1)) if known and len(values) > 1 else None,
                     difference=difference.value,

@@ -70,17 +70,17 @@ def ranking(scores: np.ndarray, *, positive: np.ndarray, counts: np.ndarray) -> 
     width = max(CHUNK_BYTES // len(scores), 16)
     for start in range(0, num_resamples, width):
         here = slice(start, start + width)
-        of_pos = counts[pos, here].astype(np.float64)
+        pos_counts = counts[pos, here].astype(np.float64)
         neg_at = _cumulative(counts[neg, here], bounds=bounds)  # negatives below each bound
-        num_pos, num_neg = of_pos.sum(axis=0), counts[neg, here].sum(axis=0, dtype=np.float64)
+        num_pos, num_neg = pos_counts.sum(axis=0), counts[neg, here].sum(axis=0, dtype=np.float64)
         neg_below = neg_at[where_below]
-        wins_twice = np.einsum("nb,nb->b", of_pos, neg_below + neg_at[where_upto])
-        true_below = np.concatenate([np.zeros((1, of_pos.shape[1])), of_pos.cumsum(axis=0)])[pos_below]
+        wins_twice = np.einsum("nb,nb->b", pos_counts, neg_below + neg_at[where_upto])
+        true_below = np.concatenate([np.zeros((1, pos_counts.shape[1])), pos_counts.cumsum(axis=0)])[pos_below]
         true, false = num_pos - true_below, num_neg - neg_below
         with np.errstate(invalid="ignore", divide="ignore"):
             auroc[here] = np.where(num_pos * num_neg > 0, wins_twice / (2 * num_pos * num_neg), np.nan)
             precisions = true / np.maximum(true + false, 1)
-            average = np.einsum("nb,nb->b", of_pos, precisions) / num_pos
+            average = np.einsum("nb,nb->b", pos_counts, precisions) / num_pos
             precision[here] = np.where(num_pos * num_neg > 0, average, np.nan)
     return Ranking(auroc, precision)
 

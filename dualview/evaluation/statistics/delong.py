@@ -26,9 +26,11 @@ def covariance(scores: np.ndarray, *, positive: np.ndarray) -> tuple[np.ndarray,
     """
     num_pos, num_neg = int(positive.sum()), int((~positive).sum())
     among_all = rankdata(scores, axis=1)
-    of_pos = (among_all[:, positive] - rankdata(scores[:, positive], axis=1)) / num_neg  # (M, num_pos)
-    of_neg = 1 - (among_all[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / num_pos  # (M, num_neg)
-    return of_pos.mean(axis=1), np.atleast_2d(np.cov(of_pos)) / num_pos + np.atleast_2d(np.cov(of_neg)) / num_neg
+    pos_ranks = (among_all[:, positive] - rankdata(scores[:, positive], axis=1)) / num_neg  # (M, num_pos)
+    neg_ranks = 1 - (among_all[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / num_pos  # (M, num_neg)
+    return pos_ranks.mean(axis=1), np.atleast_2d(np.cov(pos_ranks)) / num_pos + np.atleast_2d(
+        np.cov(neg_ranks)
+    ) / num_neg
 
 
 def paired_delong(first: np.ndarray, second: np.ndarray, *, positive: np.ndarray) -> PairedDeLong | None:

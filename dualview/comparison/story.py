@@ -1,0 +1,77 @@
+"""A comparison from its file to its table: train what is not there, then put the predictions side by side."""
+
+import logging
+import statistics
+from pathlib import Path
+
+from rich.progress import Progress
+
+from dualview.comparison.plan import Plan
+from dualview.comparison.result import compare_predictions
+from dualview.comparison.runs import RESULT, is_finished, train_all
+from dualview.comparison.tables import Comparison, Cost, write_tables
+from dualview.errors import UserError, listed
+from dualview.evaluation.prediction_table import PredictionTable, read_predictions
+from dualview.files import read_json_lines
+
+logger = logging.getLogger(__name__)
+
+
+def compare(
+    plan: Plan, *, jobs: int = 1, launch: Path | None = None, only: int | None = None, progress: Progress
+) -> Comparison | None:
+    """Train the runs of a plan that are not finished, and compare all; None where `only` one run was asked for.
+
+    Args:
+        jobs: runs at a time.
+        launch: Accelerate configuration file that starts each run on several processes.
+        only: number of the one run to train, for a task of a Slurm array.
+
+    Raises:
+        UserError: runs that failed, or finished runs with other settings.
+        Preempted: a signal came.
+    """
+    if only is not None and not 0 <= only < len(plan.runs):
+        raise UserError(f"--only {only}: the comparison has runs 0 to {len(plan.runs) - 1}")
+    wanted = plan.runs if only is None else [plan.runs[only]]
+    missing = [run for run in wanted if not is_finished(run)]
+    if len(wanted) > len(missing):
+        logger.info("%d of %d runs are there already", len(wanted) - len(missing), len(wanted))
+    bar = progress.add_task("training runs", total=len(wanted), completed=len(wanted) - len(missing))
+    problems = train_all(missing, jobs=jobs, launch=launch, done=lambda _run: progress.advance(bar))
+    progress.remove_task(bar)
+    if problems:
+        raise UserError(
+            f"{len(problems)} of {len(missing)} run(s) failed\n{listed(problems)}\n"
+            "The others are kept: mend these and start the same command again"
+        )
+    if only is not None:
+        return None
+    predictions: dict[tuple[str, str], list[PredictionTable]] = {}
+    for run in plan.runs:
+        predictions.setdefault((run.setting, run.variant), []).append(read_predictions(run.config.run.dir / RESULT))
+    rows = compare_predictions(
+        predictions,
+        baseline=plan.compare.baseline,
+        num_resamples=plan.compare.resamples,
+        confidence=plan.compare.confidence,
+        track=lambda keys: progress.track(keys, description="resampling patients"),
+    )
+    costs = {
+        key: _cost([run.config.run.dir for run in plan.runs if (run.setting, run.variant) == key])
+        for key in predictions
+    }
+    comparison = Comparison(plan=plan, rows=rows, costs=costs)
+    write_tables(comparison)
+    return comparison
+
+
+def _cost(run_dirs: list[Path]) -> Cost:
+    speeds: list[float] = []
+    num_parameters = 0
+    for run_dir in run_dirs:
+        for record in read_json_lines(run_dir / "metrics.jsonl"):
+            if (speed := record.get("speed/images_per_second")) is not None:
+                speeds.append(speed)
+            num_parameters = record.get("summary", {}).get("model/num_parameters", num_parameters)
+    return Cost(num_parameters=num_parameters, images_per_second=statistics.median(speeds) if speeds else None)

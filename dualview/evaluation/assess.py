@@ -1,0 +1,221 @@
+"""What a network's predictions are worth: from a table of predictions to what evaluation.json says (document.py).
+
+Four ways of looking at the same predictions, each per finding and macro (the mean over the findings where a metric is
+defined):
+
+- groups: all studies, and by availability as it came. These differ in their patients too, so beside them stands
+  what the availability alone predicts.
+- masked: complete studies scored with both views, with the lateral withheld and with the PA withheld. The same
+  patients, so differences between the three are the value of a view.
+- subgroups: by columns of the study table (subgroups.py).
+- operating points chosen on val (operating_points.py), applied to this split.
+
+Every interval is over resamples of patients, the same ones throughout (statistics/bootstrap.py).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from dualview.evaluation.document import (
+    EVALUATION_FORMAT,
+    Assessment,
+    AvailabilityBaseline,
+    BaselineFinding,
+    DeLong,
+    Difference,
+    FindingValue,
+    Masked,
+    UsedSettings,
+    ValueOfView,
+)
+from dualview.evaluation.looks import (
+    EvaluationSettings,
+    MeasuredLook,
+    estimate,
+    macro_estimate,
+    mean_of_defined,
+    measure_look,
+)
+from dualview.evaluation.metrics import METRICS, resampled_metrics
+from dualview.evaluation.operating_points import OperatingPoints, to_probabilities
+from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
+from dualview.evaluation.statistics.bootstrap import resample_patients, simultaneous_intervals
+from dualview.evaluation.statistics.delong import paired_delong
+from dualview.evaluation.subgroups import subgroup_rows
+from dualview.views import ALL_STUDIES, MASKINGS, Availability, View
+
+Track = Callable[[list[Any]], Iterable[Any]]
+
+
+def assess(
+    table: PredictionTable,
+    *,
+    points: OperatingPoints,
+    train_prevalence: np.ndarray | None = None,
+    by: list[str] | None = None,
+    settings: EvaluationSettings | None = None,
+    track: Track = iter,
+) -> Assessment:
+    """What the predictions of one split are worth; what is undefined is None, with the reason.
+
+    Args:
+        table: predictions of the split; studies without a readable image take no part.
+        points: temperatures and thresholds, from val.
+        train_prevalence: (3, K) share of positives among known training labels per `Availability`, NaN where
+            there are none; what the mask-only baseline predicts.
+        by: columns of the study table to divide by; None takes those with few values.
+    """
+    settings = settings or EvaluationSettings()
+    table = table.select(table.evaluated)
+    counts = resample_patients(table.patient_ids, num_resamples=settings.num_resamples, seed=settings.seed)
+    both = np.flatnonzero(table.availability == Availability.BOTH)
+    looks: dict[tuple[str, ...], tuple[str, np.ndarray]] = {("groups", ALL_STUDIES): ("route", np.arange(len(table)))}
+    for kind in Availability:
+        looks["groups", kind.key] = ("route", np.flatnonzero(table.availability == kind))
+    hides_views = all(np.isfinite(table.logits[view.hidden_key][both]).any() for view in View)
+    if hides_views:
+        looks |= {("masked", masking): (score_of_masking(masking), both) for masking in MASKINGS}
+    divisions = subgroup_rows(table, by=by)
+    for column, parts in divisions.items():
+        looks |= {("subgroups", column, part): ("route", rows) for part, rows in parts.items()}
+    measured = {
+        key: measure_look(table.select(rows), score=score, counts=counts[rows], points=points, settings=settings)
+        for key, (score, rows) in track(list(looks.items()))
+    }
+    by_masking = {key[1]: one for key, one in measured.items() if key[0] == "masked"}
+    return Assessment(
+        format=EVALUATION_FORMAT,
+        settings=UsedSettings(
+            resamples=settings.num_resamples,
+            seed=settings.seed,
+            confidence=settings.confidence,
+            resampled="patients",
+            operating_points=f"{points.rule}, chosen on {points.chosen_on}",
+        ),
+        findings=list(table.findings),
+        num_patients=len(set(table.patient_ids)),
+        num_studies=len(table),
+        groups={key[1]: one.look for key, one in measured.items() if key[0] == "groups"},
+        availability_baseline=_availability_baseline(table, train_prevalence, counts=counts, settings=settings),
+        masked=_masked(table.select(both), by_masking, settings=settings) if hides_views else None,
+        subgroups={
+            column: {part: measured["subgroups", column, part].look for part in parts}
+            for column, parts in divisions.items()
+        },
+        temperature=points.temperature,
+    )
+
+
+# -- comparisons -----------------------------------------------------------------------------------
+
+
+def _masked(complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, settings: EvaluationSettings) -> Masked:
+    """Complete studies with and without each view."""
+
+    def value_of(view: View) -> ValueOfView:
+        return _value_of(view, complete, by_masking, settings=settings)
+
+    return Masked(
+        num_studies=len(complete),
+        num_patients=len(set(complete.patient_ids)),
+        **{masking: one.look for masking, one in by_masking.items()},
+        value_of_lateral=value_of(View.LATERAL),
+        value_of_pa=value_of(View.PA),
+    )
+
+
+def _value_of(
+    view: View, complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, settings: EvaluationSettings
+) -> ValueOfView:
+    """What complete studies lose without a view: differences, both views minus the view withheld."""
+    whole, without = by_masking[Availability.BOTH.key].metrics, by_masking[view.hidden_key].metrics
+    differences: dict[str, list[Difference]] = {}
+    macro = {}
+    for metric in METRICS:
+        values = whole.values[metric] - without.values[metric]
+        resampled = whole.resampled[metric] - without.resampled[metric]
+        low, high = simultaneous_intervals(values, resampled, confidence=settings.confidence)
+        differences[metric] = [
+            Difference(
+                **vars(estimate(values[k], resampled[k], settings)),
+                simultaneous_low=_number(low[k]),
+                simultaneous_high=_number(high[k]),
+            )
+            for k in range(len(complete.findings))
+        ]
+        defined = np.isfinite(whole.values[metric]) & np.isfinite(without.values[metric])
+        macro_resampled = mean_of_defined(whole.resampled[metric][defined]) - mean_of_defined(
+            without.resampled[metric][defined]
+        )
+        macro[metric] = macro_estimate(
+            mean_of_defined(values[defined]), macro_resampled, defined=defined, settings=settings
+        )
+    findings = {
+        finding: FindingValue(
+            auroc=differences["auroc"][k],
+            average_precision=differences["average_precision"][k],
+            brier=differences["brier"][k],
+            verdict=differences["auroc"][k].verdict,
+            delong=_delong(view, complete, k=k),
+        )
+        for k, finding in enumerate(complete.findings)
+    }
+    percent = f"{100 * settings.confidence:g} %"
+
+    def with_verdict(verdict: str) -> list[str]:
+        return [finding for finding, value in findings.items() if value.verdict == verdict]
+
+    return ValueOfView(
+        findings=findings,
+        macro=macro,
+        helped=with_verdict("helped"),
+        hurt=with_verdict("hurt"),
+        undecided=with_verdict("undecided"),
+        undefined=with_verdict("undefined"),
+        correction=(
+            f"a finding is helped or hurt where the {percent} interval that holds for all {len(findings)} findings "
+            "together (bootstrap maximum, Westfall & Young 1993) leaves 0 out"
+        ),
+    )
+
+
+def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
+    """DeLong's test of a finding with and without a view; temperatures change no order, so none is applied."""
+    whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
+    known = complete.label_mask[:, k] & np.isfinite(without)
+    check = paired_delong(
+        to_probabilities(whole[known]), to_probabilities(without[known]), positive=complete.positive[known, k]
+    )
+    return None if check is None else DeLong(**check._asdict())
+
+
+def _availability_baseline(
+    table: PredictionTable, train_prevalence: np.ndarray | None, *, counts: np.ndarray, settings: EvaluationSettings
+) -> AvailabilityBaseline | None:
+    """AUROC, over all studies, of a score that knows nothing but which views exist."""
+    if train_prevalence is None:
+        return None
+    scores = np.nan_to_num(train_prevalence)[table.availability]  # (S, K)
+    metrics = resampled_metrics(
+        scores, positive=table.positive, known=table.label_mask, counts=counts, metrics=("auroc",)
+    )
+    values, resampled = metrics.values["auroc"], metrics.resampled["auroc"]
+    defined = np.isfinite(values)
+    return AvailabilityBaseline(
+        macro={
+            "auroc": macro_estimate(
+                mean_of_defined(values), mean_of_defined(resampled[defined]), defined=defined, settings=settings
+            )
+        },
+        findings={
+            finding: BaselineFinding(auroc=estimate(values[k], resampled[k], settings))
+            for k, finding in enumerate(table.findings)
+        },
+        score="share of positives among the training studies of the same availability",
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,307 @@
+"""evaluation.json as types: everything that `dualview evaluate` says of a network on one split.
+
+A class is an object of the file and a field is a key, in the order of the file. `Evaluation` is the whole of it. Its
+numbers are counts, or lie in [0, 1] where nothing else is said; null (None) stands for what is undefined or was not
+measured, and the comment of the key says which.
+
+An identifier of a patient, study or image is nowhere in it.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from dualview.errors import UserError
+from dualview.evaluation.metrics import METRICS
+from dualview.files import write_whole
+from dualview.views import MASKINGS
+
+EVALUATION_FORMAT: Literal[1] = 1
+Verdict = Literal["helped", "hurt", "undecided", "undefined"]
+TOLD_PROBLEMS = 5  # of a damaged file that are told
+
+# -- numbers with their uncertainty ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number and its percentile interval over resamples of patients."""
+
+    value: float | None  # null: undefined; `FindingResult.undefined` says why
+    low: float | None  # null: undefined in every resample, or `value` is
+    high: float | None  # null as `low` is
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacroEstimate(Estimate):
+    """The mean of a metric over the findings where it is defined."""
+
+    num_findings: int  # how many these are; with 0 the value is null
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Estimate):
+    """What a view adds to a metric, in [-1, 1]: with both views minus with the view withheld, of the same studies.
+
+    `low` and `high` bound this finding alone, the other two bounds hold for all findings together.
+    """
+
+    simultaneous_low: float | None  # null: undefined with or without the view
+    simultaneous_high: float | None  # null as `simultaneous_low` is
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the view did to this metric; above 0 is better for AUROC and average precision, not for Brier."""
+        if self.value is None or self.simultaneous_low is None or self.simultaneous_high is None:
+            return "undefined"
+        if self.simultaneous_low > 0:
+            return "helped"
+        return "hurt" if self.simultaneous_high < 0 else "undecided"
+
+
+# -- one score on some studies ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """The best rate of this split's own ROC curve where the other rate reaches a target; optimistic, for comparison."""
+
+    target: float  # the rate that is held, in (0, 1]
+    value: float | None  # the rate that is reached; null: studies of one class only
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPointResult:
+    """Decisions at the thresholds that were chosen on val, over the studies that have a threshold and a known label."""
+
+    true_positive: int
+    false_positive: int
+    true_negative: int
+    false_negative: int
+    threshold: float | None  # of the calibrated probability; null: studies of several routes have several
+    sensitivity: Estimate  # undefined without positive studies
+    specificity: Estimate  # undefined without negative studies
+    positive_predictive_value: Estimate  # undefined where no study is called positive
+    negative_predictive_value: Estimate  # undefined where no study is called negative
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingResult:
+    """One finding in one score on some studies; unknown labels take no part in any metric."""
+
+    num_positive: int
+    num_negative: int
+    num_unknown: int  # studies of which the label is unknown, or that the score says nothing of
+    undefined: str | None  # why AUROC and average precision are undefined; null: they are defined
+    auroc: Estimate
+    average_precision: Estimate
+    brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
+    calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
+    sensitivity_at_specificity: Reached
+    specificity_at_sensitivity: Reached
+    operating_point: OperatingPointResult | None  # null: no study with a known label has a threshold
+
+    def metric(self, name: str) -> Estimate:
+        """The estimate of one of `METRICS`."""
+        assert name in METRICS
+        estimate: Estimate = getattr(self, name)
+        return estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One score on some studies, all findings: a group, a masking or a part of a subgroup."""
+
+    num_studies: int
+    num_patients: int
+    macro: dict[str, MacroEstimate]  # by `METRICS`
+    findings: dict[str, FindingResult]  # by finding
+
+
+# -- comparisons -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeLong:
+    """The difference of the two AUROCs by DeLong's method, a check on the bootstrap; each study counts as a patient."""
+
+    difference: float  # of AUROC, in [-1, 1]
+    standard_error: float
+    p_value: float  # two-sided, not corrected for the number of findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingValue:
+    """What a view adds to one finding."""
+
+    auroc: Difference
+    average_precision: Difference
+    brier: Difference  # below 0 the view makes the probabilities better
+    verdict: Verdict  # by AUROC
+    delong: DeLong | None  # null: fewer than two studies of a class
+
+    def metric(self, name: str) -> Difference:
+        """The difference of one of `METRICS`."""
+        assert name in METRICS
+        difference: Difference = getattr(self, name)
+        return difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueOfView:
+    """What complete studies gain by a view: scores with both views minus scores with that view withheld."""
+
+    findings: dict[str, FindingValue]  # by finding
+    macro: dict[str, MacroEstimate]  # by `METRICS`: mean difference over the findings defined in both, in [-1, 1]
+    helped: list[str]  # findings of this verdict, by AUROC; likewise the next three
+    hurt: list[str]
+    undecided: list[str]
+    undefined: list[str]
+    correction: str  # how the verdicts account for the number of findings, as a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """Complete studies scored three ways. The same patients, so differences are what a view is worth."""
+
+    num_studies: int
+    num_patients: int
+    both: Look
+    lateral_hidden: Look
+    pa_hidden: Look
+    value_of_lateral: ValueOfView
+    value_of_pa: ValueOfView
+
+    @property
+    def looks(self) -> dict[str, Look]:
+        """The three by `MASKINGS`."""
+        return {masking: getattr(self, masking) for masking in MASKINGS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineFinding:
+    """One finding as it is told from which views exist."""
+
+    auroc: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvailabilityBaseline:
+    """What is predicted of all studies by knowing which views exist, and nothing else."""
+
+    macro: dict[Literal["auroc"], MacroEstimate]
+    findings: dict[str, BaselineFinding]  # by finding
+    score: str  # what is taken for the probability, as a sentence
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedCheckpoint:
+    """Which weights were evaluated."""
+
+    name: str  # as it was asked for: best, last or a step
+    step: int  # optimizer steps that it was trained for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Of which network and data the evaluation is."""
+
+    run: str  # name of the run's directory
+    split: str  # train, val or test
+    checkpoint: EvaluatedCheckpoint
+    model: str  # `model.name` of the settings
+    backbone: str  # `model.backbone` of the settings
+    num_parameters: int
+    versions: list[str]  # of packages and the commit that trained the run
+    data: dict[str, Any]  # counts of images, studies and labels, as `dualview data --json` has them without file names
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedSettings:
+    """How it was measured."""
+
+    resamples: int  # of the patients
+    seed: int  # of the resamples
+    confidence: float  # of every interval
+    resampled: str  # the unit: patients
+    operating_points: str  # the rule of the thresholds and the split that they were chosen on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What one split's predictions are worth."""
+
+    format: Literal[1]  # `EVALUATION_FORMAT`; another number is another set of keys
+    settings: UsedSettings
+    findings: list[str]  # in the order of the network's outputs
+    num_patients: int
+    num_studies: int  # of which at least one image could be read; all other studies take no part
+    groups: dict[str, Look]  # studies as they came, by `views.GROUPS`: all, both, pa_only, lateral_only
+    availability_baseline: AvailabilityBaseline | None  # null: the labels of training were not at hand
+    masked: Masked | None  # null: the network takes one kind of study only, so no view can be withheld
+    subgroups: dict[str, dict[str, Look]]  # by column of the study table, then by value; {} where none was divided by
+    temperature: dict[str, float]  # by route (`views.ROUTES`), above 0: logits are divided by it; 1 = not calibrated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Assessment, Provenance):
+    """evaluation.json: the keys of `Provenance`, then those of `Assessment`."""
+
+    @classmethod
+    def of(cls, provenance: Provenance, assessment: Assessment) -> "Evaluation":
+        """An assessment with where it comes from."""
+        return cls(**vars(provenance), **vars(assessment))
+
+    def to_json(self) -> str:
+        """The text of evaluation.json."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(
+        cls,
+        text: str | bytes,
+        *,
+        file: Path = Path("evaluation.json"),
+        remedy: str = "Make it anew with dualview evaluate",
+    ) -> "Evaluation":
+        """What `to_json` wrote; keys that this dualview does not know are left out.
+
+        Args:
+            file: where the text is from, for the message.
+            remedy: what to do where it cannot be read, for the message.
+
+        Raises:
+            UserError: the text is no JSON, of another format, or damaged.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{file} is not JSON ({error}). {remedy}") from None
+        if not isinstance(content, dict) or content.get("format") != EVALUATION_FORMAT:
+            raise UserError(f"{file} is not of format {EVALUATION_FORMAT}, which this dualview reads. {remedy}")
+        try:
+            return _READER.validate_json(text, strict=True)
+        except ValidationError as error:
+            raise UserError(f"{file} is damaged ({_problems(error)}). {remedy}") from None
+
+    def write(self, path: Path) -> None:
+        """Write evaluation.json whole or not at all."""
+        write_whole(path, self.to_json())
+
+
+_READER = TypeAdapter(Evaluation)
+
+
+def _problems(error: ValidationError) -> str:
+    """The first of them, such as `groups.all.num_studies: Field required; and 3 more`."""
+    problems = error.errors(include_url=False)
+    told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:TOLD_PROBLEMS]]
+    if len(problems) > TOLD_PROBLEMS:
+        told.append(f"and {len(problems) - TOLD_PROBLEMS} more")
+    return "; ".join(told)
