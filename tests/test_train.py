@@ -76,12 +76,12 @@ def test_the_run_directory_holds_what_the_readme_says(tmp_path):
     predictions = pd.read_parquet(run / "predictions-test.parquet")
     assert len(predictions) == metrics["test"]["all"]["num_studies"] == 12
     pa_only = predictions[predictions["availability"] == "pa_only"]
-    assert pa_only["Nodule/lateral"].isna().all()
-    assert pa_only["Nodule/joint"].isna().all()
-    assert (pa_only["Nodule/route"] == pa_only["Nodule/pa"]).all()
+    assert pa_only["Nodule/lateral_logit"].isna().all()
+    assert pa_only["Nodule/joint_logit"].isna().all()
+    assert (pa_only["Nodule/route_logit"] == pa_only["Nodule/pa_logit"]).all()
     both = predictions[predictions["availability"] == "both"]
-    assert (both["Nodule/route"] == both["Nodule/joint"]).all()
-    assert both["Nodule/route"].between(0, 1).all()
+    assert (both["Nodule/route_logit"] == both["Nodule/joint_logit"]).all()
+    assert both["Nodule/route_logit"].notna().all()
 
 
 def test_every_promised_value_is_logged(tmp_path):
