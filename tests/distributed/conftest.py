@@ -1,33 +1,11 @@
-"""Starting a script with N gloo processes through accelerate launch, as users start training."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Groups of ranks that tests of this folder run."""
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.process_group import ProcessGroups
 
 
 @pytest.fixture(scope="session")
-def launch():
-    """Run `python ARGUMENTS` on N processes; returns the completed process. A hang ends after the time limit."""
-
-    def launch(
-        num_processes: int, *arguments: str, check: bool = True, max_restarts: int = 0
-    ) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch/cpu2.yaml")]
-        command += ["--num_processes", str(num_processes), "--max_restarts", str(max_restarts)]
-        command += map(str, arguments)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_DEBUG_MODE": "1", "WANDB_MODE": "offline"}
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=150, env=environment, cwd=ROOT, check=False
-        )
-        if check and done.returncode != 0:
-            pytest.fail(
-                f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
-            )
-        return done
-
-    return launch
+def on_ranks(tmp_path_factory) -> ProcessGroups:
+    """`on_ranks(2, function, ...)` runs the function on two ranks of one world, without a launcher."""
+    return ProcessGroups(tmp_path_factory.mktemp("groups"))

@@ -1,6 +1,5 @@
-"""Work that one process per node does, longer than the time limit: run_once_per_node.py FOLDER SECONDS [fail]."""
+"""Work that one process per node does, longer than the time limit of what ranks do together."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -8,8 +7,8 @@ from dualview.config import DistributedConfig, RunConfig
 from dualview.distributed import start
 
 
-def main(folder: Path, *, seconds: float, fail: bool) -> None:
-    with start(RunConfig(device="cpu"), distributed=DistributedConfig(timeout_seconds=5)) as job:
+def run_once_per_node(folder: Path, *, seconds: float, timeout_seconds: float, fail: bool = False) -> None:
+    with start(RunConfig(device="cpu"), distributed=DistributedConfig(timeout_seconds=timeout_seconds)) as job:
 
         def work() -> None:
             time.sleep(seconds)
@@ -20,7 +19,3 @@ def main(folder: Path, *, seconds: float, fail: bool) -> None:
 
         job.once_per_node(work)
         assert (folder / "done.txt").read_text() == "rank 0\n"  # on every rank, once it goes on
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), seconds=float(sys.argv[2]), fail=sys.argv[3:] == ["fail"])
