@@ -116,6 +116,8 @@ def _be_rank(work: Callable[[], object], folder: Path, environment: dict[str, st
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o644), number)
     os.environ.update(environment, TORCHELASTIC_ERROR_FILE=str(folder / "error.json"))
     os.chdir(ROOT)
+    default = multiprocessing.get_all_start_methods()[0]  # else workers of this rank would start servers of their own
+    multiprocessing.set_start_method(default, force=True)
     torch.set_num_threads(1)
     work()
 
