@@ -16,6 +16,8 @@ from dualview import checkpoint
 from dualview.batch import StudyBatch
 from dualview.config import Config
 from dualview.models import build_configured
+from tests.support.hospital import write_hospital
+from tests.support.skips import pytest_terminal_summary  # noqa: F401 - a hook of pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
 COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
@@ -46,6 +48,16 @@ def covid_cxr() -> Path:
     if not (COVID_CXR / "metadata.csv").is_file():
         pytest.skip(f"the real X-rays are not at {COVID_CXR}")
     return COVID_CXR
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """`hospital("bbpl", findings=("A",))` writes a folder of noise with its table, see support/hospital.py."""
+
+    def hospital(kinds: str, *, folder: str = "images", **settings) -> Path:
+        return write_hospital(tmp_path / folder, kinds, **settings)
+
+    return hospital
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from tests.distributed.run_once_per_node import LIMIT_SECONDS, run_once_per_node
-from tests.support.hospital import write_hospital
 from tests.support.launch import last_words, launch
 from tests.support.process_group import dualview
 from tests.support.runs import logged
@@ -51,13 +50,13 @@ def test_two_processes_train_what_one_process_with_accumulation_trains(on_ranks,
     assert len(list((two / "wandb").glob("offline-run-*"))) == 1
 
 
-def test_a_bad_image_that_one_process_meets_is_named_once_and_ends_all(tmp_path):
+def test_a_bad_image_that_one_process_meets_is_named_once_and_ends_all(hospital, tmp_path):
     """Two of 40 images are damaged; the process that reads a good one stops without a word of its own."""
-    write_hospital(tmp_path, "p" * 40)
+    root = hospital("p" * 40)
     for study in (5, 6):
-        image = tmp_path / f"{study}PA.png"
+        image = root / f"{study}PA.png"
         image.write_bytes(image.read_bytes()[:900])
-    data = ["data.source=csv", f"data.root={tmp_path}", "data.findings=[A]", "train.epochs=3", "train.max_steps=null"]
+    data = ["data.source=csv", f"data.root={root}", "data.findings=[A]", "train.epochs=3", "train.max_steps=null"]
     done = launch(2, "-m", "dualview", *training_in(tmp_path / "run", *data), check=False)
     assert done.returncode != 0
     assert done.stderr.count("error:") == 2  # where it happened, and last of all, by the launcher
@@ -93,9 +92,9 @@ def test_work_that_fails_ends_all_processes_with_its_reason(on_ranks, tmp_path):
     assert "no room for the copy" in done.stderr
 
 
-def test_two_processes_train_from_one_staged_store_what_one_trains_from_the_files(on_ranks, tmp_path):
-    write_hospital(tmp_path / "images", "pb" * 20, size_px=64, dtype=np.uint16)
-    data = ["data.source=csv", f"data.root={tmp_path / 'images'}", "data.findings=[A]", "data.image_size_px=64",
+def test_two_processes_train_from_one_staged_store_what_one_trains_from_the_files(on_ranks, hospital, tmp_path):
+    root = hospital("pb" * 20, size_px=64, dtype=np.uint16)
+    data = ["data.source=csv", f"data.root={root}", "data.findings=[A]", "data.image_size_px=64",
             "data.num_workers=1"]  # fmt: skip
     store = [f"data.store={tmp_path / 'store'}", f"data.stage_to={tmp_path / 'node'}", "data.augment_on=device"]
     one, two = tmp_path / "one", tmp_path / "two"
