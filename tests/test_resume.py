@@ -1,48 +1,36 @@
 """Continuing a run: from a signal, under other settings, on other data, and beside another process."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 import dualview.train as training
 from dualview import checkpoint, evaluate
-from dualview.config import Config
 from dualview.errors import Preempted, UserError
 from dualview.resume import continued
 from dualview.train import train
+from tests.support.runs import PHANTOMS, records, same_bits, steps_logged, tiny_config, weights
 
-TINY = {
-    "data": {
-        "image_size_px": 64,
-        "num_workers": 0,
-        "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1},
-        "phantom": {"num_studies": 60},
-    },
-    "model": {"backbone": "densenet_tiny", "dropout": 0.1},
-    "train": {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "micro_batch_size": 4},
-    "tracking": {"wandb": "disabled"},
-}
+DATA = {**PHANTOMS, "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1}}
+MODEL = {"backbone": "densenet_tiny", "dropout": 0.1}
+STEPS = {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "micro_batch_size": 4}
 
 
-def config_for(run_dir, **sections) -> Config:
-    values = {"run": {"dir": run_dir, "device": "cpu"}, **TINY}
-    return Config.model_validate(
-        {**values, **{name: {**values.get(name, {}), **new} for name, new in sections.items()}}
-    )
+def config_for(run_dir, **sections):
+    """Eight steps with everything random on, and changes per section."""
+    given = {"data": DATA, "model": MODEL, "train": STEPS}
+    return tiny_config(run_dir, **{**given, **{name: {**given.get(name, {}), **new} for name, new in sections.items()}})
 
 
-def weights(run_dir, name="last"):
-    return load_file(run_dir / "checkpoints" / name / "model.safetensors")
-
-
-def equal(one, other) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing interrupts."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(config_for(run_dir))
+    return run_dir
 
 
 @pytest.fixture
@@ -67,8 +55,7 @@ def signalled(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path, at_count, monkeypatch, number):
-    train(config_for(tmp_path / "whole"))
+def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path, whole, at_count, monkeypatch, number):
     run = tmp_path / "run"
     with monkeypatch.context():
         at_count(5, signalled(number))
@@ -80,9 +67,8 @@ def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path,
     monkeypatch.undo()
     train(config_for(run))
     assert not (run / "preempted.txt").exists()
-    assert equal(weights(run), weights(tmp_path / "whole"))
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if "loss/total" in record] == list(range(1, 9))
+    assert same_bits(weights(run), weights(whole))
+    assert steps_logged(run) == list(range(1, 9))
 
 
 FAMILY = {
@@ -117,10 +103,10 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
     train(run)
     for name in ("last", "best"):
         ours, theirs = weights(run.run.dir, name), weights(whole.run.dir, name)
-        assert ours.keys() == theirs.keys() and equal(ours, theirs)
+        assert same_bits(ours, theirs)
     states = [checkpoint.read_newest(config.run.dir).state["optimizer"]["state"] for config in (run, whole)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 0
-    assert all(equal(moments, states[1][number]) for number, moments in states[0].items())
+    assert all(same_bits(moments, states[1][number]) for number, moments in states[0].items())
     assert recorded(run.run.dir) == recorded(whole.run.dir)
     predictions = [(config.run.dir / "predictions-test.parquet").read_bytes() for config in (run, whole)]
     assert predictions[0] == predictions[1]
@@ -128,12 +114,12 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
 
 def recorded(run_dir):
     """Every logged value but the speeds."""
-    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in of.items() if not key.startswith("speed/")} for of in records]
+    return [
+        {key: value for key, value in record.items() if not key.startswith("speed/")} for record in records(run_dir)
+    ]
 
 
-def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, monkeypatch):
-    train(config_for(tmp_path / "whole"))
+def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, whole, monkeypatch):
     real, run = evaluate.evaluation_loader, tmp_path / "run"
 
     def loader(*args, **kwargs):
@@ -146,8 +132,8 @@ def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, mo
             train(config_for(run))
     assert checkpoint.read_newest(run).state["step"] == 4
     result = train(config_for(run))
-    assert equal(weights(run), weights(tmp_path / "whole"))
-    assert equal(weights(run, "best"), weights(tmp_path / "whole", "best"))
+    assert same_bits(weights(run), weights(whole))
+    assert same_bits(weights(run, "best"), weights(whole, "best"))
     assert result.num_steps == 8
 
 
@@ -157,12 +143,11 @@ def test_a_finished_run_is_only_evaluated_again(tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     second = train(config)
     assert second.metrics == first.metrics
-    assert equal(weights(tmp_path / "run"), before)
+    assert same_bits(weights(tmp_path / "run"), before)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
 
 
-def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, at_count, monkeypatch, caplog):
-    train(config_for(tmp_path / "whole"))
+def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, whole, at_count, monkeypatch, caplog):
     run = tmp_path / "run"
     at_count(6, signalled(signal.SIGTERM))
     with pytest.raises(Preempted):
@@ -172,7 +157,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, at_c
     state.write_bytes(state.read_bytes()[:-100])
     train(config_for(run))
     assert "a checkpoint is damaged, going back to step-000004" in caplog.text
-    assert equal(weights(run), weights(tmp_path / "whole"))
+    assert same_bits(weights(run), weights(whole))
 
 
 def test_all_checkpoints_damaged_is_an_error_that_leaves_them(tmp_path):
@@ -186,10 +171,8 @@ def test_all_checkpoints_damaged_is_an_error_that_leaves_them(tmp_path):
 
 def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_path, caplog):
     train(config_for(tmp_path / "run", train={"max_steps": 4}))
-    changed = {"optim": {"learning_rate": 0.5}} | TINY
-    values = {"run": {"dir": tmp_path / "run", "device": "cpu", "seed": 7}, **changed}
     with pytest.raises(UserError) as refused:
-        train(Config.model_validate(values))
+        train(config_for(tmp_path / "run", run={"seed": 7}, optim={"learning_rate": 0.5}))
     for line in (
         "run.seed: the run has 0, now 7",
         "optim.learning_rate: the run has 0.0003, now 0.5",
@@ -197,7 +180,7 @@ def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_p
     ):
         assert line in str(refused.value)
     assert "log_every_steps" not in str(refused.value)
-    smaller = {**TINY["data"], "seed": 1, "train_on": ["both"], "split": {"max_train_patients": 30}}
+    smaller = {"seed": 1, "train_on": ["both"], "split": {"max_train_patients": 30}}
     with pytest.raises(UserError) as refused:
         train(config_for(tmp_path / "run", train={"max_steps": 4}, data=smaller))
     for line in (

@@ -30,11 +30,6 @@ def tiny_config(run_dir: Path, **sections: dict[str, Any]) -> Config:
     return Config.model_validate({**values, "run": {**values["run"], "dir": run_dir}})
 
 
-def tiny_words(run_dir: Path, *overrides: str) -> list[str]:
-    """The same run as words for `dualview`: train CONFIG section.field=value ..."""
-    return ["train", "configs/quickstart.yaml", f"run.dir={run_dir}", *overrides]
-
-
 def records(run_dir: Path) -> list[dict[str, Any]]:
     """What was logged, in order; a last line that is half written is left out."""
     text = (run_dir / "metrics.jsonl").read_text().rpartition("\n")[0] if (run_dir / "metrics.jsonl").exists() else ""
