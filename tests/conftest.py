@@ -17,6 +17,7 @@ from dualview.batch import StudyBatch
 from dualview.config import Config
 from dualview.models import build_configured
 from tests.support.hospital import write_hospital
+from tests.support.process_group import ProcessGroups
 from tests.support.skips import pytest_terminal_summary  # noqa: F401 - a hook of pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -58,6 +59,12 @@ def hospital(tmp_path):
         return write_hospital(tmp_path / folder, kinds, **settings)
 
     return hospital
+
+
+@pytest.fixture(scope="session")
+def on_ranks(tmp_path_factory) -> ProcessGroups:
+    """`on_ranks(2, function, ...)` runs the function in two processes of one world, without a launcher."""
+    return ProcessGroups(tmp_path_factory.mktemp("groups"))
 
 
 @pytest.fixture

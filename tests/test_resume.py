@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -12,6 +10,7 @@ from dualview import checkpoint, evaluate
 from dualview.errors import Preempted, UserError
 from dualview.resume import continued
 from dualview.train import train
+from tests.support.process_group import dualview
 from tests.support.runs import PHANTOMS, records, same_bits, steps_logged, tiny_config, weights
 
 DATA = {**PHANTOMS, "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1}}
@@ -224,16 +223,13 @@ def test_a_number_of_ranks_that_does_not_fit_is_refused_with_those_that_do(tmp_p
         continued(config, earlier=config.model_dump(mode="json"), micro_batches_per_step=8, world_size=3)
 
 
-def test_a_second_run_on_the_same_directory_is_refused(tmp_path, at_count):
+def test_a_second_run_on_the_same_directory_is_refused(tmp_path, at_count, on_ranks):
     """Another process tries while this one trains."""
     path = tmp_path / "config.yaml"
     path.write_text(config_for(tmp_path / "run").to_yaml())
     second = []
-    command = [sys.executable, "-m", "dualview", "train", str(path)]
-    at_count(
-        2, lambda: second.append(subprocess.run(command, capture_output=True, text=True, timeout=100, check=False))
-    )
+    at_count(2, lambda: second.append(on_ranks(1, dualview, "train", path, check=False)))
     train(config_for(tmp_path / "run"))
-    assert second[0].returncode == 1
+    assert second[0].statuses == [1]
     assert f"is in use by process {os.getpid()} on " in second[0].stderr
     assert "Nothing was changed" in second[0].stderr
