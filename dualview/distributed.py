@@ -273,7 +273,8 @@ def _what_to_say(error: Exception, *, job: Job) -> Exception:
     first to raise an error of its own is the one to speak. Where nobody raised, a rank stopped or
     died: the lowest of those that wait names it.
     """
-    lost_contact = isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "by peer"))
+    words = ("gloo", "NCCL", "by peer", "pair closure")  # the last where a backward waits for several exchanges at once
+    lost_contact = isinstance(error, dist.DistError) or any(word in str(error) for word in words)
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         everyones = dist.distributed_c10d._get_default_store()

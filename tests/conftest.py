@@ -18,6 +18,9 @@ from dualview.models.build import build_configured
 from dualview.run import checkpoint
 from dualview.run.directory import RunDir
 from dualview.run.state import BestCheckpoint, TrainState
+from tests.support.hospital import write_hospital
+from tests.support.process_group import ProcessGroups
+from tests.support.skips import pytest_terminal_summary  # noqa: F401 - a hook of pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
 COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
@@ -48,6 +51,22 @@ def covid_cxr() -> Path:
     if not (COVID_CXR / "metadata.csv").is_file():
         pytest.skip(f"the real X-rays are not at {COVID_CXR}")
     return COVID_CXR
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """`hospital("bbpl", findings=("A",))` writes a folder of noise with its table, see support/hospital.py."""
+
+    def hospital(kinds: str, *, folder: str = "images", **settings) -> Path:
+        return write_hospital(tmp_path / folder, kinds, **settings)
+
+    return hospital
+
+
+@pytest.fixture(scope="session")
+def on_ranks(tmp_path_factory) -> ProcessGroups:
+    """`on_ranks(2, function, ...)` runs the function in two processes of one world, without a launcher."""
+    return ProcessGroups(tmp_path_factory.mktemp("groups"))
 
 
 @pytest.fixture

@@ -1,50 +1,37 @@
 """Continuing a run: from a signal, under other settings, on other data, and beside another process."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 import dualview.commands.train as training
 from dualview.commands.train import train
-from dualview.config import Config
 from dualview.errors import Preempted, UserError
 from dualview.evaluation import evaluator
 from dualview.run import checkpoint, datasets
 from dualview.run.directory import RunDir
 from dualview.run.resume import continued
+from tests.support.process_group import dualview
+from tests.support.runs import PHANTOMS, records, same_bits, steps_logged, tiny_config, weights
 
-TINY = {
-    "data": {
-        "image_size_px": 64,
-        "num_workers": 0,
-        "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1},
-        "phantom": {"num_studies": 60},
-    },
-    "model": {"backbone": "densenet_tiny", "dropout": 0.1},
-    "train": {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "micro_batch_size": 4},
-    "tracking": {"wandb": "disabled"},
-}
+DATA = {**PHANTOMS, "view_dropout": {"p_pa": 0.1, "p_lateral": 0.1}}
+MODEL = {"backbone": "densenet_tiny", "dropout": 0.1}
+STEPS = {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "micro_batch_size": 4}
 
 
-def config_for(run_dir, **sections) -> Config:
-    values = {"run": {"dir": run_dir, "device": "cpu"}, **TINY}
-    return Config.model_validate(
-        {**values, **{name: {**values.get(name, {}), **new} for name, new in sections.items()}}
-    )
+def config_for(run_dir, **sections):
+    """Eight steps with everything random on, and changes per section."""
+    given = {"data": DATA, "model": MODEL, "train": STEPS}
+    return tiny_config(run_dir, **{**given, **{name: {**given.get(name, {}), **new} for name, new in sections.items()}})
 
 
-def weights(run_dir, name="last"):
-    return load_file(run_dir / "checkpoints" / name / "model.safetensors")
-
-
-def equal(one, other) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing interrupts."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(config_for(run_dir))
+    return run_dir
 
 
 @pytest.fixture
@@ -69,8 +56,7 @@ def signalled(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path, at_count, monkeypatch, number):
-    train(config_for(tmp_path / "whole"))
+def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path, whole, at_count, monkeypatch, number):
     run = tmp_path / "run"
     with monkeypatch.context():
         at_count(5, signalled(number))
@@ -82,9 +68,8 @@ def test_a_signal_ends_the_step_saves_it_and_the_run_goes_on_bit_equal(tmp_path,
     monkeypatch.undo()
     train(config_for(run))
     assert not (run / "preempted.txt").exists()
-    assert equal(weights(run), weights(tmp_path / "whole"))
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if "loss/total" in record] == list(range(1, 9))
+    assert same_bits(weights(run), weights(whole))
+    assert steps_logged(run) == list(range(1, 9))
 
 
 FAMILY = {
@@ -119,10 +104,10 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
     train(run)
     for name in ("last", "best"):
         ours, theirs = weights(run.run.dir, name), weights(whole.run.dir, name)
-        assert ours.keys() == theirs.keys() and equal(ours, theirs)
+        assert same_bits(ours, theirs)
     states = [checkpoint.read_newest(RunDir(config.run.dir)).training().optimizer["state"] for config in (run, whole)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 0
-    assert all(equal(moments, states[1][number]) for number, moments in states[0].items())
+    assert all(same_bits(moments, states[1][number]) for number, moments in states[0].items())
     assert recorded(run.run.dir) == recorded(whole.run.dir)
     predictions = [(config.run.dir / "predictions-test.parquet").read_bytes() for config in (run, whole)]
     assert predictions[0] == predictions[1]
@@ -130,12 +115,12 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
 
 def recorded(run_dir):
     """Every logged value but the speeds."""
-    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in of.items() if not key.startswith("speed/")} for of in records]
+    return [
+        {key: value for key, value in record.items() if not key.startswith("speed/")} for record in records(run_dir)
+    ]
 
 
-def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, monkeypatch):
-    train(config_for(tmp_path / "whole"))
+def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, whole, monkeypatch):
     real, run = evaluator.evaluation_loader, tmp_path / "run"
 
     def loader(*args, **kwargs):
@@ -148,8 +133,8 @@ def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_again(tmp_path, mo
             train(config_for(run))
     assert checkpoint.read_newest(RunDir(run)).step == 4
     result = train(config_for(run))
-    assert equal(weights(run), weights(tmp_path / "whole"))
-    assert equal(weights(run, "best"), weights(tmp_path / "whole", "best"))
+    assert same_bits(weights(run), weights(whole))
+    assert same_bits(weights(run, "best"), weights(whole, "best"))
     assert result.num_steps == 8
 
 
@@ -159,12 +144,11 @@ def test_a_finished_run_is_only_evaluated_again(tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     second = train(config)
     assert second.metrics == first.metrics
-    assert equal(weights(tmp_path / "run"), before)
+    assert same_bits(weights(tmp_path / "run"), before)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
 
 
-def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, at_count, monkeypatch, caplog):
-    train(config_for(tmp_path / "whole"))
+def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, whole, at_count, monkeypatch, caplog):
     run = tmp_path / "run"
     at_count(6, signalled(signal.SIGTERM))
     with pytest.raises(Preempted):
@@ -174,7 +158,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, at_c
     state.write_bytes(state.read_bytes()[:-100])
     train(config_for(run))
     assert "a checkpoint is damaged, going back to step-000004" in caplog.text
-    assert equal(weights(run), weights(tmp_path / "whole"))
+    assert same_bits(weights(run), weights(whole))
 
 
 def test_all_checkpoints_damaged_is_an_error_that_leaves_them(tmp_path):
@@ -188,10 +172,8 @@ def test_all_checkpoints_damaged_is_an_error_that_leaves_them(tmp_path):
 
 def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_path, caplog):
     train(config_for(tmp_path / "run", train={"max_steps": 4}))
-    changed = {"optim": {"learning_rate": 0.5}} | TINY
-    values = {"run": {"dir": tmp_path / "run", "device": "cpu", "seed": 7}, **changed}
     with pytest.raises(UserError) as refused:
-        train(Config.model_validate(values))
+        train(config_for(tmp_path / "run", run={"seed": 7}, optim={"learning_rate": 0.5}))
     for line in (
         "run.seed: the run has 0, now 7",
         "optim.learning_rate: the run has 0.0003, now 0.5",
@@ -199,7 +181,7 @@ def test_harmless_differences_are_listed_and_taken_others_refused_together(tmp_p
     ):
         assert line in str(refused.value)
     assert "log_every_steps" not in str(refused.value)
-    smaller = {**TINY["data"], "seed": 1, "train_on": ["both"], "split": {"max_train_patients": 30}}
+    smaller = {"seed": 1, "train_on": ["both"], "split": {"max_train_patients": 30}}
     with pytest.raises(UserError) as refused:
         train(config_for(tmp_path / "run", train={"max_steps": 4}, data=smaller))
     for line in (
@@ -243,16 +225,13 @@ def test_a_number_of_ranks_that_does_not_fit_is_refused_with_those_that_do(tmp_p
         continued(config, earlier=config.model_dump(mode="json"), micro_batches_per_step=8, world_size=3)
 
 
-def test_a_second_run_on_the_same_directory_is_refused(tmp_path, at_count):
+def test_a_second_run_on_the_same_directory_is_refused(tmp_path, at_count, on_ranks):
     """Another process tries while this one trains."""
     path = tmp_path / "config.yaml"
     path.write_text(config_for(tmp_path / "run").to_yaml())
     second = []
-    command = [sys.executable, "-m", "dualview", "train", str(path)]
-    at_count(
-        2, lambda: second.append(subprocess.run(command, capture_output=True, text=True, timeout=100, check=False))
-    )
+    at_count(2, lambda: second.append(on_ranks(1, dualview, "train", path, check=False)))
     train(config_for(tmp_path / "run"))
-    assert second[0].returncode == 1
+    assert second[0].statuses == [1]
     assert f"is in use by process {os.getpid()} on " in second[0].stderr
     assert "Nothing was changed" in second[0].stderr

@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import dualview.commands.train as training
@@ -17,7 +16,7 @@ import dualview.training.step as training_step
 from dualview.batch import StudyBatch
 from dualview.cli import app
 from dualview.commands.train import train
-from dualview.config import Config, PhantomConfig, load
+from dualview.config import PhantomConfig, load
 from dualview.data.load import Data
 from dualview.data.sources.phantom import FINDINGS, draw
 from dualview.errors import UserError
@@ -25,51 +24,33 @@ from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.run import datasets
 from dualview.views import GROUPS
+from tests.support.runs import records, same_bits, tiny_config, weights
 
 
-def config_for(run_dir, **sections) -> Config:
-    """A run of a few seconds on phantoms, with changes per section."""
-    values = {
-        "run": {"dir": run_dir, "device": "cpu"},
-        "data": {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60}},
-        "model": {"backbone": "densenet_tiny"},
-        "train": {"max_steps": 4, "eval_every_steps": 2, "log_every_steps": 1, "micro_batch_size": 4},
-        "tracking": {"wandb": "disabled"},
-    }
-    for section, changes in sections.items():
-        values[section] = {**values.get(section, {}), **changes}
-    return Config.model_validate(values)
-
-
-def records(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(run_dir):
-    return load_file(run_dir / "checkpoints" / "last" / "model.safetensors")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run of tiny_config, and what it gave back."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    return run_dir, train(tiny_config(run_dir))
 
 
 def test_two_runs_of_one_seed_are_bit_equal_and_another_seed_is_not(tmp_path):
-    dropout = {"backbone": "densenet_tiny", "dropout": 0.2}
+    dropout = {"dropout": 0.2}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(config_for(tmp_path / name, run={"seed": seed, "device": "cpu", "dir": tmp_path / name}, model=dropout))
+        train(tiny_config(tmp_path / name, run={"seed": seed}, model=dropout))
     a, b, c = (weights(tmp_path / name) for name in "abc")
-    assert all(torch.equal(value, b[key]) for key, value in a.items())
+    assert same_bits(a, b)
     assert not torch.equal(a["joint.weight"], c["joint.weight"])
 
 
-def test_workers_change_nothing(tmp_path):
-    for name, num_workers in (("a", 0), ("b", 2)):
-        data = {"source": "phantom", "image_size_px": 64, "num_workers": num_workers, "phantom": {"num_studies": 60}}
-        train(config_for(tmp_path / name, data=data))
-    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
-    assert all(torch.equal(value, b[key]) for key, value in a.items())
+def test_workers_change_nothing(trained, tmp_path):
+    train(tiny_config(tmp_path / "run", data={"num_workers": 2}))
+    assert same_bits(weights(tmp_path / "run"), weights(trained[0]))
 
 
-def test_the_run_directory_holds_what_the_readme_says(tmp_path):
-    run = tmp_path / "run"
-    result = train(config_for(run))
-    assert load(run / "config.yaml") == config_for(run)
+def test_the_run_directory_holds_what_the_readme_says(trained):
+    run, result = trained
+    assert load(run / "config.yaml") == tiny_config(run)
     assert (run / "checkpoints" / "best").resolve().name == f"step-{result.best_step:06d}"
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["test"]) == set(GROUPS)
@@ -84,9 +65,8 @@ def test_the_run_directory_holds_what_the_readme_says(tmp_path):
     assert both["Nodule/route_logit"].notna().all()
 
 
-def test_every_promised_value_is_logged(tmp_path):
-    train(config_for(tmp_path / "run"))
-    logged = set().union(*records(tmp_path / "run"))
+def test_every_promised_value_is_logged(trained):
+    logged = set().union(*records(trained[0]))
     expected = {f"loss/{head}" for head in ("total", "joint", "pa", "lateral")}
     expected |= {
         f"optim/{name}_{part}" for name in ("learning_rate", "gradient_norm") for part in ("pa", "lateral", "joint")
@@ -95,13 +75,12 @@ def test_every_promised_value_is_logged(tmp_path):
     expected |= {f"speed/{name}" for name in ("images_per_second", "studies_per_second", "data_wait_fraction")}
     expected |= {f"val/auroc_macro_{group}" for group in GROUPS} | {"val_auroc_both/Nodule", "val/loss"}
     assert expected <= logged
-    summary = records(tmp_path / "run")[-1]["summary"]
+    summary = records(trained[0])[-1]["summary"]
     assert {"best/step", "best/val_auroc_macro", "test/auroc_macro_all", "test_auroc_pa_only/Nodule"} <= set(summary)
 
 
-def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(tmp_path):
-    train(config_for(tmp_path / "run"))
-    first = records(tmp_path / "run")[0]
+def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(trained):
+    first = records(trained[0])[0]
     assert first["loss/total"] == pytest.approx(first["loss/joint"] + first["loss/pa"] + first["loss/lateral"])
     assert first["routing/rows_pa"] + first["routing/rows_lateral"] - first["routing/rows_both"] == 4
 
@@ -109,7 +88,7 @@ def test_the_logged_loss_is_joint_plus_branches_and_rows_are_counted(tmp_path):
 @pytest.mark.parametrize("kind", ["uncertainty", "temperature"])
 def test_learned_weights_are_logged_and_kept_in_the_checkpoint(tmp_path, kind):
     """The last logged weights are those that the saved scalar means; 4 steps of Adam at 1e-3 from 1, 0.3 and 0.3."""
-    train(config_for(tmp_path / "run", loss={"learned_weights": kind}, optim={"learning_rate": 1e-3}))
+    train(tiny_config(tmp_path / "run", loss={"learned_weights": kind}, optim={"learning_rate": 1e-3}))
     of_steps = [record for record in records(tmp_path / "run") if "loss/total" in record]
     logged = [of_steps[-1][f"loss/weight_{head}"] for head in ("joint", "pa", "lateral")]
     scalars = weights(tmp_path / "run")["loss.values"]
@@ -145,12 +124,12 @@ def test_sixteen_phantoms_are_overfitted(tmp_path, monkeypatch, network, view, m
         whole_splits={"train": table, "val": table.select([]), "test": table.select([])},
     )  # fmt: skip
     monkeypatch.setattr(datasets, "load_data", lambda *_args, **_kwargs: data)
-    config = config_for(
+    config = tiny_config(
         tmp_path / "run",
-        data={"image_size_px": 64, "num_workers": 0, "augment": {"rotation_degrees": 0, "noise_std": 0}},
-        train={"max_steps": 120, "eval_every_steps": 120, "micro_batch_size": 8},
+        data={"augment": {"rotation_degrees": 0, "noise_std": 0}},
+        train={"max_steps": 120, "eval_every_steps": 120, "log_every_steps": 120, "micro_batch_size": 8},
         optim={"learning_rate": learning_rate, "warmup_steps": 5},
-        model={"name": network, "view": view, "backbone": "densenet_tiny"},
+        model={"name": network, "view": view},
         loss={"pos_weight": "none"},
     )
     of_findings = train(config).metrics["val"]["all"].findings
@@ -160,10 +139,10 @@ def test_sixteen_phantoms_are_overfitted(tmp_path, monkeypatch, network, view, m
 def test_runs_of_one_data_seed_compare_on_the_same_patients(tmp_path, caplog):
     """Two seeds, and a third with a third of the training patients; 60 phantoms: 36 train, 12 val, 12 test."""
     caplog.set_level("INFO")
-    data = {"image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60}, "seed": 3}
+    data = {"seed": 3}
     limited = {**data, "split": {"max_train_patients": 12}, "train_on": ["both"]}
     for name, seed, of_run in (("a", 0, data), ("b", 1, data), ("c", 1, limited)):
-        train(config_for(tmp_path / name, run={"dir": tmp_path / name, "device": "cpu", "seed": seed}, data=of_run))
+        train(tiny_config(tmp_path / name, run={"seed": seed}, data=of_run))
     a, b, c = (tmp_path / name for name in "abc")
     assert (a / "split.csv").read_text() == (b / "split.csv").read_text() == (c / "split.csv").read_text()
     studies = [pd.read_parquet(run / "predictions-test.parquet")["study"].tolist() for run in (a, b, c)]
@@ -177,14 +156,13 @@ def test_runs_of_one_data_seed_compare_on_the_same_patients(tmp_path, caplog):
 
 def test_studies_that_a_network_cannot_take_are_left_out_and_counted(tmp_path, caplog):
     mix = {"num_studies": 60, "both": 0.5, "pa_only": 0.3, "lateral_only": 0.2}
-    data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": mix}
     caplog.set_level("INFO")
     for model, kinds, left_out in (
         ({"name": "single", "view": "lateral"}, {"lateral_only"}, 18),
         ({"name": "stacked"}, {"both"}, 30),
     ):
         run = tmp_path / model["name"]
-        train(config_for(run, data=data, model={**model, "backbone": "densenet_tiny"}))
+        train(tiny_config(run, data={"phantom": mix}, model=model))
         counts = re.findall(r"left out: train (\d+), val (\d+), test (\d+)", caplog.text)[-1]
         assert sum(map(int, counts)) == left_out
         assert set(pd.read_parquet(run / "predictions-test.parquet")["availability"]) == kinds
@@ -192,15 +170,15 @@ def test_studies_that_a_network_cannot_take_are_left_out_and_counted(tmp_path, c
 
 
 def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
-    steps = {"max_steps": 50, "eval_every_steps": 1, "micro_batch_size": 4, "early_stopping_evaluations": 2}
-    result = train(config_for(tmp_path / "run", train=steps, optim={"learning_rate": 1e-12}))
+    steps = {"max_steps": 50, "eval_every_steps": 1, "early_stopping_evaluations": 2}
+    result = train(tiny_config(tmp_path / "run", train=steps, optim={"learning_rate": 1e-12}))
     aurocs = [r["val/auroc_macro_all"] for r in records(tmp_path / "run") if "val/auroc_macro_all" in r]
     assert result.num_steps == len(aurocs) < 50
     assert max(aurocs[-2:]) <= max(aurocs[:-2]) == result.best_val_macro_auroc
 
 
 def test_a_micro_batch_larger_than_the_data_set_is_one_step_of_all(tmp_path):
-    train(config_for(tmp_path / "run", train={"max_steps": 1, "micro_batch_size": 500}))
+    train(tiny_config(tmp_path / "run", train={"max_steps": 1, "micro_batch_size": 500}))
     assert records(tmp_path / "run")[0]["routing/labelled_studies"] == 36  # 60 % of 60
 
 
@@ -208,8 +186,7 @@ def test_a_micro_batch_larger_than_the_data_set_is_one_step_of_all(tmp_path):
     "mix", [{"both": 0, "pa_only": 0, "lateral_only": 1}, {"both": 0, "pa_only": 1, "lateral_only": 0}]
 )
 def test_one_view_everywhere_trains_that_branch_and_leaves_the_other(tmp_path, mix):
-    data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60, **mix}}
-    train(config_for(tmp_path / "run", data=data))
+    train(tiny_config(tmp_path / "run", data={"phantom": {"num_studies": 60, **mix}}))
     idle = "pa" if mix["lateral_only"] else "lateral"
     last = [r for r in records(tmp_path / "run") if f"optim/gradient_norm_{idle}" in r][-1]
     assert last[f"optim/gradient_norm_{idle}"] == 0
@@ -220,13 +197,13 @@ def test_one_view_everywhere_trains_that_branch_and_leaves_the_other(tmp_path, m
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_precisions_and_memory_orders_train(tmp_path, precision, channels_last):
-    steps = {"max_steps": 2, "micro_batch_size": 4, "precision": precision, "channels_last": channels_last}
-    train(config_for(tmp_path / "run", train=steps))
+    steps = {"max_steps": 2, "precision": precision, "channels_last": channels_last}
+    train(tiny_config(tmp_path / "run", train=steps))
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
 def test_a_diverged_training_stops_after_max_bad_steps_and_names_the_studies(tmp_path):
-    config = config_for(
+    config = tiny_config(
         tmp_path / "run",
         optim={"learning_rate": 1e30},
         train={"max_steps": 20, "eval_every_steps": 20, "log_every_steps": 1, "max_bad_steps": 3},
@@ -255,11 +232,9 @@ def test_a_single_bad_step_is_skipped_counted_and_leaves_no_trace(tmp_path, monk
 
     monkeypatch.setattr(training, "take_step", take_step)
     steps = {"max_steps": 5, "eval_every_steps": 10, "checkpoint_every_steps": 1, "keep_checkpoints": 9}
-    train(config_for(tmp_path / "run", train=steps))
-    two, three, four = (
-        load_file(tmp_path / "run" / "checkpoints" / f"step-{n:06d}" / "model.safetensors") for n in (2, 3, 4)
-    )
-    assert all(torch.equal(value, two[name]) for name, value in three.items())
+    train(tiny_config(tmp_path / "run", train=steps))
+    two, three, four = (weights(tmp_path / "run", f"step-{n:06d}") for n in (2, 3, 4))
+    assert same_bits(two, three)
     assert not torch.equal(four["joint.weight"], three["joint.weight"])
     assert [record["optim/bad_steps_total"] for record in records(tmp_path / "run") if "loss/total" in record] == [
         0, 0, 1, 1, 1,
@@ -271,24 +246,15 @@ def test_a_single_bad_step_is_skipped_counted_and_leaves_no_trace(tmp_path, monk
 
 
 @pytest.fixture
-def hospital(tmp_path):
-    """A folder of 24 PA images and 8 laterals with a table, and a way to train on it."""
-    root = tmp_path / "images"
-    root.mkdir()
-    rows = ["patient,study,view,path,A"]
-    for study in range(24):
-        for view in ("PA", "L")[: 2 if study % 3 == 0 else 1]:
-            generator = torch.Generator().manual_seed(study)
-            name = f"{study}{view}.png"
-            Image.fromarray((torch.rand(70, 70, generator=generator) * 255).byte().numpy()).save(root / name)
-            rows.append(f"p{study},{study},{view},{name},{study % 2}")
-    (root / "metadata.csv").write_text("\n".join(rows) + "\n")
-    path = tmp_path / "config.yaml"
-    config = config_for(
+def train_on_hospital(hospital, tmp_path):
+    """Trains on 24 PA images and 8 laterals by the command, with changes of the configuration."""
+    root = hospital("bpp" * 8)
+    config = tiny_config(
         tmp_path / "run",
-        data={"source": "csv", "root": root, "findings": ["A"], "image_size_px": 64, "num_workers": 0},
+        data={"source": "csv", "root": root, "findings": ["A"]},
         train={"max_steps": 8, "eval_every_steps": 8},
     )
+    path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
 
     def run(*overrides: str):
@@ -301,8 +267,8 @@ def hospital(tmp_path):
     return run
 
 
-def test_good_input_exits_with_zero_and_prints_the_table(hospital):
-    result = hospital()
+def test_good_input_exits_with_zero_and_prints_the_table(train_on_hospital):
+    result = train_on_hospital()
     assert result.exit_code == 0, result.output
     assert "test AUROC" in result.output
     assert "macro" in result.output
@@ -314,16 +280,16 @@ def truncate(root):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_truncated_image_is_an_error_or_a_missing_view(hospital, num_workers):
-    truncate(hospital.root)
-    result = hospital(f"data.num_workers={num_workers}")
+def test_a_truncated_image_is_an_error_or_a_missing_view(train_on_hospital, num_workers):
+    truncate(train_on_hospital.root)
+    result = train_on_hospital(f"data.num_workers={num_workers}")
     assert result.exit_code == 1
     assert "0PA.png: cannot be decoded" in result.output
     assert "data.on_bad_image=treat_view_as_missing" in result.output
-    shutil.rmtree(hospital.dir)
-    result = hospital("data.on_bad_image=treat_view_as_missing", f"data.num_workers={num_workers}")
+    shutil.rmtree(train_on_hospital.dir)
+    result = train_on_hospital("data.on_bad_image=treat_view_as_missing", f"data.num_workers={num_workers}")
     assert result.exit_code == 0, result.output
-    assert "0PA.png" in (hospital.dir / "bad_images.txt").read_text()
+    assert "0PA.png" in (train_on_hospital.dir / "bad_images.txt").read_text()
 
 
 def change_cell(old, new):
@@ -349,9 +315,9 @@ def change_cell(old, new):
         (shutil.rmtree, "is not a folder"),
     ],
 )
-def test_bad_data_gets_one_clear_message(hospital, damage, message):
-    damage(hospital.root)
-    result = hospital()
+def test_bad_data_gets_one_clear_message(train_on_hospital, damage, message):
+    damage(train_on_hospital.root)
+    result = train_on_hospital()
     assert result.exit_code == 1
     assert message in result.output
     assert result.output.count("error:") == 1
@@ -370,22 +336,22 @@ def test_bad_data_gets_one_clear_message(hospital, damage, message):
         (["run.device=cuda"], "this process sees no GPU"),
     ],
 )
-def test_bad_settings_get_one_clear_message(hospital, overrides, message):
+def test_bad_settings_get_one_clear_message(train_on_hospital, overrides, message):
     if "run.device=cuda" in overrides and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    result = hospital(*overrides)
+    result = train_on_hospital(*overrides)
     assert result.exit_code == 1
     assert message in result.output
     assert result.output.count("error:") == 1
 
 
-def test_a_directory_with_another_run_is_left_alone(hospital):
-    assert hospital().exit_code == 0
-    before = (hospital.dir / "metrics.jsonl").read_bytes()
-    result = hospital("train.resume=never")
+def test_a_directory_with_another_run_is_left_alone(train_on_hospital):
+    assert train_on_hospital().exit_code == 0
+    before = (train_on_hospital.dir / "metrics.jsonl").read_bytes()
+    result = train_on_hospital("train.resume=never")
     assert result.exit_code == 1
     assert "is not empty, it holds checkpoints" in result.output
-    assert (hospital.dir / "metrics.jsonl").read_bytes() == before
+    assert (train_on_hospital.dir / "metrics.jsonl").read_bytes() == before
 
 
 def test_no_such_config_is_an_error(tmp_path):
@@ -426,9 +392,8 @@ def test_real_x_rays_train(covid_cxr, tmp_path):
 
 @pytest.mark.parametrize("probability", [0, 0.5])
 def test_a_horizontal_flip_is_warned_of(tmp_path, caplog, probability):
-    data = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60},
-            "augment": {"horizontal_flip_probability": probability}}  # fmt: skip
-    train(config_for(tmp_path / "run", data=data, train={"max_steps": 1, "micro_batch_size": 4}))
+    data = {"augment": {"horizontal_flip_probability": probability}}
+    train(tiny_config(tmp_path / "run", data=data, train={"max_steps": 1}))
     assert ("mirrors images" in caplog.text) == (probability > 0)
 
 
@@ -449,7 +414,7 @@ def test_a_weight_counts_like_more_studies(make_batch):
 
 def test_the_best_checkpoint_is_a_wandb_artifact_where_that_is_wanted(tmp_path, read_back):
     tracking = {"wandb": "offline", "log_checkpoint": True}
-    result = train(config_for(tmp_path / "run", tracking=tracking))
+    result = train(tiny_config(tmp_path / "run", tracking=tracking))
     (artifact,) = (record["artifact"] for record in read_back(result.wandb_dir) if record["type"] == "artifact")
     kept = {content["path"]: content["local_path"] for content in artifact["manifest"]["contents"]}
     for name in ("model.safetensors", "config.yaml"):

@@ -1,6 +1,6 @@
 """`dualview train`, with a fault on one rank in one step; only in the first attempt of a restarted group.
 
-    python run_faulty.py FAULT RANK STEP train CONFIG ...
+    accelerate launch ... run_faulty.py FAULT RANK STEP train CONFIG ...      or as `faulty`, a function for ranks
 
 FAULT is raise, nan (in the loss), kill (SIGKILL), stop (SIGSTOP), usr1 (SIGUSR1 to that rank alone), repeat (that rank
 takes the step before once more) or no_backward (its backward passes leave out the network).
@@ -47,8 +47,13 @@ def break_training(fault: str, *, rank: int, faulty_step: int) -> None:
     training.count, training.take_step = count, take_step
 
 
-if __name__ == "__main__":
-    fault, rank, step = sys.argv[1:4]
-    del sys.argv[1:4]
-    break_training(fault, rank=int(rank), faulty_step=int(step))
+def faulty(fault: str, rank: int, faulty_step: int, *words: str) -> None:
+    """The command `dualview WORDS` with that fault."""
+    break_training(fault, rank=rank, faulty_step=faulty_step)
+    sys.argv = ["dualview", *words]
     main()
+
+
+if __name__ == "__main__":
+    fault, rank, step, *words = sys.argv[1:]
+    faulty(fault, int(rank), int(step), *words)

@@ -1,15 +1,16 @@
-"""Work that one process per node does, longer than the time limit: run_once_per_node.py FOLDER SECONDS [fail]."""
+"""Work that one process per node does, longer than the time limit of what ranks do together."""
 
-import sys
 import time
 from pathlib import Path
 
 from dualview.config import DistributedConfig, RunConfig
 from dualview.distributed import start
 
+LIMIT_SECONDS = 5  # the least that may be configured
 
-def main(folder: Path, *, seconds: float, fail: bool) -> None:
-    with start(RunConfig(device="cpu"), distributed=DistributedConfig(timeout_seconds=5)) as job:
+
+def run_once_per_node(folder: Path, *, seconds: float, fail: bool = False) -> None:
+    with start(RunConfig(device="cpu"), distributed=DistributedConfig(timeout_seconds=LIMIT_SECONDS)) as job:
 
         def work() -> None:
             time.sleep(seconds)
@@ -20,7 +21,3 @@ def main(folder: Path, *, seconds: float, fail: bool) -> None:
 
         job.once_per_node(work)
         assert (folder / "done.txt").read_text() == "rank 0\n"  # on every rank, once it goes on
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), seconds=float(sys.argv[2]), fail=sys.argv[3:] == ["fail"])

@@ -1,16 +1,10 @@
 """Optimizer steps on given micro-batches and on an epoch of real studies; right for any number of processes.
 
-    python run_steps.py OUT [name=value ...]            one process
-    accelerate launch ... run_steps.py OUT [name=value ...]
-
 Rank r of R takes micro-batch a * R + r in accumulation step a, so every R that divides the number of
-micro-batches computes the same steps. Writes what the steps computed to OUT, from the main process.
-Names: network, backbone, norm, idle_branch, shared_branch, learned_weights, steps (`given`, or `epoch`), micro_batches
-(of an epoch's step), studies.
+micro-batches computes the same steps. The main process writes what the steps computed to a file.
 """
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +56,9 @@ def micro_batch(kinds: str, *, seed: int) -> StudyBatch:
     return batch._replace(weight=torch.rand(len(kinds), generator=generator, dtype=torch.float64) + 0.5)
 
 
-def given_steps(job: Job) -> Iterator[tuple[str, Group]]:
-    for step, (name, kinds) in enumerate(STEPS.items()):
+def given_steps(job: Job, *, names: Iterable[str]) -> Iterator[tuple[str, Group]]:
+    for step, name in enumerate(names):
+        kinds = STEPS[name]
         numbers = range(job.rank, len(kinds), job.world_size)
         yield name, [Loaded(micro_batch(kinds[number], seed=10 * step + number), ()) for number in numbers]
 
@@ -94,18 +89,26 @@ def in_float64(batch: StudyBatch) -> StudyBatch:
     return batch._replace(pa=batch.pa.double(), lateral=batch.lateral.double(), labels=batch.labels.double())
 
 
-def main(
+def run_given_steps(out: Path, *, steps: Iterable[str] = tuple(STEPS), **model: object) -> None:
+    """The steps of STEPS that are named, one after the other."""
+    _take_steps(out, lambda job: given_steps(job, names=steps), **model)
+
+
+def run_epochs(out: Path, *, num_studies: int, micro_batches: int) -> None:
+    """Two epochs whose steps have that many micro-batches over all ranks."""
+    _take_steps(out, lambda job: epoch_steps(job, num_studies=num_studies, micro_batches=micro_batches))
+
+
+def _take_steps(
     out: Path,
+    groups_for: Callable[[Job], Iterator[tuple[str, Group]]],
     *,
     network: str = "auxloss",
     backbone: str = "densenet_tiny",
     norm: str = "batch",
     idle_branch: str = "skip",
-    shared_branch: str = "",
-    learned_weights: str = "",
-    steps: str = "given",
-    studies: str = "0",
-    micro_batches: str = "0",
+    shared_branch: bool = False,
+    learned_weights: str | None = None,
 ) -> None:
     config = Config.model_validate(
         {"optim": {"learning_rate": 1e-2, "weight_decay": 0.1}, "train": {"channels_last": False}}
@@ -121,7 +124,7 @@ def main(
             norm=norm,
             idle_branch=idle_branch,
             seed=0,
-            shared_branch=bool(shared_branch),
+            shared_branch=shared_branch,
         )
         if learned_weights:
             model.loss = LossWeights(learned_weights)
@@ -134,12 +137,7 @@ def main(
                 {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
             )
         )
-        groups = (
-            given_steps(job)
-            if steps == "given"
-            else epoch_steps(job, num_studies=int(studies), micro_batches=int(micro_batches))
-        )
-        for step, (name, group) in enumerate(groups):
+        for step, (name, group) in enumerate(groups_for(job)):
             counts = count(group, step=step, job=job)
             outcome = take_step(learner, group, counts=counts, step=step, job=job)
             assert outcome.is_finite and not outcome.stop
@@ -153,24 +151,24 @@ def main(
                 "labelled": counts.labelled,
                 "studies": job.gather_texts([str(s) for batch, _, _ in group for s in batch.study_index.tolist()]),
             }
-
-        evaluated = Config.model_validate({"data": {"num_workers": 0}, "train": {"micro_batch_size": 4}})
-        untrained = build_model("auxloss", num_findings=4, backbone="densenet_tiny", seed=1).to(job.device)
-        for num_studies in (10, 1):  # and fewer studies than ranks
-            table, read = draw(Config().data.phantom, seed=0, image_size_px=64)
-            dataset = StudyDataset(table.select(np.arange(num_studies)), read=read, image_size_px=64, seed=0)
-            evaluator = Evaluator(
-                model=untrained, config=evaluated, job=job, progress=progress_bars(shown=False),
-                bad_images=BadImages(RunDir(Path(".")), policy="error", job=job),
-            )  # fmt: skip
-            outputs = evaluator.outputs(dataset, name="test")
-            results[f"evaluation of {num_studies}"] = {
-                "logits": torch.from_numpy(outputs.logits),
-                "head_mask": torch.from_numpy(outputs.head_mask),
-            }
         if job.is_main:
             torch.save(results, out)
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), **dict(option.split("=") for option in sys.argv[2:]))
+def run_evaluation(out: Path, *, num_studies: int) -> None:
+    """Logits and head mask of an untrained network on phantoms."""
+    with start(RunConfig(device="cpu"), distributed=DistributedConfig(timeout_seconds=60)) as job:
+        untrained = build_model("auxloss", num_findings=4, backbone="densenet_tiny", seed=1).to(job.device)
+        table, read = draw(Config().data.phantom, seed=0, image_size_px=64)
+        dataset = StudyDataset(table.select(np.arange(num_studies)), read=read, image_size_px=64, seed=0)
+        evaluator = Evaluator(
+            model=untrained,
+            config=Config.model_validate({"data": {"num_workers": 0}, "train": {"micro_batch_size": 4}}),
+            job=job,
+            bad_images=BadImages(RunDir(Path(".")), policy="error", job=job),
+            progress=progress_bars(shown=False),
+        )
+        outputs = evaluator.outputs(dataset, name="test")
+        if job.is_main:
+            arrays = {"logits": outputs.logits, "head_mask": outputs.head_mask}
+            torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, out)

@@ -1,10 +1,8 @@
 """One step with norm=sync: 2 processes of one micro-batch each; one process, both as one batch of torch's norm."""
 
-import sys
 from pathlib import Path
 
 import torch
-from run_steps import micro_batch
 from torch import nn
 
 from dualview.batch import StudyBatch
@@ -15,6 +13,7 @@ from dualview.models import build_model
 from dualview.models.norm import PooledBatchNorm2d
 from dualview.training.learner import build_learner
 from dualview.training.step import count, take_step
+from tests.distributed.run_steps import micro_batch
 
 CONFIG = Config.model_validate({"optim": {"learning_rate": 1e-3}, "train": {"channels_last": False}})
 KINDS = ("bbp", "ppp")  # the second process has no lateral
@@ -31,7 +30,7 @@ def together() -> StudyBatch:
     )
 
 
-def main(out: Path) -> None:
+def run_sync_norm(out: Path) -> None:
     config, empty = CONFIG, DistributedConfig(timeout_seconds=60, idle_branch="empty")
     with start(RunConfig(device="cpu"), distributed=empty) as job:
         model = build_model(
@@ -54,7 +53,3 @@ def main(out: Path) -> None:
         take_step(learner, group, counts=count(group, step=0, job=job), step=0, job=job)
         if job.is_main:
             torch.save({"gradients": gradients, "state": dict(model.state_dict())}, out)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

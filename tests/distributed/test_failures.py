@@ -1,6 +1,5 @@
-"""What happens when a rank fails, stops, dies or is told to stop: through the launchers that users start."""
+"""What happens when a rank fails, stops, dies or is told to stop; through the launcher where that is the claim."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,12 +10,14 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from dualview import distributed
 from dualview.config import DistributedConfig, RunConfig
 from dualview.errors import UserError
+from tests.distributed.run_faulty import faulty
+from tests.support.launch import last_words, launch
+from tests.support.process_group import dualview
+from tests.support.runs import same_bits, steps_logged, weights
 
 ROOT = Path(__file__).parents[2]
 FAULTY = Path(__file__).with_name("run_faulty.py")
@@ -38,31 +39,11 @@ def training_in(run_dir, *more: str) -> list[str]:
     return ["train", "configs/quickstart.yaml", f"run.dir={run_dir}", *TINY, *more]
 
 
-def weights(run_dir):
-    return load_file(run_dir / "checkpoints" / "last" / "model.safetensors")
-
-
-def equal(one, other) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-def last_words(done) -> str:
-    """What the launcher names as the root cause, the last lines of its output."""
-    return done.stderr.rpartition("Root Cause")[2]
-
-
-def steps_logged(run_dir) -> list[int]:
-    path = run_dir / "metrics.jsonl"
-    text = path.read_text().rpartition("\n")[0] if path.exists() else ""  # a line may be half written
-    records = [json.loads(line) for line in text.splitlines()]
-    return [record["step"] for record in records if "loss/total" in record]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(launch, tmp_path_factory):
+def undisturbed(on_ranks, tmp_path_factory):
     """The run on two processes that nothing happens to."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    launch(2, "-m", "dualview", *training_in(run_dir))
+    on_ranks(2, dualview, *training_in(run_dir))
     return run_dir
 
 
@@ -101,7 +82,7 @@ def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
         pass
 
 
-def test_a_rank_that_raises_has_the_last_word(launch, tmp_path):
+def test_a_rank_that_raises_has_the_last_word(tmp_path):
     started = time.monotonic()
     done = launch(2, FAULTY, "raise", "1", "2", *training_in(tmp_path / "run"), check=False)
     assert done.returncode != 0
@@ -112,36 +93,33 @@ def test_a_rank_that_raises_has_the_last_word(launch, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_takes_no_part_is_named(launch, tmp_path, rank):
-    done = launch(
-        2, FAULTY, "stop", str(rank), "2", *training_in(tmp_path / "run", "distributed.timeout_seconds=5"), check=False
-    )
-    assert done.returncode != 0
-    assert f"rank {rank} of 2 took no part for 5 s (distributed.timeout_seconds)" in last_words(done)
+def test_a_rank_that_takes_no_part_is_named(on_ranks, tmp_path, rank):
+    words = training_in(tmp_path / "run", "distributed.timeout_seconds=5")
+    done = on_ranks(2, faulty, "stop", rank, 2, *words, check=False)
+    assert done.statuses[1 - rank] == 1
+    assert f"rank {rank} of 2 took no part for 5 s (distributed.timeout_seconds)" in done.last_words
 
 
-def test_a_rank_at_another_step_is_found_before_gradients_mix(launch, tmp_path):
+def test_a_rank_at_another_step_is_found_before_gradients_mix(on_ranks, tmp_path):
     """Without the heartbeat of `count`, this rank's gradients would be averaged with those of other steps."""
-    done = launch(2, FAULTY, "repeat", "1", "2", *training_in(tmp_path / "run"), check=False)
-    assert done.returncode != 0
-    assert "is at step 2, the mean over ranks is 2.5: some rank left out or repeated a step" in last_words(done)
+    done = on_ranks(2, faulty, "repeat", 1, 2, *training_in(tmp_path / "run"), check=False)
+    assert all(done.statuses)
+    assert "is at step 2, the mean over ranks is 2.5: some rank left out or repeated a step" in done.last_words
     assert steps_logged(tmp_path / "run") == [1, 2]
 
 
-def test_a_backward_left_out_on_one_rank_does_not_pair_with_the_next_step(launch, tmp_path):
-    done = launch(
-        2, FAULTY, "no_backward", "1", "2", *training_in(tmp_path / "run", "distributed.timeout_seconds=5"), check=False
-    )
-    assert done.returncode != 0
+def test_a_backward_left_out_on_one_rank_does_not_pair_with_the_next_step(on_ranks, tmp_path):
+    words = training_in(tmp_path / "run", "distributed.timeout_seconds=5")
+    done = on_ranks(2, faulty, "no_backward", 1, 2, *words, check=False)
+    assert all(done.statuses)
     assert steps_logged(tmp_path / "run") == [1, 2]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_both(launch, tmp_path, rank):
+def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_both(on_ranks, tmp_path, rank):
     run = tmp_path / "run"
-    launch(2, FAULTY, "nan", str(rank), "2", *training_in(run, "train.keep_checkpoints=9"))
-    before, after = (load_file(run / "checkpoints" / f"step-{n:06d}" / "model.safetensors") for n in (2, 3))
-    assert equal(before, after)
+    on_ranks(2, faulty, "nan", rank, 2, *training_in(run, "train.keep_checkpoints=9"))
+    assert same_bits(weights(run, "step-000002"), weights(run, "step-000003"))
     lines = (run / "bad_steps.txt").read_text().splitlines()
     assert len(lines) == 2
     assert sum("loss nan" in line for line in lines) == 1
@@ -149,22 +127,22 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_both(launch, tm
     assert steps_logged(run) == list(range(1, 9))
 
 
-def test_a_signal_to_one_rank_stops_all_with_75_and_the_run_goes_on_bit_equal(launch, tmp_path, undisturbed):
+def test_a_signal_to_one_rank_stops_all_with_75_and_the_run_goes_on_bit_equal(on_ranks, tmp_path, undisturbed):
     run = tmp_path / "run"
-    done = launch(2, FAULTY, "usr1", "1", "3", *training_in(run), check=False)
-    assert done.stderr.count("exitcode  : 75") == 2
+    done = on_ranks(2, faulty, "usr1", 1, 3, *training_in(run), check=False)
+    assert done.statuses == [75, 75]
     assert "after step 4 of 8" in (run / "preempted.txt").read_text()
-    launch(2, "-m", "dualview", *training_in(run))
+    on_ranks(2, dualview, *training_in(run))
     assert not (run / "preempted.txt").exists()
-    assert equal(weights(run), weights(undisturbed))
+    assert same_bits(weights(run), weights(undisturbed))
     assert steps_logged(run) == list(range(1, 9))
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(launch, tmp_path, undisturbed):
+def test_a_run_goes_on_with_another_number_of_ranks(on_ranks, tmp_path, undisturbed):
     """Two ranks, stopped after step 4; then one, which accumulates. Within rounding of float32."""
     run = tmp_path / "run"
-    launch(2, FAULTY, "usr1", "0", "3", *training_in(run), check=False)
-    done = launch(1, "-m", "dualview", *training_in(run))
+    on_ranks(2, faulty, "usr1", 0, 3, *training_in(run), check=False)
+    done = on_ranks(1, dualview, *training_in(run))
     assert "train.accumulation_steps is 2 instead of 1" in " ".join((done.stdout + done.stderr).split())
     for name, value in weights(undisturbed).items():
         if value.is_floating_point():
@@ -182,11 +160,11 @@ def test_a_killed_rank_is_restarted_by_train_sh_and_nothing_is_lost(tmp_path, tr
     stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 0, stderr[-3000:]
     assert "INFO     continuing" in stdout + stderr
-    assert equal(weights(run), weights(undisturbed))
+    assert same_bits(weights(run), weights(undisturbed))
     assert steps_logged(run) == list(range(1, 9))
 
 
-def test_a_restart_on_the_shared_store_is_refused_with_the_remedy(launch, tmp_path):
+def test_a_restart_on_the_shared_store_is_refused_with_the_remedy(tmp_path):
     """Without the variable that launch/train.sh sets, torch's restarted group waits for processes that are gone."""
     done = launch(2, FAULTY, "kill", "1", "3", *training_in(tmp_path / "run"), check=False, max_restarts=1)
     assert done.returncode != 0

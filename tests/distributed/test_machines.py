@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
+
+from tests.support.process_group import dualview
+from tests.support.runs import same_bits, weights
 
 ROOT = Path(__file__).parents[2]
 FAULTY = Path(__file__).with_name("run_faulty.py")
@@ -69,20 +70,15 @@ def on_node():
 
 
 @pytest.fixture(scope="module")
-def on_one_machine(launch, tmp_path_factory):
+def on_one_machine(on_ranks, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    launch(2, "-m", "dualview", "train", *TINY, f"run.dir={run_dir}")
+    on_ranks(2, dualview, "train", *TINY, f"run.dir={run_dir}")
     return run_dir
 
 
 def environment(**more: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", **more}
-
-
-def assert_same_weights(run_dir: Path, other: Path) -> None:
-    one, two = (load_file(path / "checkpoints" / "last" / "model.safetensors") for path in (run_dir, other))
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("program", [["-m", "dualview"], [FAULTY, "kill", "1", "3"]], ids=["", "a killed rank"])
@@ -108,7 +104,7 @@ def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine, pro
             launcher.kill()
     assert [launcher.returncode for launcher in launchers] == [0, 0], "\n".join(said)
     assert ("INFO     continuing" in "".join(said)) == (FAULTY in program)
-    assert_same_weights(tmp_path / "run", on_one_machine)
+    assert same_bits(weights(tmp_path / "run"), weights(on_one_machine))
 
 
 @pytest.mark.parametrize("num_nodes", [1, 2])
@@ -157,7 +153,7 @@ def test_slurm_requeues_a_run_before_its_time_limit_and_the_run_goes_on(request,
     assert again.returncode == 0, said
     assert "INFO     continuing" in said
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
-    assert_same_weights(run, on_one_machine)
+    assert same_bits(weights(run), weights(on_one_machine))
 
 
 def test_slurm_sbatch_wants_a_run_dir(tmp_path):

@@ -1,32 +1,26 @@
 """The same steps on 1, 2, 3 and 4 processes: one-process results on the same micro-batches are the truth."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from run_steps import STEPS
-from run_steps import main as run_steps
-from run_sync_norm import main as run_sync_norm
 
 from dualview.models.loss_weights import LossWeights
-
-SCRIPT = Path(__file__).with_name("run_steps.py")
+from tests.distributed.run_steps import STEPS, run_epochs, run_evaluation, run_given_steps
+from tests.distributed.run_sync_norm import run_sync_norm
 
 
 @pytest.fixture(scope="module")
-def computed(launch, tmp_path_factory):
-    """Results of run_steps.py on N processes with the options given; each computed once."""
+def computed(on_ranks, tmp_path_factory):
+    """What a function of run_steps.py computes on N processes with the options given; each computed once."""
     done = {}
 
-    def compute(num_processes: int, **options: str):
-        key = (num_processes, *options.items())
+    def compute(num_processes: int, function=run_given_steps, **options):
+        key = (num_processes, function, *options.items())
         if key not in done:
             out = tmp_path_factory.mktemp("steps") / "results.pt"
             if num_processes == 1:
-                torch.set_num_threads(1)  # as in the launched processes
-                run_steps(out, **options)
+                function(out, **options)
             else:
-                launch(num_processes, SCRIPT, out, *(f"{name}={value}" for name, value in options.items()))
+                on_ranks(num_processes, function, out, **options)
             done[key] = torch.load(out, weights_only=True)
         return done[key]
 
@@ -64,7 +58,9 @@ def test_gradients_parameters_and_statistics_are_those_of_one_process(computed, 
 
 
 def test_the_same_with_two_densenet121(computed):
-    assert_same_steps(computed(2, backbone="densenet121"), computed(1, backbone="densenet121"), STEPS)
+    """In a step whose first micro-batches have no lateral, and in one where none has, after the first moved them."""
+    options = {"backbone": "densenet121", "steps": (next(iter(STEPS)), "no lateral anywhere")}
+    assert_same_steps(computed(2, **options), computed(1, **options), options["steps"])
 
 
 @pytest.mark.parametrize("network", ["dualnet", "hemis", "attention", "single", "stacked"])
@@ -74,7 +70,7 @@ def test_every_member_of_the_family_trains_alike_on_two_processes(computed, netw
 
 @pytest.mark.parametrize("network", ["auxloss", "hemis"])
 def test_a_shared_backbone_trains_alike_on_two_processes(computed, network):
-    options = {"network": network, "shared_branch": "yes"}
+    options = {"network": network, "shared_branch": True}
     assert_same_steps(computed(2, **options), computed(1, **options), STEPS)
 
 
@@ -116,9 +112,9 @@ def test_other_norms_do_not_depend_on_the_number_of_processes(computed, norm):
 )
 def test_epochs_with_view_dropout_augmentation_and_ragged_ends(computed, num_processes, micro_batches, studies):
     """9 studies on 2 ranks, R = 3 with a ragged end, ranks without any study in the last step."""
-    options = {"steps": "epoch", "studies": str(studies), "micro_batches": str(micro_batches)}
+    options = {"function": run_epochs, "num_studies": studies, "micro_batches": micro_batches}
     ours, truth = computed(num_processes, **options), computed(1, **options)
-    steps = [name for name in truth if name.startswith("epoch")]
+    steps = list(truth)
     assert_same_steps(ours, truth, steps)
     per_epoch = len(steps) // 2
     for epoch in range(2):  # every study once
@@ -126,30 +122,19 @@ def test_epochs_with_view_dropout_augmentation_and_ragged_ends(computed, num_pro
         assert sorted(map(int, seen)) == list(range(studies))
 
 
-def test_sync_norm_on_two_processes_is_batch_norm_on_both_micro_batches_together(launch, tmp_path):
+def test_sync_norm_on_two_processes_is_batch_norm_on_both_micro_batches_together(computed):
     """Two processes of one micro-batch each; the truth is torch's BatchNorm on the six studies as one."""
-    run_sync_norm(tmp_path / "one.pt")
-    truth = torch.load(tmp_path / "one.pt", weights_only=True)
-    launch(2, SCRIPT.with_name("run_sync_norm.py"), tmp_path / "two.pt")
-    ours = torch.load(tmp_path / "two.pt", weights_only=True)
+    ours, truth = (computed(num_processes, run_sync_norm) for num_processes in (2, 1))
     assert relative_difference(ours["gradients"], truth["gradients"]) <= 1e-12
     for name, value in ours["state"].items():
         torch.testing.assert_close(value, truth["state"][name], rtol=1e-10, atol=1e-10)
 
 
-EVALUATED = {
-    2: {"idle_branch": "skip"},
-    3: {"steps": "epoch", "studies": "20", "micro_batches": "3"},
-    4: {"idle_branch": "skip"},
-}
-
-
-@pytest.mark.parametrize("num_processes", EVALUATED)
+@pytest.mark.parametrize("num_processes", [2, 3, 4])
 def test_evaluation_is_bit_equal_and_counts_every_study_once(computed, num_processes):
     """C6, with fewer studies than ranks too."""
     for num_studies in (10, 1):
-        ours = computed(num_processes, **EVALUATED[num_processes])[f"evaluation of {num_studies}"]
-        truth = computed(1)[f"evaluation of {num_studies}"]
+        ours, truth = (computed(n, run_evaluation, num_studies=num_studies) for n in (num_processes, 1))
         assert ours["head_mask"][:, 0].all()
         assert torch.equal(ours["head_mask"], truth["head_mask"])
         assert torch.equal(ours["logits"], truth["logits"])

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from dualview.evaluate import SplitEvaluation, SplitPredictions, as_predictions
 
 import dualview
 from dualview.data.table import StudyTable
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.prediction_table import HEADS, read_predictions
+from dualview.evaluation.split import SplitEvaluation, SplitOutputs, as_predictions
 from dualview.views import ROUTES
 
 LOGIT, TEMPERATURE = 40.0, 2.0
@@ -24,7 +24,7 @@ def points():
 
 def test_a_logit_of_40_at_temperature_2_is_sigmoid_20_by_evaluate(points, tmp_path):
     """From the outputs of an evaluated split, through its file."""
-    outputs = SplitPredictions(
+    outputs = SplitOutputs(
         logits=np.full((1, len(HEADS), 1), LOGIT),
         head_mask=np.array([[True, False, True, False]]),
         view_mask=np.array([[True, False]]),
@@ -37,7 +37,7 @@ def test_a_logit_of_40_at_temperature_2_is_sigmoid_20_by_evaluate(points, tmp_pa
         findings=("Nodule",), study_ids=names, patient_ids=names, images=(images, images),
         labels=np.ones((1, 1), np.float32), label_mask=np.ones((1, 1), bool),
     )  # fmt: skip
-    evaluation = SplitEvaluation(name="test", table=table, predictions=outputs, metrics={}, loss=None)
+    evaluation = SplitEvaluation(name="test", table=table, outputs=outputs, metrics={}, loss=None)
     as_predictions(evaluation).write(tmp_path / "p.parquet")
     read = read_predictions(tmp_path / "p.parquet")
     assert read.logits["route"].tolist() == [[LOGIT]]

@@ -3,6 +3,7 @@
 import os
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -14,16 +15,18 @@ sync_api = pytest.importorskip("playwright.sync_api")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-def chromium() -> str | None:
-    """Of $DUALVIEW_CHROMIUM, or on PATH."""
-    return os.environ.get("DUALVIEW_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+def chromium(playwright) -> str | None:
+    """Of $DUALVIEW_CHROMIUM, on PATH, or the one that `playwright install chromium` has fetched."""
+    on_path = os.environ.get("DUALVIEW_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    fetched = playwright.chromium.executable_path
+    return on_path or (fetched if Path(fetched).exists() else None)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if (path := chromium()) is None:
-        pytest.skip(f"no browser: set DUALVIEW_CHROMIUM, or install one of {', '.join(NAMES)}")
     with sync_api.sync_playwright() as playwright:
+        if (path := chromium(playwright)) is None:
+            pytest.skip(f"no browser: none of {', '.join(NAMES)} on PATH")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
