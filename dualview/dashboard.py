@@ -126,7 +126,7 @@ def read_run(run_dir: Path) -> TrackedRun:
         raise UserError(
             f"{run_dir} is no run directory, it has no {', '.join(missing)}. Give what `dualview train` printed"
         )
-    config = load(files["config.yaml"])
+    config = load(files["config.yaml"], refuse_unused=False)
     recorded = [json.loads(line) for line in files["metrics.jsonl"].read_text("utf-8").splitlines()]
     return TrackedRun(
         dir=run_dir,

@@ -99,7 +99,7 @@ def _read(run_dir: Path, *, name: str) -> Record:
         document=document,
         predictions=predictions.select(predictions.evaluated),
         metrics=_lines(run_dir / "metrics.jsonl"),
-        config=load(run_dir / "config.yaml"),
+        config=load(run_dir / "config.yaml", refuse_unused=False),
         points=operating_points.read(run_dir),
     )
 

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-import operator
+import pkgutil
 import tracemalloc
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from dualview.config import SourceConfig
 from dualview.data.images.files import FileImages
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
-from dualview.inference import csv_parts as prediction_parts
 from dualview.inference import studies_csv as asked_csv
 from dualview.inference.csv_parts import Parts
 from dualview.operating_points import OperatingPoint, OperatingPoints
@@ -286,15 +285,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(make_run, table, tmp_p
         raise Killed
 
     target, number = {
-        "in a part": ("os.fsync", 3),  # that of the second part; the first is of partial.json
-        "in the joining": ("csv.reader", 2),
-        "after the joining": ("_write", 5),  # of what the CSV was made from, after three parts
-        "at the removal": ("shutil.rmtree", 2),  # the first makes room for the parts
+        "in a part": (
+            "dualview.files.os.fsync",
+            5,
+        ),  # that of the second part; each file takes two, the first is partial.json
+        "in the joining": ("dualview.inference.csv_parts.csv.reader", 2),
+        "after the joining": (
+            "dualview.inference.csv_parts.write_whole",
+            5,
+        ),  # of what the CSV was made from, after three parts
+        "at the removal": ("dualview.inference.csv_parts.shutil.rmtree", 2),  # the first makes room for the parts
     }[moment]
     with monkeypatch.context() as patched:
-        original, counter = operator.attrgetter(target)(prediction_parts), itertools.count(1)
+        original, counter = pkgutil.resolve_name(target), itertools.count(1)
         patched.setattr(
-            f"dualview.inference.csv_parts.{target}",
+            target,
             lambda *values, **named: kill() if next(counter) == number else original(*values, **named),
         )
         with pytest.raises(Killed):

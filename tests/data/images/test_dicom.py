@@ -18,6 +18,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from dualview.config import DataConfig
 from dualview.data.images import dicom
 from dualview.data.images.files import FileImages, decode
 from dualview.data.sources.readers import read_source
