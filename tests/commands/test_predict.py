@@ -21,7 +21,7 @@ from dualview.config import SourceConfig
 from dualview.data.images.files import FileImages
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
-from dualview.inference import studies_csv as asked_csv
+from dualview.inference import studies_csv
 from dualview.inference.csv_parts import Parts
 from dualview.operating_points import OperatingPoint, OperatingPoints
 from dualview.trained import load_trained
@@ -204,10 +204,10 @@ def test_problems_of_a_table_are_reported_together_before_anything_is_written(ma
 
 def test_studies_far_apart_and_across_reads_are_told_apart(make_run, images, monkeypatch):
     """A study whose rows lie across two reads of the table is one study; one that returns 2,000 rows later is found."""
-    monkeypatch.setattr(asked_csv, "ROWS_AT_ONCE", 51)
+    monkeypatch.setattr(studies_csv, "ROWS_AT_ONCE", 51)
     header = ("patient", "study", "view", "path")
     rows = [("p", f"s{n // 2}", "PA" if n % 2 == 0 else "L", f"{n}.png") for n in range(2000)]
-    table = asked_csv.RequestCsv(write_csv(images / "i.csv", rows, header), source=SourceConfig())
+    table = studies_csv.RequestCsv(write_csv(images / "i.csv", rows, header), source=SourceConfig())
     assert table.check() == 1000
     studies = list(table)
     assert [study.row for study in studies] == list(range(1000))
@@ -215,7 +215,7 @@ def test_studies_far_apart_and_across_reads_are_told_apart(make_run, images, mon
     assert studies[501].images == ("1002.png", "1003.png")
     table = write_csv(images / "i.csv", [*rows, ("p", "s3", "PA", "x.png")], header)
     with pytest.raises(UserError, match=r":2002: study 's3' comes back after line 8"):
-        asked_csv.RequestCsv(table, source=SourceConfig()).check()
+        studies_csv.RequestCsv(table, source=SourceConfig()).check()
 
 
 def test_a_network_of_one_view_says_what_it_needs(make_run, table, tmp_path):
