@@ -125,7 +125,7 @@ def read_run(run_dir: Path) -> TrackedRun:
         raise UserError(
             f"{run_dir} is no run directory, it has no {', '.join(missing)}. Give what `dualview train` printed"
         )
-    config = load(files["config.yaml"])
+    config = load(files["config.yaml"], refuse_unused=False)
     recorded = read_json_lines(files["metrics.jsonl"])
     return TrackedRun(
         dir=run_dir,

@@ -27,7 +27,9 @@ def test_the_hand_written_network_computes_what_the_routed_one_computes(make_bat
     routed.joint.load_state_dict(by_hand.joint.state_dict())
     batch = make_batch("bb", num_findings=14)
     with torch.no_grad():
-        for ours, theirs in zip(routed(batch), by_hand(batch.pa, batch.lateral), strict=True):
+        for ours, theirs in zip(
+            routed(batch)[:3], by_hand(batch.pa, batch.lateral, rows=batch.rows.by_head)[:3], strict=True
+        ):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -1,12 +1,16 @@
 """Configuration: precedence, errors with positions, and every shipped file."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
+import dualview
 from dualview.config import Config, load
 from dualview.errors import UserError
+from dualview.models.network import Network
+from dualview.uses import NETWORK_KEYS, NETWORKS, SOURCES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if not path.stem.startswith("compare")]
@@ -94,6 +98,73 @@ def test_all_problems_come_at_once_with_their_keys(write):
 def test_impossible_configurations_are_refused(write, text, message):
     with pytest.raises(UserError, match=message):
         load(write(text))
+
+
+OWN = "source: csv, root: /x, findings: [A]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"data: {{{OWN}, cohort: {{adults_only: true}}}}",
+            "source 'csv' does not use cohort.adults_only; .* attributes",
+        ),
+        (f"data: {{{OWN}, labeler: negbio, unmentioned: negative}}", "does not use unmentioned, labeler"),
+        ("data: {root: /x}", "source 'phantom' does not use root"),
+        ("data: {source: chexpert, root: /x, split: {column: s}}", "source 'chexpert' does not use split.column"),
+        (f"data: {{sources: [{{{OWN}, uncertain: one}}]}}", "data.sources.0: source 'csv' does not use uncertain"),
+        ("model: {view: lateral}", "model.name 'auxloss' does not use model.view"),
+        ("model: {name: hemis, merge_after_block: 4}", "model.name 'hemis' does not use model.merge_after_block"),
+        ("model: {name: dualnet}\nloss: {pa_weight: 0.1}", "model.name 'dualnet' does not use loss.pa_weight"),
+        (
+            "model: {name: single, view: lateral}\noptim: {learning_rate_pa: 1e-3}",
+            "does not use optim.learning_rate_pa; .* it uses model.view, optim.learning_rate_lateral",
+        ),
+    ],
+)
+def test_keys_that_nothing_uses_are_refused_with_those_that_are_used(write, text, message):
+    path = write(text)
+    with pytest.raises(UserError, match=message):
+        load(path)
+    assert load(path, refuse_unused=False).effective == load(write(load(path, refuse_unused=False).effective.to_yaml()))
+
+
+def test_keys_that_nothing_uses_come_together_with_other_problems(write):
+    path = write(f"data: {{{OWN}, cohort: {{adults_only: true}}}}\ntrain: {{micro_batch_size: 0}}")
+    with pytest.raises(UserError, match=r"2 problem(.|\n)*micro_batch_size(.|\n)*cohort.adults_only"):
+        load(path)
+
+
+def test_a_key_is_used_where_any_of_several_sources_uses_it(write):
+    sources = f"[{{{OWN}}}, {{source: chexpert, root: /y}}]"
+    assert load(write(f"data: {{sources: {sources}, split: {{column: s, official: false}}}}")).data.unused_keys == []
+
+
+def test_a_source_and_a_network_are_a_file_each_and_a_line():
+    folder = Path(dualview.__file__).parent
+    for source in SOURCES:
+        assert callable(import_module(f"dualview.data.sources.{source}").read)
+    for name in NETWORKS:
+        assert issubclass(import_module(f"dualview.models.{name}").NETWORK, Network)
+    readers = {path.stem for path in (folder / "data/sources").glob("*.py") if "\ndef read(" in path.read_text()}
+    networks = {path.stem for path in (folder / "models").glob("*.py") if "\nNETWORK = " in path.read_text()}
+    assert (readers, networks) == (set(SOURCES), set(NETWORKS))
+
+
+def test_the_tables_of_uses_name_keys_that_there_are():
+    keys = set(_keys(Config))
+    assert {f"data.{key}" for used in SOURCES.values() for key in used} <= keys
+    network_keys = {key for use in NETWORKS.values() for key in use.keys} - {"optim.learning_rate_{view}"}
+    assert network_keys <= NETWORK_KEYS <= keys
+
+
+def _keys(section, at=""):
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+            yield from _keys(field.annotation, f"{at}{name}.")
+        else:
+            yield f"{at}{name}"
 
 
 def test_a_missing_file_names_those_that_are_there(write):

@@ -78,7 +78,11 @@ def test_prepare_says_what_it_made_and_then_that_it_is_there(arguments, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("more", "message"), [([], "needs data.store"), (["data.source=phantom", "data.store=x"], "nothing to prepare")]
+    ("more", "message"),
+    [
+        ([], "needs data.store"),
+        (["data.source=phantom", "data.root=null", "data.findings={}", "data.store=x"], "nothing to prepare"),
+    ],
 )
 def test_prepare_without_sense_is_refused(arguments, more, message):
     result = CliRunner().invoke(app, ["prepare", *arguments, *more])

@@ -1,4 +1,4 @@
-"""`dualview prepare`: from a configuration to its image store (data/store.py)."""
+"""`dualview prepare`: from a configuration to its image store (data/images/store.py)."""
 
 import os
 from collections.abc import Iterable

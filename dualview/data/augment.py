@@ -2,7 +2,7 @@
 
 torchvision's transforms change all images of a batch alike; here each has its own parameters, in one call, on the
 worker that reads or on the device that trains. Each step gives the pixels that torchvision.transforms.v2 gives for one
-image (`tests/data/test_transforms.py`).
+image (`tests/data/test_augment.py`).
 """
 
 import math
@@ -24,7 +24,7 @@ def to_input(images: Tensor, *, keys: Tensor | None = None, augment: AugmentConf
 
     Args:
         images: on any device; the result is there too. Stored ones are uint8, or int16 with the bits of uint16.
-        keys: (N,) int64 of `randomness.key`; all that is random is a function of an image's key.
+        keys: (N,) int64 of `random_numbers.key`; all that is random is a function of an image's key.
         augment: what to do; without it, or without keys, images are only scaled.
     """
     if augment is None or keys is None or not len(images):

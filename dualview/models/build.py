@@ -102,11 +102,13 @@ def build_network(name: str, spec: NetworkSpec, *, weights: str | None = None, s
     """The member of the family in `models/NAME.py`, which calls its class NETWORK; arguments as `build_model`.
 
     Raises:
-        ValueError: unknown name or backbone, or a merge point that does not exist.
+        ValueError: unknown name or backbone, a merge point that does not exist, or nothing to share.
         UserError: weights that cannot be had or do not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"unknown model '{name}'; there are {', '.join(NETWORKS)}")
+    if spec.shared_branch and "model.shared_branch" not in NETWORKS[name].keys:
+        raise ValueError(f"shared_branch needs two branches; {name} has one")
     member: type[Network] = import_module(f"dualview.models.{name}").NETWORK
     with torch.random.fork_rng(enabled=seed is not None, devices=[]):
         if seed is not None:

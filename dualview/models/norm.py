@@ -95,7 +95,7 @@ def _in_place_of(theirs: nn.BatchNorm2d, norm: Norm) -> nn.Module:
         kind = SyncedBatchNorm2d if norm == "sync" else PooledBatchNorm2d
         ours = kind(theirs.num_features, eps=theirs.eps, momentum=theirs.momentum)
     ours.load_state_dict(theirs.state_dict())
-    return ours
+    return ours.to(theirs.weight)
 
 
 class PooledStatistics:

@@ -10,16 +10,10 @@ from dualview.views import View
 
 
 class Single(Network):
-    """One branch and its head, under the name of its view.
-
-    Raises:
-        ValueError: a specification with a shared branch.
-    """
+    """One branch and its head, under the name of its view."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        if spec.shared_branch:
-            raise ValueError("shared_branch needs two branches; single has one")
         self.view = spec.view
         self.add_module(self.view.key, Branch(spec.build_backbone(), num_findings=spec.num_findings))
 

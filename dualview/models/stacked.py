@@ -11,16 +11,10 @@ from dualview.models.network import Network, NetworkSpec
 
 
 class Stacked(Network):
-    """One branch of two channels, PA first, and its head.
-
-    Raises:
-        ValueError: a specification with a shared branch.
-    """
+    """One branch of two channels, PA first, and its head."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        if spec.shared_branch:
-            raise ValueError("shared_branch needs two branches; stacked has one")
         self.joint = Branch(spec.build_backbone(in_channels=2), num_findings=spec.num_findings)
 
     def forward(self, batch: StudyBatch) -> HeadLogits:

@@ -91,7 +91,7 @@ def _read(run_dir: Path, *, name: str) -> Record:
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),
         metrics=read_json_lines(run_dir / "metrics.jsonl"),
-        config=load(run_dir / "config.yaml"),
+        config=load(run_dir / "config.yaml", refuse_unused=False),
         points=read_operating_points(run_dir),
     )
 

@@ -1,6 +1,6 @@
 """One optimizer step: `count` what it holds over all ranks, then `take_step`.
 
-A step covers a group of micro-batches (see schedule.py). Each micro-batch backpropagates its loss sum
+A step covers a group of micro-batches (see data/epoch_plan.py). Each micro-batch backpropagates its loss sum
 times R / N, where N is the number of labelled studies of the whole group over all ranks (the sum of their
 weights, where `data.sources` gives any): after DDP's average over R ranks that is the gradient of the mean
 over the group. Before the optimizer moves, all ranks agree that the step was finite (else all skip it) and

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-import operator
+import pkgutil
 import tracemalloc
 from pathlib import Path
 
@@ -22,8 +22,7 @@ from dualview.data.images.files import FileImages
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
-from dualview.inference import csv_parts as prediction_parts
-from dualview.inference import studies_csv as asked_csv
+from dualview.inference import studies_csv
 from dualview.inference.csv_parts import Parts
 from dualview.run.trained import load_trained
 
@@ -205,10 +204,10 @@ def test_problems_of_a_table_are_reported_together_before_anything_is_written(ma
 
 def test_studies_far_apart_and_across_reads_are_told_apart(make_run, images, monkeypatch):
     """A study whose rows lie across two reads of the table is one study; one that returns 2,000 rows later is found."""
-    monkeypatch.setattr(asked_csv, "ROWS_AT_ONCE", 51)
+    monkeypatch.setattr(studies_csv, "ROWS_AT_ONCE", 51)
     header = ("patient", "study", "view", "path")
     rows = [("p", f"s{n // 2}", "PA" if n % 2 == 0 else "L", f"{n}.png") for n in range(2000)]
-    table = asked_csv.RequestCsv(write_csv(images / "i.csv", rows, header), source=SourceConfig())
+    table = studies_csv.RequestCsv(write_csv(images / "i.csv", rows, header), source=SourceConfig())
     assert table.check() == 1000
     studies = list(table)
     assert [study.row for study in studies] == list(range(1000))
@@ -216,7 +215,7 @@ def test_studies_far_apart_and_across_reads_are_told_apart(make_run, images, mon
     assert studies[501].images == ("1002.png", "1003.png")
     table = write_csv(images / "i.csv", [*rows, ("p", "s3", "PA", "x.png")], header)
     with pytest.raises(UserError, match=r":2002: study 's3' comes back after line 8"):
-        asked_csv.RequestCsv(table, source=SourceConfig()).check()
+        studies_csv.RequestCsv(table, source=SourceConfig()).check()
 
 
 def test_a_network_of_one_view_says_what_it_needs(make_run, table, tmp_path):
@@ -286,15 +285,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(make_run, table, tmp_p
         raise Killed
 
     target, number = {
-        "in a part": ("os.fsync", 3),  # that of the second part; the first is of partial.json
-        "in the joining": ("csv.reader", 2),
-        "after the joining": ("_write", 5),  # of what the CSV was made from, after three parts
-        "at the removal": ("shutil.rmtree", 2),  # the first makes room for the parts
+        "in a part": (
+            "dualview.files.os.fsync",
+            5,
+        ),  # that of the second part; each file takes two, the first is partial.json
+        "in the joining": ("dualview.inference.csv_parts.csv.reader", 2),
+        "after the joining": (
+            "dualview.inference.csv_parts.write_whole",
+            5,
+        ),  # of what the CSV was made from, after three parts
+        "at the removal": ("dualview.inference.csv_parts.shutil.rmtree", 2),  # the first makes room for the parts
     }[moment]
     with monkeypatch.context() as patched:
-        original, counter = operator.attrgetter(target)(prediction_parts), itertools.count(1)
+        original, counter = pkgutil.resolve_name(target), itertools.count(1)
         patched.setattr(
-            f"dualview.inference.csv_parts.{target}",
+            target,
             lambda *values, **named: kill() if next(counter) == number else original(*values, **named),
         )
         with pytest.raises(Killed):

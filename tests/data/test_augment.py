@@ -26,7 +26,7 @@ def keys(num=5):
 
 
 def draws(num=5):
-    """The uniform numbers of each image, in the order of transforms.py."""
+    """The uniform numbers of each image, in the order of augment.py."""
     return uniform(keys(num), NUM_DRAWS).tolist()
 
 

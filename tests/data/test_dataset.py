@@ -15,6 +15,7 @@ from dualview.data.splits import first_in_line, places_in_line, split_by_patient
 from dualview.data.table import StudyTable
 from dualview.data.view_dropout import drop_views
 from dualview.errors import BadImage, UserError
+from dualview.uses import SOURCES
 from dualview.views import Availability, View
 
 S = 16
@@ -393,6 +394,7 @@ def test_a_smoothed_label_is_the_same_in_a_smaller_training_set(tmp_path, monkey
         return replace(found, table=table)
 
     monkeypatch.setattr(dualview.data.load, "read_source", read_source)
+    monkeypatch.setitem(SOURCES, "csv", SOURCES["csv"] | {"uncertain"})
 
     def train(num_patients):
         rows = [f"p{i},{i},PA,{i}.png,{i % 2},1" for i in range(60)]

@@ -5,7 +5,7 @@ import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dualview.config import CohortConfig, DataConfig, SourceConfig, SplitConfig
+from dualview.config import CohortConfig, DataConfig, SplitConfig
 from dualview.data.counts import count_data
 from dualview.data.load import load_data
 from dualview.data.sources import csv as csv_source
@@ -28,7 +28,7 @@ def write(tmp_path, images):
     frame["path"] = [f"{number}.png" for number in range(len(frame))]
     frame["A"] = [str(int(patient) % 2) for patient in frame["patient"]]  # one label per study
     frame.to_csv(tmp_path / "images.csv", index=False)
-    return SourceConfig.model_validate(
+    return DataConfig.model_validate(
         {"source": "csv", "csv": tmp_path / "images.csv", "check_files": False, "findings": ["A"],
          "ignored_views": ["OBLIQUE"]}
     )  # fmt: skip

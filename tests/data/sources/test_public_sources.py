@@ -125,7 +125,7 @@ def test_each_real_table_takes_less_than_10_s_and_2_gib(source):
     program = f"""
 import re, time
 from pathlib import Path
-from dualview.config import SourceConfig, SplitConfig
+from dualview.config import DataConfig
 from dualview.data.sources.readers import read_source
 started = time.process_time()
 data = DataConfig(source="{source}", csv="{file}", check_files=False)
