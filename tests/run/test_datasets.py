@@ -7,6 +7,7 @@ from PIL import Image
 
 from dualview.config import Config
 from dualview.data.load import load_data
+from dualview.run.datasets import evaluation_datasets, training_dataset
 
 
 @pytest.fixture
