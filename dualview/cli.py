@@ -23,23 +23,29 @@ from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
+from dualview.commands.compare import compare as run_comparison
+from dualview.commands.dashboard import save_dashboard
+from dualview.commands.evaluate import evaluate_run as run_evaluation
 from dualview.commands.export import export as run_export
 from dualview.commands.predict import predict as run_prediction
 from dualview.commands.prepare import prepare as run_prepare
+from dualview.commands.tables import (
+    account_tables,
+    auroc_table,
+    comparison_tables,
+    export_table,
+    value_of_lateral_table,
+)
 from dualview.commands.train import train as run_training
 from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
-from dualview.comparison.story import compare as run_comparison
 from dualview.comparison.tables import table_file
 from dualview.config import DistributedConfig, RunConfig, load
-from dualview.console import account_tables, auroc_table, comparison_tables, export_table, value_of_lateral_table
-from dualview.dashboard import save_dashboard
 from dualview.data.contact_sheet import draw as draw_contact_sheet
 from dualview.data.counts import count_data, dropped_images
 from dualview.data.load import load_data
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
-from dualview.evaluate_run import evaluate_run as run_evaluation
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.inference.predictor import BATCH_SIZE

@@ -7,7 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from dualview.config import Config, Section, check, read_values, set_value
+from dualview.config import Config
+from dualview.config.load import check, read_values, set_value
+from dualview.config.sections import Section
 from dualview.errors import UserError, listed
 
 Changes = dict[str, Any]  # section.field -> value

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 
 from dualview.config import Config
+from dualview.config.uses import NETWORKS
 from dualview.models.initial_weights import load_weights
 from dualview.models.network import Network, NetworkSpec
 from dualview.models.norm import Norm
-from dualview.uses import NETWORKS
 from dualview.views import View
 
 

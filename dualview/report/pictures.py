@@ -12,11 +12,11 @@ from PIL import Image
 from scipy.special import logit
 from torch import Tensor
 
+from dualview.commands.evaluate import with_overrides
 from dualview.data.augment import to_input
 from dualview.data.images.files import ImageReader
 from dualview.data.load import load_data
 from dualview.errors import BadImage, UserError
-from dualview.evaluate_run import with_overrides
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits

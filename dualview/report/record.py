@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dualview.commands.evaluate import EVALUATION, PREDICTIONS
 from dualview.config import Config, load
 from dualview.errors import UserError, listed
-from dualview.evaluate_run import EVALUATION, PREDICTIONS
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores, read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions

@@ -8,6 +8,7 @@ import torch
 
 import dualview.data.load
 from dualview.config import AugmentConfig, DataConfig, SourceConfig, SplitConfig, ViewDropoutConfig
+from dualview.config.uses import SOURCES
 from dualview.data.dataset import Key, StudyDataset, expand_all
 from dualview.data.load import check_labels, load_data
 from dualview.data.loading import TrainingSampler
@@ -15,7 +16,6 @@ from dualview.data.splits import first_in_line, places_in_line, split_by_patient
 from dualview.data.table import StudyTable
 from dualview.data.view_dropout import drop_views
 from dualview.errors import BadImage, UserError
-from dualview.uses import SOURCES
 from dualview.views import Availability, View
 
 S = 16

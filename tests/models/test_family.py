@@ -8,13 +8,14 @@ import torch.nn.functional as F
 import torchvision
 
 from dualview.batch import StudyBatch
-from dualview.config import Backbone, OptimConfig
+from dualview.config import OptimConfig
+from dualview.config.sections import Backbone
+from dualview.config.uses import NETWORKS
 from dualview.losses import head_loss_sums
 from dualview.models import build_model
 from dualview.models.backbone import BACKBONES, OTHERS
 from dualview.models.initial_weights import load_weights
 from dualview.training.optim import build_optimizer
-from dualview.uses import NETWORKS
 
 TWO_VIEWS = ("auxloss", "dualnet", "hemis", "attention")
 TAKES = {**dict.fromkeys(TWO_VIEWS, "bpl"), "single": "bp", "stacked": "b"}  # availabilities, `single` seeing PA

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dualview.commands.evaluate import evaluate_run
 from dualview.commands.train import train
 from dualview.config import Config
-from dualview.evaluate_run import evaluate_run
 from dualview.evaluation.assess import assess
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.looks import EvaluationSettings

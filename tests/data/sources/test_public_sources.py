@@ -19,14 +19,14 @@ import pandas as pd
 import pytest
 
 from dualview.config import DataConfig, SourceConfig, load
+from dualview.config.uncertain import UncertainPolicy
+from dualview.config.uses import SOURCES
 from dualview.data.counts import count_data
 from dualview.data.load import load_data, with_policies
 from dualview.data.sources.dicom import view_of
 from dualview.data.sources.readers import read_source
 from dualview.data.sources.vocabularies import CHEXPERT, XRV
 from dualview.errors import UserError
-from dualview.uncertain import UncertainPolicy
-from dualview.uses import SOURCES
 from dualview.views import Availability, View
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from dualview.config import Config, changed
+from dualview.config import Config
+from dualview.config.load import changed
 from dualview.data.counts import count_data
 from dualview.data.load import Data
 from dualview.data.table import StudyTable

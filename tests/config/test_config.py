@@ -8,9 +8,9 @@ import yaml
 
 import dualview
 from dualview.config import Config, load
+from dualview.config.uses import NETWORK_KEYS, NETWORKS, SOURCES
 from dualview.errors import UserError
 from dualview.models.network import Network
-from dualview.uses import NETWORK_KEYS, NETWORKS, SOURCES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if not path.stem.startswith("compare")]

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from wandb_workspaces.reports.v2 import Report
 from wandb_workspaces.workspaces import Workspace
 
-from dualview import dashboard
 from dualview.cli import app
+from dualview.commands import dashboard
 from dualview.config import Config
 
 METRICS = ("loss/total", "loss/pa", "val/loss", "val/auroc_macro_both", "val/auroc_macro_pa_only", "val_auroc_both/A")
