@@ -29,6 +29,7 @@ from dualview.commands.evaluate import evaluate_run as run_evaluation
 from dualview.commands.export import export as run_export
 from dualview.commands.predict import predict as run_prediction
 from dualview.commands.prepare import prepare as run_prepare
+from dualview.commands.report import write_report
 from dualview.commands.tables import (
     account_tables,
     auroc_table,
@@ -50,7 +51,6 @@ from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.inference.predictor import BATCH_SIZE
 from dualview.progress import progress_bars
-from dualview.report.page import write_report
 from dualview.report.pictures import ImageRequest
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -8,11 +8,12 @@ from rich.progress import Progress
 
 from dualview.comparison.plan import Plan
 from dualview.comparison.result import compare_predictions
-from dualview.comparison.runs import RESULT, is_finished, train_all
+from dualview.comparison.runs import is_finished, train_all
 from dualview.comparison.tables import Comparison, Cost, write_tables
 from dualview.errors import UserError, listed
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
-from dualview.files import read_json_lines
+from dualview.run import metric_keys
+from dualview.run.directory import RunDir
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ def compare(
         return None
     predictions: dict[tuple[str, str], list[PredictionTable]] = {}
     for run in plan.runs:
-        predictions.setdefault((run.setting, run.variant), []).append(read_predictions(run.config.run.dir / RESULT))
+        predictions.setdefault((run.setting, run.variant), []).append(
+            read_predictions(RunDir(run.config.run.dir).predictions("test"))
+        )
     rows = compare_predictions(
         predictions,
         baseline=plan.compare.baseline,
@@ -70,8 +73,8 @@ def _cost(run_dirs: list[Path]) -> Cost:
     speeds: list[float] = []
     num_parameters = 0
     for run_dir in run_dirs:
-        for record in read_json_lines(run_dir / "metrics.jsonl"):
-            if (speed := record.get("speed/images_per_second")) is not None:
+        for record in RunDir(run_dir).read_log():
+            if (speed := record.get(metric_keys.IMAGES_PER_SECOND)) is not None:
                 speeds.append(speed)
-            num_parameters = record.get("summary", {}).get("model/num_parameters", num_parameters)
+            num_parameters = record.get("summary", {}).get(metric_keys.NUM_PARAMETERS, num_parameters)
     return Cost(num_parameters=num_parameters, images_per_second=statistics.median(speeds) if speeds else None)

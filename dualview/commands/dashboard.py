@@ -12,7 +12,7 @@ from dualview.config import load
 from dualview.errors import UserError, listed
 from dualview.evaluation.wandb_run import CURVES_CHART, STUDY_IMAGES, WANDB_TABLES, evaluation_id
 from dualview.evaluation.wandb_tables import CURVES
-from dualview.files import read_json_lines
+from dualview.run.directory import RunDir
 from dualview.run.tracking import default_entity, why_offline
 from dualview.views import MASKINGS, TITLES, Availability
 
@@ -83,7 +83,7 @@ def save_dashboard(run_dirs: list[Path]) -> SavedDashboard:
     Raises:
         UserError: not runs of one project, wandb is offline here, its extra is missing, or its server refuses.
     """
-    runs = [read_run(run_dir) for run_dir in dict.fromkeys(run_dirs)]
+    runs = [read_run(RunDir(run_dir)) for run_dir in dict.fromkeys(run_dirs)]
     projects = {run.project: run.dir for run in runs}
     if len(projects) > 1:
         found = listed([f"{project}: {run_dir}" for project, run_dir in projects.items()])
@@ -117,22 +117,20 @@ def save_dashboard(run_dirs: list[Path]) -> SavedDashboard:
         ) from None
 
 
-def read_run(run_dir: Path) -> TrackedRun:
+def read_run(run: RunDir) -> TrackedRun:
     """Raises: UserError where it is no run directory."""
-    files = {name: run_dir / name for name in ("run_id.txt", "config.yaml", "metrics.jsonl")}
-    missing = [name for name, file in files.items() if not file.is_file()]
+    missing = [file.name for file in (run.id_file, run.config, run.log) if not file.is_file()]
     if missing:
         raise UserError(
-            f"{run_dir} is no run directory, it has no {', '.join(missing)}. Give what `dualview train` printed"
+            f"{run} is no run directory, it has no {', '.join(missing)}. Give what `dualview train` printed"
         )
-    config = load(files["config.yaml"], refuse_unused=False)
-    recorded = read_json_lines(files["metrics.jsonl"])
+    config = load(run.config, refuse_unused=False)
     return TrackedRun(
-        dir=run_dir,
-        id=files["run_id.txt"].read_text("utf-8").strip(),
+        dir=run.path,
+        id=run.read_id(),
         project=config.tracking.project,
-        name=config.tracking.name or run_dir.resolve().name,
-        metrics=frozenset(key for record in recorded for key in record if key not in ("step", "summary")),
+        name=config.tracking.name or run.name,
+        metrics=frozenset(key for record in run.read_log() for key in record if key not in ("step", "summary")),
     )
 
 

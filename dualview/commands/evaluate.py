@@ -19,8 +19,6 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from dualview.config import Config
-from dualview.config.load import changed
 from dualview.data.counts import count_data
 from dualview.data.load import Data
 from dualview.data.table import StudyTable
@@ -30,22 +28,20 @@ from dualview.evaluation.assess import assess
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.evaluator import Evaluator
 from dualview.evaluation.looks import EvaluationSettings
-from dualview.evaluation.operating_points import POINTS_FILE, choose_operating_points, fit_temperatures
+from dualview.evaluation.operating_points import choose_operating_points, fit_temperatures
 from dualview.evaluation.split import as_predictions
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.run.bad_images import BadImages
 from dualview.run.datasets import load_studies
-from dualview.run.directory import RunDir
-from dualview.run.resume import HARMLESS, differing_settings
+from dualview.run.directory import EvaluationDir, RunDir
+from dualview.run.resume import with_overrides
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
-PREDICTIONS, EVALUATION = "predictions.parquet", "evaluation.json"
-ALSO_HARMLESS = ("train.micro_batch_size", "train.precision")  # to a network that is trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +93,7 @@ def evaluate_run(
                 f"--by {', '.join(unknown)}: no such column of the study table; there are "
                 f"{', '.join(whole.test.attributes) or 'none (for csv, name them in data.attributes)'}"
             )
-        _refuse_other_patients(run_dir, whole.splits)
+        _refuse_other_patients(run, whole.splits)
         if data.train.findings != network.findings:
             raise UserError(
                 f"the data have the findings {', '.join(data.train.findings)}; the run was trained on "
@@ -113,7 +109,7 @@ def evaluate_run(
             name: as_predictions(evaluator.evaluate(studies.evaluated[name], name=name, hide_views=True))
             for name in dict.fromkeys(("val", split))
         }
-        folder = out or run_dir / _folder_name(split, checkpoint_name)
+        folder = EvaluationDir(out) if out else run.evaluation(split, checkpoint=checkpoint_name)
         evaluation = None
         if job.is_main:
             temperatures = fit_temperatures(tables["val"]) if calibrate else None
@@ -128,10 +124,10 @@ def evaluate_run(
             )
             provenance = _provenance(network, split=split, checkpoint_name=checkpoint_name, data=_data_card(whole))
             evaluation = Evaluation.of(provenance, assessment)
-            folder.mkdir(parents=True, exist_ok=True)
-            tables[split].write(folder / PREDICTIONS)
-            evaluation.write(folder / EVALUATION)
-            points.write((run_dir if checkpoint_name == "best" else folder) / POINTS_FILE)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            tables[split].write(folder.predictions)
+            evaluation.write(folder.evaluation)
+            points.write((run if checkpoint_name == "best" else folder).operating_points)
         job.barrier()
     tracked = None
     if evaluation is not None:  # after the process group is closed: an upload may be slow
@@ -139,10 +135,10 @@ def evaluate_run(
             evaluation,
             table=tables[split],
             dataset=studies.evaluated[split],
-            evaluation_file=folder / EVALUATION,
+            evaluation_file=folder.evaluation,
             config=config,
         )
-    return RunEvaluation(folder=folder, evaluation=evaluation, wandb=tracked)
+    return RunEvaluation(folder=folder.path, evaluation=evaluation, wandb=tracked)
 
 
 def train_prevalence(train: StudyTable) -> np.ndarray:
@@ -155,26 +151,9 @@ def train_prevalence(train: StudyTable) -> np.ndarray:
     return shares
 
 
-def with_overrides(config: Config, overrides: list[str]) -> Config:
-    """The configuration of a trained network with other places for its data.
-
-    Raises:
-        UserError: an override would make it another network or other data.
-    """
-    new = changed(config, overrides=overrides)
-    refused = [key for key in differing_settings(new, config) if not key.startswith(ALSO_HARMLESS)]
-    if refused:
-        raise UserError(
-            f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
-            f"{', '.join(key for key in (*HARMLESS, *ALSO_HARMLESS) if key.startswith(('data.', 'run.device')))}, "
-            "train.micro_batch_size, train.precision and those of tracking"
-        )
-    return new
-
-
-def _refuse_other_patients(run_dir: Path, splits: dict[str, StudyTable]) -> None:
+def _refuse_other_patients(run: RunDir, splits: dict[str, StudyTable]) -> None:
     """Raises: UserError where a patient to be evaluated was trained on, as the run's split.csv says."""
-    file = run_dir / "split.csv"
+    file = run.split
     if not file.exists():
         raise UserError(f"{file} is not there; without it nobody knows which patients the run was trained on")
     rows = pd.read_csv(file, dtype=str, keep_default_na=False)
@@ -186,10 +165,6 @@ def _refuse_other_patients(run_dir: Path, splits: dict[str, StudyTable]) -> None
                 f"{len(leaked)} patient(s) of the {name} split were trained on, as {file} says: the table has changed "
                 f"since. Restore it, or give the old split: data.split.file={file}"
             )
-
-
-def _folder_name(split: str, checkpoint_name: str) -> str:
-    return f"evaluation-{split}" + ("" if checkpoint_name == "best" else f"-{checkpoint_name}")
 
 
 def _provenance(network: TrainedNetwork, *, split: str, checkpoint_name: str, data: dict[str, Any]) -> Provenance:

@@ -13,9 +13,8 @@ from dualview.comparison.plan import Plan, PlannedRun
 from dualview.config import load
 from dualview.errors import Preempted, UserError, listed
 from dualview.files import write_whole
+from dualview.run.directory import RunDir
 from dualview.run.resume import differing_settings
-
-RESULT = "predictions-test.parquet"
 
 
 def is_finished(run: PlannedRun) -> bool:
@@ -24,10 +23,10 @@ def is_finished(run: PlannedRun) -> bool:
     Raises:
         UserError: its directory holds a finished run with other settings.
     """
-    run_dir = run.config.run.dir
-    if not (run_dir / "metrics.json").exists() or not (run_dir / RESULT).exists():
+    run_dir = RunDir(run.config.run.dir)
+    if not run_dir.is_finished:
         return False
-    earlier = load(run_dir / "config.yaml", refuse_unused=False)
+    earlier = load(run_dir.config, refuse_unused=False)
     differing = differing_settings(run.config, earlier)
     if differing:
         problems = [f"{key}: the run has {old!r}, now {new!r}" for key, (old, new) in differing.items()]

@@ -5,9 +5,6 @@ and figures are made here as plain values; page.js draws the figures, page.css h
 """
 
 import json
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,49 +13,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dualview import __version__
-from dualview.errors import UserError
-from dualview.files import write_whole
 from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
-from dualview.report.pictures import ImageRequest, Picture, draw
-from dualview.report.record import Record, public_settings, read_records
+from dualview.report.pictures import Picture
+from dualview.report.record import Record, public_settings
 from dualview.views import ALL_STUDIES, TITLES
 
-REPORT_FILE = "report.html"
 OPEN_UP_TO = 20  # findings; longer tables wait to be opened
-
-
-def write_report(
-    run_dirs: Sequence[Path],
-    *,
-    out: Path | None = None,
-    images: ImageRequest | None = None,
-) -> Path:
-    """Write the page of one or several evaluated runs; gives its path.
-
-    Args:
-        out: file to write; without it `report.html` in the run, or in the folder that all runs have in common.
-        images: which studies to show with Grad-CAM; None shows no image.
-
-    Raises:
-        UserError: a run without an evaluation, or with `images` data that cannot be read; nothing is written.
-    """
-    records = read_records(run_dirs)
-    file = out or _default_file(run_dirs)
-    pictures = {record.name: draw(record, request=images) for record in records} if images is not None else {}
-    page = render(records, pictures=pictures)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, page)
-    return file
-
-
-def _default_file(run_dirs: Sequence[Path]) -> Path:
-    if len(run_dirs) == 1:
-        return run_dirs[0] / REPORT_FILE
-    common = Path(os.path.commonpath([run_dir.resolve().parent for run_dir in run_dirs]))
-    if common == Path(common.anchor):
-        raise UserError("the runs have no folder in common; say where the report goes with --out FILE")
-    return common / REPORT_FILE
 
 
 def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None = None) -> str:

@@ -12,7 +12,6 @@ from PIL import Image
 from scipy.special import logit
 from torch import Tensor
 
-from dualview.commands.evaluate import with_overrides
 from dualview.data.augment import to_input
 from dualview.data.images.files import ImageReader
 from dualview.data.load import load_data
@@ -20,7 +19,7 @@ from dualview.errors import BadImage, UserError
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits
-from dualview.run.directory import RunDir
+from dualview.run.resume import with_overrides
 from dualview.run.trained import load_trained
 from dualview.views import Availability, View
 
@@ -69,7 +68,7 @@ def draw(record: Record, *, request: ImageRequest) -> list[Picture]:
         if request.studies
         else most_confident(record, k=k, number=request.num_images)
     )
-    network = load_trained(RunDir(record.run_dir), name=str(record.evaluation.checkpoint.step))
+    network = load_trained(record.run, name=str(record.evaluation.checkpoint.step))
     config = with_overrides(network.config, list(request.overrides))
     data = load_data(config.data, seed=config.data_seed, store=config.data.store)
     row_of = {

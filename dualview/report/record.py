@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dualview.commands.evaluate import EVALUATION, PREDICTIONS
 from dualview.config import Config, load
 from dualview.errors import UserError, listed
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores, read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
-from dualview.files import read_json_lines
+from dualview.run.directory import RunDir
 
-TEST_EVALUATION = "evaluation-test"
 NOT_SHOWN = "(a path, not shown)"
 
 
@@ -24,7 +22,7 @@ NOT_SHOWN = "(a path, not shown)"
 class Record:
     """One run and its evaluation on test."""
 
-    run_dir: Path
+    run: RunDir
     name: str  # of the directory, told apart from those of other runs of the page
     evaluation: Evaluation
     predictions: PredictionTable  # of the studies that could be evaluated
@@ -57,42 +55,44 @@ def read_records(run_dirs: Sequence[Path]) -> list[Record]:
     Raises:
         UserError: a directory is no run or has no evaluation; all of them at once.
     """
-    problems = [problem for run_dir in run_dirs if (problem := _problem(run_dir))]
+    runs = [RunDir(run_dir) for run_dir in run_dirs]
+    problems = [problem for run in runs if (problem := _problem(run))]
     if problems:
         raise UserError(problems[0] if len(problems) == 1 else f"{len(problems)} runs\n{listed(problems)}")
     names: list[str] = []
-    for run_dir in run_dirs:
-        name = run_dir.resolve().name
-        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
-    return [_read(run_dir, name=name) for run_dir, name in zip(run_dirs, names, strict=True)]
+    for run in runs:
+        names.append(run.name if run.name not in names else f"{run.name} ({names.count(run.name) + 1})")
+    return [_read(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
-def _problem(run_dir: Path) -> str | None:
-    if not (run_dir / "config.yaml").is_file():
-        return f"{run_dir} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
-    if not all((run_dir / TEST_EVALUATION / file).is_file() for file in (EVALUATION, PREDICTIONS)):
-        return f"{run_dir} has no evaluation on test yet. Make it with: dualview evaluate {run_dir}"
+def _problem(run: RunDir) -> str | None:
+    if not run.config.is_file():
+        return f"{run} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
+    folder = run.evaluation("test")
+    if not (folder.evaluation.is_file() and folder.predictions.is_file()):
+        return f"{run} has no evaluation on test yet. Make it with: dualview evaluate {run}"
     return None
 
 
-def _read(run_dir: Path, *, name: str) -> Record:
-    file = run_dir / TEST_EVALUATION / EVALUATION
-    remedy = f"Make it anew with: dualview evaluate {run_dir}"
-    evaluation = Evaluation.from_json(file.read_bytes(), file=file, remedy=remedy)
-    predictions = read_predictions(run_dir / TEST_EVALUATION / PREDICTIONS)
+def _read(run: RunDir, *, name: str) -> Record:
+    folder, remedy = run.evaluation("test"), f"anew with: dualview evaluate {run}"
+    evaluation = Evaluation.from_json(
+        folder.evaluation.read_bytes(), file=folder.evaluation, remedy=f"Make it {remedy}"
+    )
+    predictions = read_predictions(folder.predictions)
     if list(predictions.findings) != evaluation.findings:
         raise UserError(
-            f"{run_dir / TEST_EVALUATION}: {EVALUATION} and {PREDICTIONS} have different findings. "
-            f"Make them anew with: dualview evaluate {run_dir}"
+            f"{folder}: {folder.evaluation.name} and {folder.predictions.name} have different findings. Make them "
+            f"{remedy}"
         )
     return Record(
-        run_dir=run_dir,
+        run=run,
         name=name,
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),
-        metrics=read_json_lines(run_dir / "metrics.jsonl"),
-        config=load(run_dir / "config.yaml", refuse_unused=False),
-        points=read_operating_points(run_dir),
+        metrics=run.read_log(),
+        config=load(run.config, refuse_unused=False),
+        points=read_operating_points(run.path),
     )
 
 

@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 from dualview.config import Config
+from dualview.config.load import changed
 from dualview.data.table import StudyTable
 from dualview.errors import UserError, listed
 
@@ -21,6 +22,8 @@ HARMLESS = (
     "train.checkpoint_every_steps", "train.keep_checkpoints", "train.resume", "train.max_bad_steps",
     "tracking.", "distributed.",
 )  # fmt: skip
+
+ALSO_HARMLESS = ("train.micro_batch_size", "train.precision")  # to a network that is trained
 
 
 def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:
@@ -67,6 +70,23 @@ def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step
 def differing_settings(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:
     """Settings by which two runs learn or measure something else: key -> (earlier value, value now)."""
     return {key: values for key, values in _differing(config, earlier).items() if not key.startswith(HARMLESS)}
+
+
+def with_overrides(config: Config, overrides: list[str]) -> Config:
+    """The configuration of a trained network with other places for its data.
+
+    Raises:
+        UserError: an override would make it another network or other data.
+    """
+    new = changed(config, overrides=overrides)
+    refused = [key for key in differing_settings(new, config) if not key.startswith(ALSO_HARMLESS)]
+    if refused:
+        raise UserError(
+            f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
+            f"{', '.join(key for key in (*HARMLESS, *ALSO_HARMLESS) if key.startswith(('data.', 'run.device')))}, "
+            "train.micro_batch_size, train.precision and those of tracking"
+        )
+    return new
 
 
 def _differing(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:
