@@ -40,10 +40,10 @@ def training_in(run_dir, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(on_ranks, tmp_path_factory):
-    """The run on two processes that nothing happens to."""
+def undisturbed(tmp_path_factory):
+    """The run on two processes that nothing happens to, launched as users do: forked ranks are held to it too."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    on_ranks(2, dualview, *training_in(run_dir))
+    launch(2, "-m", "dualview", *training_in(run_dir))
     return run_dir
 
 
