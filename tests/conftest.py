@@ -18,12 +18,13 @@ from dualview.models.build import build_configured
 from dualview.run import checkpoint
 from dualview.run.directory import RunDir
 from dualview.run.state import BestCheckpoint, TrainState
+from tests.support import ROOT
 from tests.support.hospital import write_hospital
 from tests.support.process_group import ProcessGroups
 from tests.support.skips import pytest_terminal_summary  # noqa: F401 - a hook of pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
-COVID_CXR = Path(__file__).parents[2] / "shared" / "data" / "covid-cxr"
+COVID_CXR = ROOT.parent / "shared" / "data" / "covid-cxr"
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,8 @@
 """The pages say what the code does."""
 
 import runpy
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
 
 
 def test_the_configuration_page_is_up_to_date():

@@ -12,6 +12,7 @@ from wandb_workspaces.workspaces import Workspace
 from dualview.cli import app
 from dualview.commands import dashboard
 from dualview.config import Config
+from dualview.run.directory import RunDir
 
 METRICS = ("loss/total", "loss/pa", "val/loss", "val/auroc_macro_both", "val/auroc_macro_pa_only", "val_auroc_both/A")
 METRICS += ("routing/rows_pa", "routing/idle_micro_batches_lateral", "speed/seconds_per_step", "optim/learning_rate_pa")
@@ -55,7 +56,7 @@ def all_ids(run_id):
 
 
 def test_the_workspace_has_its_sections_of_what_was_recorded(make_run):
-    runs = [dashboard.read_run(make_run(name)) for name in ("a", "b")]
+    runs = [dashboard.read_run(RunDir(make_run(name))) for name in ("a", "b")]
     view = dashboard.build_workspace(runs, entity="radiology")._to_model().model_dump(by_alias=True, exclude_none=True)
     assert (view["entity"], view["project"]) == ("radiology", "dualview")
     section = view["spec"]["section"]
@@ -82,14 +83,14 @@ def test_the_workspace_has_its_sections_of_what_was_recorded(make_run):
 
 def test_a_line_that_a_kill_has_torn_is_left_out(make_run):
     run_dir = make_run("a")
-    whole = dashboard.read_run(run_dir)
+    whole = dashboard.read_run(RunDir(run_dir))
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "loss/jo')
-    assert dashboard.read_run(run_dir) == whole
+    assert dashboard.read_run(RunDir(run_dir)) == whole
 
 
 def test_the_report_groups_runs_and_shows_the_evaluation_tables(make_run, online):
-    runs = [dashboard.read_run(make_run("a"))]
+    runs = [dashboard.read_run(RunDir(make_run("a")))]
     model = dashboard.build_report(runs, entity="radiology")._to_model()
     blocks = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))["blocks"]
     evaluation, training = (block["metadata"] for block in blocks if block["type"] == "panel-grid")

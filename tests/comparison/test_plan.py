@@ -1,12 +1,11 @@
 """Which runs a comparison is made of, and what is wrong with its file."""
 
-from pathlib import Path
-
 import pytest
 
 from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
 from dualview.errors import UserError
+from tests.support import ROOT
 
 FILE = """
 compare:
@@ -75,7 +74,7 @@ def test_a_wrong_compare_section_is_described(file, old, new, expected):
 
 
 def test_shipped_comparisons_are_valid():
-    for path in sorted((Path(__file__).parents[2] / "configs").glob("compare*.yaml")):
+    for path in sorted((ROOT / "configs").glob("compare*.yaml")):
         assert read_plan(path, overrides=["data.check_files=false"]).runs
 
 

@@ -11,8 +11,8 @@ from dualview.config import Config, load
 from dualview.config.uses import NETWORK_KEYS, NETWORKS, SOURCES
 from dualview.errors import UserError
 from dualview.models.network import Network
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if not path.stem.startswith("compare")]
 
 
@@ -195,7 +195,7 @@ def test_empty_file_is_all_defaults(write):
     assert yaml.safe_load(Config().to_yaml())["train"]["micro_batch_size"] == 8
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_config_that_comes_with_dualview_says_how_to_run_it(path):
     """That those of comparisons are valid is tested in tests/compare/test_plan.py."""
     command = "dualview compare" if path.stem.startswith("compare") else "dualview train"

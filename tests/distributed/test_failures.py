@@ -15,11 +15,11 @@ from dualview import distributed
 from dualview.config import DistributedConfig, RunConfig
 from dualview.errors import UserError
 from tests.distributed.run_faulty import faulty
+from tests.support import ROOT
 from tests.support.launch import last_words, launch
 from tests.support.process_group import dualview
 from tests.support.runs import same_bits, steps_logged, weights
 
-ROOT = Path(__file__).parents[2]
 FAULTY = Path(__file__).with_name("run_faulty.py")
 TINY = [
     "data.phantom.num_studies=120",

@@ -12,10 +12,10 @@ import psutil
 import pytest
 import yaml
 
+from tests.support import ROOT
 from tests.support.process_group import dualview
 from tests.support.runs import same_bits, weights
 
-ROOT = Path(__file__).parents[2]
 FAULTY = Path(__file__).with_name("run_faulty.py")
 NODES = ("node0", "node1")
 TINY = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dualview.report.page import write_report
+from dualview.commands.report import write_report
 
 from .conftest import made_up, write_run
 

@@ -14,10 +14,11 @@ from sklearn.metrics import auc, roc_curve
 from typer.testing import CliRunner
 
 from dualview.cli import app
+from dualview.commands.report import write_report
 from dualview.evaluation.statistics.curves import thinned
 from dualview.report import forest, tables
 from dualview.report.curves import curves, group_curves
-from dualview.report.page import differing_studies, render, write_report
+from dualview.report.page import differing_studies, render
 from dualview.report.record import NOT_SHOWN, public_settings, read_records
 
 from .conftest import made_up, write_run

@@ -23,7 +23,8 @@ import pytest
 import torch
 from torch import distributed as dist
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 PRELOADED = ["pytest", "torch._dynamo", "dualview.cli", "wandb"]  # torch imports the second in the first step
 GRACE_SECONDS = 10  # between the end of the first rank that fails and the killing of those that are left
 

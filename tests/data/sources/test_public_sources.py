@@ -28,8 +28,9 @@ from dualview.data.sources.readers import read_source
 from dualview.data.sources.vocabularies import CHEXPERT, XRV
 from dualview.errors import UserError
 from dualview.views import Availability, View
+from tests.support import ROOT
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = ROOT / "configs"
 spec = importlib.util.find_spec("torchxrayvision")
 TABLES = Path(spec.origin).parent / "data" if spec and spec.origin else Path("/nowhere")
 PADCHEST = TABLES / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
