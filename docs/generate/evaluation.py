@@ -24,7 +24,7 @@ def tables() -> str:
 def table(cls: type) -> str:
     """The keys of one class, in the order of the file."""
     says = " ".join((cls.__doc__ or "").split())
-    rows = [f"| `{name}` | {kind(type_)} | {comment} |" for name, type_, comment in own_fields(cls)]
+    rows = [f"| `{name}` | {kind(type_)} | {escaped(comment)} |" for name, type_, comment in own_fields(cls)]
     return "\n".join([f"### {cls.__name__}\n", f"{says}\n", "| key | holds | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
@@ -32,6 +32,11 @@ def own_fields(cls: type) -> list[tuple[str, str, str]]:
     """Name, type and comment of the fields that the class itself declares."""
     lines = inspect.getsource(cls).split("\n    @")[0].splitlines()
     return [(match[1], match[2], match[3] or "") for line in lines if (match := FIELD.match(line))]
+
+
+def escaped(comment: str) -> str:
+    """A comment as a cell of a Markdown table."""
+    return comment.replace("|", "\\|")
 
 
 def kind(type_: str) -> str:

@@ -77,10 +77,10 @@ class Reached:
 class OperatingPointResult:
     """Decisions at the thresholds that were chosen on val, over the studies that have a threshold and a known label."""
 
-    true_positive: int
-    false_positive: int
-    true_negative: int
-    false_negative: int
+    true_positive: int  # studies called positive that are
+    false_positive: int  # studies called positive that are not
+    true_negative: int  # studies called negative that are
+    false_negative: int  # studies called negative that are positive
     threshold: float | None  # of the calibrated probability; null: studies of several routes have several
     sensitivity: Estimate  # undefined without positive studies
     specificity: Estimate  # undefined without negative studies
@@ -92,16 +92,16 @@ class OperatingPointResult:
 class FindingResult:
     """One finding in one score on some studies; unknown labels take no part in any metric."""
 
-    num_positive: int
-    num_negative: int
+    num_positive: int  # studies known to have the finding
+    num_negative: int  # studies known not to have it
     num_unknown: int  # studies of which the label is unknown, or that the score says nothing of
     undefined: str | None  # why AUROC and average precision are undefined; null: they are defined
-    auroc: Estimate
-    average_precision: Estimate
+    auroc: Estimate  # P(score of a positive > of a negative), ties half
+    average_precision: Estimate  # mean over positives of the precision at their score
     brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
     calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
-    sensitivity_at_specificity: Reached
-    specificity_at_sensitivity: Reached
+    sensitivity_at_specificity: Reached  # the specificity that is held is 0.9
+    specificity_at_sensitivity: Reached  # the sensitivity that is held is 0.9
     operating_point: OperatingPointResult | None  # null: no study with a known label has a threshold
 
     def metric(self, name: str) -> Estimate:
@@ -115,8 +115,8 @@ class FindingResult:
 class Look:
     """One score on some studies, all findings: a group, a masking or a part of a subgroup."""
 
-    num_studies: int
-    num_patients: int
+    num_studies: int  # of which an image could be read
+    num_patients: int  # whose studies these are
     macro: dict[str, MacroEstimate]  # by `METRICS`
     findings: dict[str, FindingResult]  # by finding
 
@@ -129,7 +129,7 @@ class DeLong:
     """The difference of the two AUROCs by DeLong's method, a check on the bootstrap; each study counts as a patient."""
 
     difference: float  # of AUROC, in [-1, 1]
-    standard_error: float
+    standard_error: float  # of the difference
     p_value: float  # two-sided, not corrected for the number of findings
 
 
@@ -137,8 +137,8 @@ class DeLong:
 class FindingValue:
     """What a view adds to one finding."""
 
-    auroc: Difference
-    average_precision: Difference
+    auroc: Difference  # above 0 the view helps
+    average_precision: Difference  # above 0 the view helps
     brier: Difference  # below 0 the view makes the probabilities better
     verdict: Verdict  # by AUROC
     delong: DeLong | None  # null: fewer than two studies of a class
@@ -167,13 +167,13 @@ class ValueOfView:
 class Masked:
     """Complete studies scored three ways. The same patients, so differences are what a view is worth."""
 
-    num_studies: int
-    num_patients: int
-    both: Look
-    lateral_hidden: Look
-    pa_hidden: Look
-    value_of_lateral: ValueOfView
-    value_of_pa: ValueOfView
+    num_studies: int  # with both views
+    num_patients: int  # whose studies these are
+    both: Look  # scored with both views
+    lateral_hidden: Look  # scored with the lateral withheld
+    pa_hidden: Look  # scored with the PA withheld
+    value_of_lateral: ValueOfView  # both minus lateral_hidden
+    value_of_pa: ValueOfView  # both minus pa_hidden
 
     @property
     def looks(self) -> dict[str, Look]:
@@ -185,7 +185,7 @@ class Masked:
 class BaselineFinding:
     """One finding as it is told from which views exist."""
 
-    auroc: Estimate
+    auroc: Estimate  # over all studies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +240,7 @@ class Assessment:
     format: Literal[1]  # `EVALUATION_FORMAT`; another number is another set of keys
     settings: UsedSettings
     findings: list[str]  # in the order of the network's outputs
-    num_patients: int
+    num_patients: int  # whose studies these are
     num_studies: int  # of which at least one image could be read; all other studies take no part
     groups: dict[str, Look]  # studies as they came, by `views.GROUPS`: all, both, pa_only, lateral_only
     availability_baseline: AvailabilityBaseline | None  # null: the labels of training were not at hand
