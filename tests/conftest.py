@@ -13,14 +13,10 @@ import torch
 from PIL import Image
 
 from dualview.batch import StudyBatch
-from dualview.config import Config
-from dualview.models.build import build_configured
-from dualview.run import checkpoint
-from dualview.run.directory import RunDir
-from dualview.run.state import BestCheckpoint, TrainState
 from tests.support import ROOT
 from tests.support.hospital import write_hospital
 from tests.support.process_group import ProcessGroups
+from tests.support.runs import write_untrained_run
 from tests.support.skips import pytest_terminal_summary  # noqa: F401 - a hook of pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -86,33 +82,10 @@ def make_batch():
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A run directory whose network has random weights, so that no test waits for a training."""
+    """`make_run("hemis", model={...})` writes a run directory of random weights, see support/runs.py."""
 
-    def make(name: str = "auxloss", *, folder: str = "run", findings=("Nodule", "Effusion", "Hernia"), **sections):
-        run_dir = tmp_path / folder
-        model = {"name": name, "backbone": "densenet_tiny", **sections.pop("model", {})}
-        config = Config.model_validate(
-            {"run": {"dir": run_dir}, "data": {"image_size_px": 64, **sections.pop("data", {})}, "model": model}
-            | sections
-        )
-        network = build_configured(config, num_findings=len(findings))
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            for key, value in network.state_dict().items():  # statistics and heads as if it had been trained
-                if key.endswith("running_mean"):
-                    value.normal_(std=0.1)
-                elif key.endswith("running_var"):
-                    value.uniform_(0.5, 2)
-                elif key.endswith(("head.weight", "joint.weight")):
-                    value.normal_(std=4 * value.shape[1] ** -0.5)
-        run = RunDir(run_dir)
-        state = TrainState(run_id="", micro_batches_per_step=1, train_studies="", step=7, best=BestCheckpoint(None, 7))
-        checkpoint.save(
-            run, weights=network.state_dict(), state=state, optimizer={}, findings=findings, config=config,
-            config_yaml=config.to_yaml(), keep=1,
-        )  # fmt: skip
-        checkpoint.mark_best(run, 7)
-        return run_dir
+    def make(name: str = "auxloss", *, folder: str = "run", **settings) -> Path:
+        return write_untrained_run(tmp_path / folder, name, **settings)
 
     return make
 

@@ -24,6 +24,7 @@ from dualview.errors import Preempted, UserError
 from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
 from dualview.inference import studies_csv
 from dualview.inference.csv_parts import Parts
+from dualview.run.directory import RunDir
 from dualview.run.trained import load_trained
 
 FINDINGS = ["Nodule", "Effusion", "Hernia"]
@@ -89,7 +90,7 @@ def by_hand(run_dir, images, pa, lateral):
     batch = StudyBatch.from_views(
         pa=[read_image(pa) if pa else None], lateral=[read_image(lateral) if lateral else None]
     )
-    model = load_trained(run_dir).model
+    model = load_trained(RunDir(run_dir)).model
     with torch.no_grad():
         return torch.sigmoid(model(batch).by_route(batch).double())[0].numpy()
 

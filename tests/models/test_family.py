@@ -19,7 +19,8 @@ from dualview.training.optim import build_optimizer
 
 TWO_VIEWS = ("auxloss", "dualnet", "hemis", "attention")
 TAKES = {**dict.fromkeys(TWO_VIEWS, "bpl"), "single": "bp", "stacked": "b"}  # availabilities, `single` seeing PA
-MIXES = ("bbpl", "bpp", "lbb", "ppp", "lll", "b", "p", "l")
+MIXES = ("bbpl", "bpp", "lbpb", "ppp", "lll", "b", "p", "l")
+MERGED_LATE = {"merge_after_block": 4}
 
 
 def build(name, **kwargs):
@@ -30,45 +31,73 @@ def fitting(name, kinds):
     return "".join(kind for kind in kinds if kind in TAKES[name])
 
 
-def cases(names=tuple(NETWORKS)):
-    return [(name, kinds) for name in names for kinds in dict.fromkeys(fitting(name, mix) for mix in MIXES) if kinds]
+def cases():
+    """Every network with every mix that it takes; auxloss also merged behind its last block."""
+    built = [*((name, {}) for name in NETWORKS), ("auxloss", MERGED_LATE)]
+    return [
+        pytest.param(name, changes, kinds, id="-".join([name, *map(str, changes.values()), kinds]))
+        for name, changes in built
+        for kinds in dict.fromkeys(fitting(name, mix) for mix in MIXES)
+        if kinds
+    ]
+
+
+def asked_one_by_one(model, batch):
+    """Logits (B, K): the network on each study alone."""
+    answers = []
+    for row in range(batch.num_studies):
+        one = StudyBatch.from_views(
+            pa=[batch.pa[batch.rows.pa == row][0] if batch.view_mask[row, 0] else None],
+            lateral=[batch.lateral[batch.rows.lateral == row][0] if batch.view_mask[row, 1] else None],
+        )
+        answers.append(model(one).by_route(one)[0])
+    return torch.stack(answers)
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "merge_after_block", "expected"),
     [
-        ("auxloss", 14_157_504),
-        ("dualnet", 14_157_504 - 131_200),  # the authors' two branch classifiers, which never train
-        ("hemis", 12_899_392),
-        ("stacked", 7_016_320),
-        ("single", 7_013_184),
+        ("auxloss", 3, 14_157_504),  # block 3 has 1024 channels too
+        ("auxloss", 4, 14_157_504),
+        ("dualnet", 4, 14_157_504 - 131_200),  # the authors' two branch classifiers, which never train
+        ("hemis", 4, 12_899_392),
+        ("stacked", 4, 7_016_320),
+        ("single", 4, 7_013_184),
     ],
 )
-def test_parameters_are_those_of_the_authors_networks(name, expected):
+def test_parameters_are_those_of_the_authors_networks(name, merge_after_block, expected):
     """At 64 findings and one channel, counted on the authors' code."""
-    model = build(name, num_findings=64, backbone="densenet121", merge_after_block=4)
+    model = build(name, num_findings=64, backbone="densenet121", merge_after_block=merge_after_block)
     assert model.num_parameters == expected
 
 
-@pytest.mark.parametrize(("name", "kinds"), cases())
-def test_c1_routed_equals_a_loop_over_studies(make_batch, name, kinds):
-    model = build(name).double().eval()
+@pytest.mark.parametrize(("name", "changes", "kinds"), cases())
+def test_c1_routed_equals_a_loop_over_studies(make_batch, name, changes, kinds):
+    model = build(name, **changes).double().eval()
     batch = make_batch(kinds, dtype=torch.float64)
     with torch.no_grad():
         routed = model(batch).by_route(batch)
-        for row in range(len(kinds)):
-            one = StudyBatch.from_views(
-                pa=[batch.pa[batch.rows.pa == row][0] if batch.view_mask[row, 0] else None],
-                lateral=[batch.lateral[batch.rows.lateral == row][0] if batch.view_mask[row, 1] else None],
-            )
-            torch.testing.assert_close(model(one).by_route(one)[0], routed[row], atol=1e-12, rtol=0)
+        torch.testing.assert_close(routed, asked_one_by_one(model, batch), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, MERGED_LATE, {"backbone": "densenet121"}], ids=["", "merged late", "densenet121"]
+)
+@pytest.mark.parametrize("kinds", ["bbpl", "lbpb"])
+def test_c1_holds_in_single_precision(make_batch, changes, kinds):
+    model = build("auxloss", **changes).eval()
+    batch = make_batch(kinds)
+    with torch.no_grad():
+        routed = model(batch).by_route(batch)
+        torch.testing.assert_close(routed, asked_one_by_one(model, batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kinds", ["bpl", "ppp", "lbp"])
 @pytest.mark.parametrize("name", TWO_VIEWS)
-def test_c2_pixels_of_absent_views_do_not_matter(make_batch, name):
-    kinds = "bpl"
-    images = torch.rand(3, 2, 1, 64, 64)
-    view_mask = torch.tensor([[True, True], [True, False], [False, True]])
+def test_c2_pixels_of_absent_views_do_not_matter(name, kinds):
+    """The same studies with zeros and with NaN where no image is: everything is bit-equal."""
+    view_mask = torch.tensor([[kind in "bp", kind in "bl"] for kind in kinds])
+    images = torch.rand(len(kinds), 2, 1, 64, 64)
     results = []
     for absent in (0.0, float("nan")):
         filled = torch.where(view_mask[:, :, None, None, None], images, absent)
@@ -85,23 +114,33 @@ def test_c2_pixels_of_absent_views_do_not_matter(make_batch, name):
             assert torch.equal(value, nans[key]), key
 
 
-@pytest.mark.parametrize(("name", "kinds"), cases())
-def test_c3_each_image_goes_through_its_branch_once(make_batch, name, kinds):
-    model = build(name)
-    seen = {"pa": [], "lateral": [], "joint": []}
-    for part, calls in seen.items():
-        if (features := getattr(getattr(model, part, None), "features", None)) is not None and part != "joint":
-            features.conv0.register_forward_hook(lambda _m, inputs, _o, calls=calls: calls.append(inputs[0].shape[0]))
+@pytest.mark.parametrize(("name", "changes", "kinds"), cases())
+def test_c3_each_image_goes_through_its_branch_once(make_batch, name, changes, kinds):
+    """Through the stem, and through the last block where the branch has one of its own."""
+    model = build(name, **changes)
+    seen = {}
+    for part in ("pa", "lateral"):
+        features = getattr(getattr(model, part, None), "features", None)
+        for layer in ("conv0", "denseblock4"):
+            if hasattr(features, layer):
+                calls = seen[part, layer] = []
+                getattr(features, layer).register_forward_hook(
+                    lambda _module, inputs, _output, calls=calls: calls.append(inputs[0].shape[0])
+                )
+    if name == "auxloss":
+        assert len(seen) == 4
     model(make_batch(kinds))
-    for part, letters in (("pa", "bp"), ("lateral", "bl")):
-        present = sum(kind in letters for kind in kinds) if hasattr(model, part) else 0
-        assert seen[part] == ([present] if present else [])
+    for (part, _layer), calls in seen.items():
+        present = sum(kind in {"pa": "bp", "lateral": "bl"}[part] for kind in kinds)
+        assert calls == ([present] if present else [])
 
 
+@pytest.mark.parametrize("optimizer_name", ["adamw", "adam"])
 @pytest.mark.parametrize("name", TWO_VIEWS)
-def test_c4_an_idle_branch_stays_still(make_batch, name):
+def test_c4_an_idle_branch_stays_still(make_batch, name, optimizer_name):
+    """After a step that gave it momentum, a step without laterals leaves the branch bit-equal."""
     model = build(name).train()
-    optimizer = build_optimizer(model, OptimConfig(learning_rate=1e-2, weight_decay=0.1))
+    optimizer = build_optimizer(model, OptimConfig(name=optimizer_name, learning_rate=1e-2, weight_decay=0.1))
 
     def step(kinds):
         batch = make_batch(kinds)
@@ -109,19 +148,27 @@ def test_c4_an_idle_branch_stays_still(make_batch, name):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    def state_of(branch):
+        moments = [optimizer.state[parameter]["exp_avg"] for parameter in branch.parameters()]
+        return [value.clone() for value in (*branch.state_dict().values(), *moments)]
+
     step("bl")
-    before = {key: value.clone() for key, value in model.lateral.state_dict().items()}
+    lateral, weights = state_of(model.lateral), [parameter.clone() for parameter in model.pa.parameters()]
     step("pp")
-    assert all(torch.equal(value, before[key]) for key, value in model.lateral.state_dict().items())
+    assert all(map(torch.equal, state_of(model.lateral), lateral))
+    assert not any(map(torch.equal, model.pa.parameters(), weights))
 
 
 @pytest.mark.parametrize("name", tuple(NETWORKS))
 def test_an_empty_batch_can_be_backpropagated(name):
+    """A rank with an empty micro-batch must take part in the gradient exchange."""
     model = build(name).train()
     batch = StudyBatch.from_views(pa=[], lateral=[], labels=torch.zeros(0, 3), image_shape=(1, 64, 64))
     total = head_loss_sums(model(batch), batch=batch).total
     total.backward()
     assert total == 0
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients and not any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", tuple(NETWORKS))

@@ -1,12 +1,15 @@
 """Checkpoints: whole or absent, checked before use, the newest and the best kept."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from dualview.config import Config, OptimConfig
@@ -168,50 +171,42 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(small_disk, model):
     assert newest_step(small_disk) == 2
 
 
-def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path):
-    """The process dies right after each file is written, flushed or renamed; then it is tried again."""
-    script = """
-import os, signal, sys, pathlib
-from dualview.run import checkpoint
-from dualview.config import Config, OptimConfig
-from dualview.models import build_model
-from dualview.run.directory import RunDir
-from dualview.run.state import TrainState
-from dualview.training.optim import build_optimizer
-run_dir, deadly = pathlib.Path(sys.argv[1]), sys.argv[2]
-calls = 0
-def counting(function):
-    def call(*args, **kwargs):
-        global calls
-        calls += 1
-        if sys.argv[2] == str(calls):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return call
-model = build_model("auxloss", num_findings=2, backbone="densenet_tiny", seed=0)
-state = TrainState(run_id="", micro_batches_per_step=1, train_studies="")
-run = RunDir(run_dir)
-for step in (1, 2):
-    if step == 2:
-        for owner, name in ((checkpoint.torch, "save"), (checkpoint.safetensors.torch, "save_file"),
-                            (checkpoint, "flush_to_disk"), (checkpoint, "_fingerprint"), (checkpoint, "link_whole"),
-                            (checkpoint, "_set_aside"), (pathlib.Path, "rename"), (checkpoint.shutil, "rmtree")):
-            setattr(owner, name, counting(getattr(owner, name)))
-    state.step = step
-    checkpoint.save(run, weights=model.state_dict(), state=state, findings=("A", "B"), config=Config(),
-                    optimizer=build_optimizer(model, OptimConfig()).state_dict(), config_yaml="", keep=1)
-print(calls)
-"""
-    whole = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "whole", "0"], capture_output=True, text=True, check=True
-    )
-    number_of_calls = int(whole.stdout)
+def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path, model, monkeypatch):
+    """A process dies before each file that it writes, flushes, renames or removes; then the step is saved again."""
+    calls, deadly = 0, None
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    for owner, name in (
+        (torch, "save"), (safetensors.torch, "save_file"), (checkpoint, "flush_to_disk"), (checkpoint, "_fingerprint"),
+        (checkpoint, "link_whole"), (checkpoint, "_set_aside"), (Path, "rename"), (shutil, "rmtree"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    save(tmp_path / "0", model, 1, keep=1)
+    calls = 0
+    save(tmp_path / "0", model, 2, keep=1)
+    number_of_calls = calls
     assert number_of_calls > 10
-    for deadly in range(1, number_of_calls + 1, 3):
-        run_dir = tmp_path / str(deadly)
-        done = subprocess.run([sys.executable, "-c", script, run_dir, str(deadly)], capture_output=True, check=False)
-        assert done.returncode == -9
+    for moment in range(1, number_of_calls + 1):
+        run_dir = tmp_path / str(moment)
+        save(run_dir, model, 1, keep=1)
+        calls, deadly = 0, moment
+        process = multiprocessing.get_context("fork").Process(target=save, args=(run_dir, model, 2), kwargs={"keep": 1})
+        process.start()
+        process.join()
+        calls, deadly = 0, None
+        assert process.exitcode == -signal.SIGKILL
         assert newest_step(run_dir) in (1, 2)
+        save(run_dir, model, 2, keep=1)
+        assert names(run_dir) == ["last", "step-000002"]
 
 
 def test_whoever_wants_the_network_does_not_touch_the_training_state(tmp_path, model, monkeypatch):

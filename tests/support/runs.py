@@ -9,6 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dualview.config import Config
+from dualview.models.build import build_configured
+from dualview.run import checkpoint
+from dualview.run.directory import RunDir
+from dualview.run.state import BestCheckpoint, TrainState
 
 PHANTOMS = {"source": "phantom", "image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 60}}
 TINY: dict[str, dict[str, Any]] = {
@@ -30,6 +34,37 @@ def tiny_config(run_dir: Path, **sections: dict[str, Any]) -> Config:
     return Config.model_validate({**values, "run": {**values["run"], "dir": run_dir}})
 
 
+def write_untrained_run(
+    run_dir: Path,
+    name: str = "auxloss",
+    *,
+    findings: tuple[str, ...] = ("Nodule", "Effusion", "Hernia"),
+    **sections: Any,
+) -> Path:
+    """A run directory whose network has random weights, so that no test waits for a training; returns `run_dir`."""
+    model = {"name": name, "backbone": "densenet_tiny", **sections.pop("model", {})}
+    data = {"image_size_px": 64, **sections.pop("data", {})}
+    config = Config.model_validate({"run": {"dir": run_dir}, "data": data, "model": model, **sections})
+    network = build_configured(config, num_findings=len(findings))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for key, value in network.state_dict().items():  # statistics and heads as if it had been trained
+            if key.endswith("running_mean"):
+                value.normal_(std=0.1)
+            elif key.endswith("running_var"):
+                value.uniform_(0.5, 2)
+            elif key.endswith(("head.weight", "joint.weight")):
+                value.normal_(std=4 * value.shape[1] ** -0.5)
+    run = RunDir(run_dir)
+    state = TrainState(run_id="", micro_batches_per_step=1, train_studies="", step=7, best=BestCheckpoint(None, 7))
+    checkpoint.save(
+        run, weights=network.state_dict(), state=state, optimizer={}, findings=findings, config=config,
+        config_yaml=config.to_yaml(), keep=1,
+    )  # fmt: skip
+    checkpoint.mark_best(run, 7)
+    return run_dir
+
+
 def records(run_dir: Path) -> list[dict[str, Any]]:
     """What was logged, in order; a last line that is half written is left out."""
     text = (run_dir / "metrics.jsonl").read_text().rpartition("\n")[0] if (run_dir / "metrics.jsonl").exists() else ""
@@ -45,8 +80,8 @@ def steps_logged(run_dir: Path) -> list[int]:
     return [record["step"] for record in records(run_dir) if "loss/total" in record]
 
 
-def weights(run_dir: Path, checkpoint: str = "last") -> dict[str, Tensor]:
-    return load_file(run_dir / "checkpoints" / checkpoint / "model.safetensors")
+def weights(run_dir: Path, name: str = "last") -> dict[str, Tensor]:
+    return load_file(run_dir / "checkpoints" / name / "model.safetensors")
 
 
 def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
