@@ -41,7 +41,7 @@ WORKSPACE_SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "steps skipped": ("optim/bad_steps_total",),
     },
 }
-SHOWN_SPLITS, SHOWN_CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # of the evaluations that are shown
+SHOWN_SPLITS, SHOWN_CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # values of the evaluations that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def save_dashboard(run_dirs: list[Path]) -> SavedDashboard:
         )
     except UserError:
         raise
-    except Exception as error:  # of wandb's server or its client, of many kinds
+    except Exception as error:  # wandb's server and client raise errors of many kinds.
         raise UserError(
             f"wandb could not save the dashboard of project {runs[0].project}: {error}\nIs the project there, with the "
             "runs in it, and may this account write to it? WANDB_ENTITY says whose project it is; recordings are sent "
@@ -185,7 +185,7 @@ def build_report(runs: list[TrackedRun], *, entity: str) -> Any:
     return wr.Report(
         entity=entity,
         project=runs[0].project,
-        title=f"dualview: {_names(runs)}"[:128],  # it takes no more
+        title=f"dualview: {_names(runs)}"[:128],  # wandb takes 128 characters
         description="Chest X-ray classifiers on PA and lateral views of which one may be missing",
         width="fluid",
         blocks=[

@@ -21,7 +21,8 @@ AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 if TYPE_CHECKING:
     SourceName = str
     NetworkName = str
-else:  # names come from the tables, so that a new data set or network stands in one place
+else:
+    # Names come from the tables of uses.py, so that a new data set or network stands in one place.
     SourceName = Literal[*SOURCES]
     NetworkName = Literal[*NETWORKS]
 
@@ -359,9 +360,9 @@ class DataConfig(SourceConfig):
     def unused_keys(self) -> list[str]:
         """Keys that are set here, and that the reader of no source looks at; not those of entries of `sources`."""
         used = frozenset[str]().union(*(SOURCES[source.source] for source in self.all_sources))
-        of_split = [f"split.{name}" for name in ("column", "official") if f"split.{name}" in keys_set(self)]
-        own = [] if self.sources else super().unused_keys  # with `sources` other keys are refused in any case
-        return own + [key for key in of_split if key not in used]
+        split_keys = [f"split.{name}" for name in ("column", "official") if f"split.{name}" in keys_set(self)]
+        own = [] if self.sources else super().unused_keys  # `sources` refuses other keys anyway
+        return own + [key for key in split_keys if key not in used]
 
     @property
     def effective(self) -> Self:
@@ -459,7 +460,8 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Binary cross-entropy per head (design: route head once, branch heads of `both` studies in addition)."""
+    """Binary cross-entropy per head: a study counts once in the head of its route, a complete one in both branch heads
+    too."""
 
     pa_weight: float = Field(0.3, ge=0)
     """Weight of the PA head on studies with both views. Source: the authors' `--loss-weights 0.3 0.3`."""

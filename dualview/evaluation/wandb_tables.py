@@ -11,9 +11,9 @@ from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, TITLES
 CURVES = {
     "roc": ("ROC", ("false positive rate", "sensitivity")),
     "precision_recall": ("precision and recall", ("recall", "precision")),
-}  # by the beginning of a chart's name: title, and titles of its axes
+}  # beginning of a chart's name -> title, titles of the axes
 TableCell = str | float | int | None
-TableRows = tuple[list[str], list[list[TableCell]]]  # columns and data of a table
+TableRows = tuple[list[str], list[list[TableCell]]]  # names of the columns, and rows
 
 
 def value_of_lateral_rows(evaluation: Evaluation) -> TableRows:

@@ -17,10 +17,10 @@ MAX_VERTICES = 200
 class Curves:
     """One finding in one score on some studies."""
 
-    what: str  # of `views.MASKINGS` or `views.GROUPS`
-    roc: Points  # false positive rate, sensitivity
-    precision_recall: Points  # recall, precision
-    reliability: list[tuple[float, float, int]]  # mean probability, share of positives, studies
+    what: str  # name of `views.MASKINGS` or `views.GROUPS`
+    roc: Points  # (false positive rate, sensitivity)
+    precision_recall: Points  # (recall, precision)
+    reliability: list[tuple[float, float, int]]  # (mean probability, share of positives, number of studies)
     prevalence: float
 
 

@@ -55,7 +55,7 @@ def _finding_figures(finding: str, curves: list[Curves], *, looks: dict[str, Loo
         precision_recall.append(reference([0, 1], [curve.prevalence] * 2))
         roc.append(_curve(curve, curve.roc, name=f"{name} {result.auroc.value:.3f}"))
         step = _curve(curve, curve.precision_recall, name=f"{name} {result.average_precision.value:.3f}")
-        step["line"]["shape"] = "vh"  # average precision is the area under these steps
+        step["line"]["shape"] = "vh"  # makes the area the average precision
         precision_recall.append(step)
         dots = _curve(curve, [(x, y) for x, y, _ in curve.reliability], name=name)
         dots |= {"mode": "lines+markers", "text": [f"{size} studies" for _, _, size in curve.reliability]}

@@ -62,7 +62,7 @@ def finding_value(split: str, *, metric: str, group: str, finding: str) -> str:
     return f"{split}_{metric}_{group}/{finding}"
 
 
-NAMES_IN_BRACES = {  # what stands in the place of each, as a regular expression
+NAMES_IN_BRACES = {  # name in braces -> regular expression of what stands there
     "head": "joint|pa|lateral|log_terms",
     "part": "pa|lateral|joint|shared|loss|total",
     "view": "pa|lateral|both",
@@ -83,7 +83,7 @@ class MetricKey:
 
     def matches(self, key: str) -> bool:
         """Whether a recorded key is this, or of this family."""
-        parts = re.split(r"\{(\w+)\}", self.pattern)  # text, name, text, name, ..., text
+        parts = re.split(r"\{(\w+)\}", self.pattern)  # text and names in turn, text first and last
         parts[::2] = map(re.escape, parts[::2])
         parts[1::2] = [f"(?:{NAMES_IN_BRACES[name]})" for name in parts[1::2]]
         return re.fullmatch("".join(parts), key) is not None

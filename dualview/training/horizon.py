@@ -15,7 +15,7 @@ class Horizon:
     max_steps: int
     eval_every_steps: int
     log_every_steps: int
-    checkpoint_every_steps: int | None  # besides the checkpoints before evaluations
+    checkpoint_every_steps: int | None  # None: checkpoints stand before evaluations only
 
     @classmethod
     def of(cls, train: TrainConfig, *, num_studies: int, world_size: int) -> Self:
