@@ -162,8 +162,8 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
         raise UserError("run.device is cuda, but this process sees no GPU; use run.device=auto or cpu")
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
     if on_cpu:
-        # Accelerate's own launcher flags for CPU start separate worlds of one process (seen in
-        # accelerate 1.15); this variable makes what its GPU launcher starts into one gloo world.
+        # Accelerate's own launcher flags for CPU start separate worlds of one process (seen in accelerate
+        # 1.15). With this variable the processes that its GPU launcher starts are one gloo world.
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms need it
@@ -224,7 +224,7 @@ def launcher_error_file() -> str | None:
 
 
 def _refuse_stale_store() -> None:
-    """By default torch's launcher keeps one store for all attempts, with the addresses of the processes that died.
+    """Refuse a store that torch's launcher keeps for all attempts, with the addresses of processes that died.
 
     A group that is restarted on it hangs, or does not, by chance.
 

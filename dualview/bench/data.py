@@ -50,7 +50,7 @@ class DataResult:
     wait_fraction_augment_on_device: float
 
     def to_dict(self) -> dict[str, object]:
-        """With the ratios that matter."""
+        """The measurements, and the ratios of the ways to read."""
         return {
             **asdict(self),
             "store_augmented_against_files": self.store_augmented / self.files_plain,

@@ -56,7 +56,7 @@ class TrackedRun:
 
     @property
     def evaluation_ids(self) -> list[str]:
-        """Those that its evaluations have, or would have."""
+        """wandb ids of the run's evaluations, whether they exist or not."""
         kinds = [(split, name) for split in SHOWN_SPLITS for name in SHOWN_CHECKPOINTS]
         return [evaluation_id(self.id, split=split, checkpoint_name=name) for split, name in kinds]
 
@@ -222,7 +222,7 @@ def build_report(runs: list[TrackedRun], *, entity: str) -> Any:
 
 
 def _training_panels(runs: list[TrackedRun]) -> dict[str, list[Any]]:
-    """By section, a panel for each title of which something was recorded."""
+    """Section -> a panel for each title of which something was recorded."""
     from wandb_workspaces.reports import v2 as wr  # noqa: PLC0415 - an extra
 
     recorded = sorted({key for run in runs for key in run.metrics})

@@ -382,7 +382,7 @@ Backbone = Literal[
 
 
 class ModelConfig(Section):
-    """The network."""
+    """What kind of network it is, and what it starts from."""
 
     name: NetworkName = "auxloss"
     """`auxloss`: two branches, each with its own head, and a joint head where the views meet; `dualnet`: the joint
@@ -460,8 +460,7 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Binary cross-entropy per head: a study counts once in the head of its route, a complete one in both branch heads
-    too."""
+    """Binary cross-entropy: every study in the head of its route, complete ones in both branch heads too."""
 
     pa_weight: float = Field(0.3, ge=0)
     """Weight of the PA head on studies with both views. Source: the authors' `--loss-weights 0.3 0.3`."""
@@ -503,7 +502,7 @@ class OptimConfig(Section):
     name: Literal["adamw", "adam"] = "adamw"
     """`adam` adds weight decay to the gradient (the authors' choice), `adamw` decouples it."""
     learning_rate: float = Field(3e-4, gt=0)
-    """Peak learning rate."""
+    """Learning rate at the end of the warm-up, the highest of the training."""
     learning_rate_pa: float | None = Field(None, gt=0)
     """Peak learning rate of the PA branch; without it `learning_rate`."""
     learning_rate_lateral: float | None = Field(None, gt=0)
@@ -536,7 +535,7 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """The loop."""
+    """How long, in what steps and with what pauses the network is trained."""
 
     max_steps: int | None = Field(None, ge=1)
     """Optimizer steps to train for; without it `epochs` decides."""
@@ -602,7 +601,7 @@ class DistributedConfig(Section):
 
 
 class Config(Section):
-    """A whole run."""
+    """All settings of a run, one section each."""
 
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()

@@ -136,12 +136,12 @@ class SeveralSources:
         return reader(within)
 
     def unit(self, path: str) -> Tensor:
-        """As FileImages.unit."""
+        """The image at `NAME:path` in [0, 1], as `FileImages.unit` of the source gives it."""
         reader, within = self._reader(path)
         return reader.unit(within)
 
     def file(self, path: str) -> Path:
-        """As FileImages.file."""
+        """Where the image at `NAME:path` is."""
         reader, within = self._reader(path)
         return reader.file(within)
 

@@ -132,10 +132,10 @@ class BatchedDataset(Protocol[Item_contra, Batch_co]):
     """A dataset that says how its items become a batch."""
 
     def __getitem__(self, key: Item_contra) -> Any:
-        """One item."""
+        """The item of this key."""
 
     def collate(self, items: list[Any]) -> Batch_co:
-        """A batch of items."""
+        """The items as one batch."""
 
 
 def loader(

@@ -69,7 +69,7 @@ class Difference(Estimate):
 class Reached:
     """The best rate of this split's own ROC curve where the other rate reaches a target; optimistic, for comparison."""
 
-    target: float  # the rate that is held, in (0, 1]
+    target: float  # rate that is held, in (0, 1]
     value: float | None  # the rate that is reached; null: studies of one class only
 
 
@@ -137,9 +137,9 @@ class DeLong:
 class FindingValue:
     """What a view adds to one finding."""
 
-    auroc: Difference  # above 0 the view helps
-    average_precision: Difference  # above 0 the view helps
-    brier: Difference  # below 0 the view makes the probabilities better
+    auroc: Difference  # gain of AUROC; above 0 the view helps
+    average_precision: Difference  # gain of average precision; above 0 the view helps
+    brier: Difference  # change of the Brier score; below 0 the view makes the probabilities better
     verdict: Verdict  # verdict by the difference of AUROC
     delong: DeLong | None  # null: fewer than two studies of a class
 
@@ -169,15 +169,15 @@ class Masked:
 
     num_studies: int  # number of studies with both views
     num_patients: int  # number of patients of these studies
-    both: Look  # scored with both views
-    lateral_hidden: Look  # scored with the lateral withheld
-    pa_hidden: Look  # scored with the PA withheld
-    value_of_lateral: ValueOfView  # both minus lateral_hidden
-    value_of_pa: ValueOfView  # both minus pa_hidden
+    both: Look  # scores with both views
+    lateral_hidden: Look  # scores with the lateral withheld
+    pa_hidden: Look  # scores with the PA withheld
+    value_of_lateral: ValueOfView  # scores of `both` minus those of `lateral_hidden`
+    value_of_pa: ValueOfView  # scores of `both` minus those of `pa_hidden`
 
     @property
     def looks(self) -> dict[str, Look]:
-        """The three by `MASKINGS`."""
+        """Masking of `MASKINGS` -> its look."""
         return {masking: getattr(self, masking) for masking in MASKINGS}
 
 
@@ -210,7 +210,7 @@ class EvaluatedCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Of which network and data the evaluation is."""
+    """Which network was evaluated, and on which data."""
 
     run: str  # name of the run's directory
     split: str  # train, val or test
@@ -242,11 +242,11 @@ class Assessment:
     findings: list[str]  # names in the order of the network's outputs
     num_patients: int  # number of patients of these studies
     num_studies: int  # number of studies with at least one image that could be read; others take no part
-    groups: dict[str, Look]  # studies as they came, by `views.GROUPS`: all, both, pa_only, lateral_only
+    groups: dict[str, Look]  # group of `views.GROUPS` (all, both, pa_only, lateral_only) -> its studies as they came
     availability_baseline: AvailabilityBaseline | None  # null: the labels of training were not at hand
     masked: Masked | None  # null: the network takes one kind of study only, so no view can be withheld
-    subgroups: dict[str, dict[str, Look]]  # by column of the study table, then by value; {} where none was divided by
-    temperature: dict[str, float]  # by route (`views.ROUTES`), above 0: logits are divided by it; 1 = not calibrated
+    subgroups: dict[str, dict[str, Look]]  # column of the study table -> value -> its studies; {}: no column
+    temperature: dict[str, float]  # route of `views.ROUTES` -> what divides its logits, above 0; 1: not calibrated
 
 
 @dataclass(frozen=True, kw_only=True)

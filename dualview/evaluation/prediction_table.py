@@ -36,7 +36,7 @@ SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # bounds of probabilities whose logit is 
 
 
 def score_of_masking(masking: str) -> str:
-    """By which score complete studies are judged in one of `views.MASKINGS`."""
+    """Name of the score that judges complete studies in one of `views.MASKINGS`."""
     return "route" if masking == Availability.BOTH.key else masking
 
 

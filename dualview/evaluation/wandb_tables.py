@@ -87,7 +87,7 @@ def summary_values(evaluation: Evaluation) -> dict[str, float | int]:
 
 
 def _titled_looks(evaluation: Evaluation) -> dict[str, Look]:
-    """By title: the masked scores of complete studies, then the studies as they came; only those with studies."""
+    """Title -> look: the masked scores of complete studies, then the studies as they came; only those with studies."""
     masked = {} if evaluation.masked is None else evaluation.masked.looks
     looks = {TITLES[name]: look for name, look in masked.items()}
     for group in GROUPS:

@@ -126,7 +126,7 @@ class Parts:
         return self.folder / f"{number:08d}.csv"
 
     def _changes(self, content: dict[str, Any]) -> str:
-        """In what a fingerprint differs from ours."""
+        """What differs between a fingerprint and ours, as words of a message."""
         theirs = content["fingerprint"]
         names = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
         return "another " + ", ".join(f"{name} ({theirs.get(name)}, now {self.fingerprint[name]})" for name in names)

@@ -72,7 +72,7 @@ class TokenBranch(ViewPart):
 
 
 class _Reader(nn.Module):
-    """Class token, encoder, head."""
+    """Logits from the tokens of the views: class token, transformer encoder, linear head."""
 
     def __init__(self, *, num_findings: int, dropout: float) -> None:
         super().__init__()

@@ -123,7 +123,7 @@ class Backbone:
         return images.shape[0] == 0 and not self.runs_when_idle
 
     def pool_statistics(self) -> PooledStatistics | None:
-        """From now on batch statistics wait in what is returned; None for layers that have none to train."""
+        """Let batch statistics wait in what is returned, from now on; None for layers that have none to train."""
         if any(isinstance(layer, PooledBatchNorm2d) for layer in self.layers.modules()):
             self._statistics = PooledStatistics(self.layers)
         return self._statistics

@@ -67,7 +67,7 @@ class Network(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """How many numbers the parameters hold."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def pool_statistics(

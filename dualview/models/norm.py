@@ -133,7 +133,7 @@ class PooledStatistics:
         mean, var = self._batch.double()
         mean_of_squares = var * (count - 1) / count + mean.square()
         self.sums += torch.cat([count * mean, count * mean_of_squares, layer_counts.to(self.sums.device)])
-        # Statistics of a non-finite batch are zeroed, or they would live on in 0 x inf. Autograd holds on to these
+        # Zeros keep a non-finite batch from living on in 0 x inf. Autograd holds on to these
         # tensors but does not read them in training; `.data` tells it not to mind the change.
         self._batch.data.zero_()
 

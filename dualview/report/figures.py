@@ -207,7 +207,7 @@ def _macros(records: list[Record]) -> Figure:
 
 
 def _macro_auroc(record: Record, what: str) -> Estimate | None:
-    """Of all studies, or of complete ones in a masking; None where the network takes one kind of study only."""
+    """Macro AUROC of all studies, or of complete ones in a masking; None: the network takes one kind of study only."""
     if what == ALL_STUDIES:
         return record.evaluation.groups[what].macro["auroc"]
     masked = record.evaluation.masked

@@ -49,7 +49,7 @@ class ViewPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One study."""
+    """One study: its title, what is said of it, and its views."""
 
     title: str
     says: str

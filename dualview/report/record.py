@@ -50,7 +50,7 @@ class Record:
 
 
 def read_records(run_dirs: Sequence[Path]) -> list[Record]:
-    """Read runs.
+    """What the report reads of each run directory.
 
     Raises:
         UserError: a directory is no run or has no evaluation; all of them at once.

@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint, checked against its own SHA-256 where it has one.
 
     Raises:
-        UserError: there is none, it is damaged, or of another format.
+        UserError: the folder has no manifest, a damaged one, or one of another format.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -167,7 +167,7 @@ def read(folder: Path, *, with_state: bool = True) -> Checkpoint:
         with_state: also what only the continuation of the training needs.
 
     Raises:
-        UserError: it is torn, changed, or of another format; the text says what is wrong with it.
+        UserError: the checkpoint is torn, changed, or of another format; the text says what is wrong with it.
     """
     manifest = read_manifest(folder)
     is_old = "config" not in manifest
@@ -224,7 +224,7 @@ def read_best(run: RunDir) -> Checkpoint:
     """The best checkpoint of a run; where it is damaged, with a warning, the newest whole one.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no whole checkpoint.
     """
     try:
         return read(run.checkpoint("best").resolve(), with_state=False)

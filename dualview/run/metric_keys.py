@@ -18,7 +18,7 @@ NUM_PARAMETERS, BEST_STEP, BEST_VAL_AUROC = "model/num_parameters", "best/step",
 
 
 def loss(head: str) -> str:
-    """Of a head, or of `log_terms`."""
+    """Key of the loss of a head, or of `log_terms`."""
     return f"loss/{head}"
 
 
@@ -31,12 +31,12 @@ def learning_rate(part: str) -> str:
 
 
 def gradient_norm(part: str) -> str:
-    """Of a part of the network, or `total`."""
+    """Key of the gradient norm of a part of the network, or of `total`."""
     return f"optim/gradient_norm_{part}"
 
 
 def rows(of: str) -> str:
-    """Of a view's branch, or of `both`."""
+    """Key of the rows of a view's branch, or of `both`."""
     return f"routing/rows_{of}"
 
 
@@ -53,7 +53,7 @@ def split_bad_images(split: str) -> str:
 
 
 def macro(split: str, *, metric: str, group: str) -> str:
-    """Of `auroc` or `average_precision` over the findings where it is defined."""
+    """Key of the mean of `auroc` or `average_precision` over the findings where it is defined."""
     return f"{split}/{metric}_macro_{group}"
 
 

@@ -246,5 +246,5 @@ def staged_in(wandb_dir: Path, *, run_id: str) -> Iterator[None]:
 
 
 def staging(wandb_dir: Path, *, run_id: str) -> Path:
-    """The folder of `staged_in`."""
+    """The folder in which wandb collects files before it sends them."""
     return wandb_dir / f"staged-{run_id}"

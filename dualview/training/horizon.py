@@ -19,7 +19,7 @@ class Horizon:
 
     @classmethod
     def of(cls, train: TrainConfig, *, num_studies: int, world_size: int) -> Self:
-        """Of a configuration with this many training studies and ranks."""
+        """The horizon of a configuration with this many training studies and ranks."""
         steps_per_epoch = num_groups(
             num_studies,
             micro_batch_size=train.micro_batch_size,

@@ -73,7 +73,7 @@ class FileImages:
         return self.root / path
 
     def unit(self, path: str) -> Tensor:
-        """As `__call__`, but in [0, 1]."""
+        """The image at `path` as `__call__` gives it, but in [0, 1]."""
         pixels = torch.from_numpy(decode(self.file(path), name=path))
         return square(pixels, name=path, image_size_px=self.image_size_px, aspect=self.aspect)
 

@@ -51,7 +51,7 @@ class StoreImages:
         """Open the store in `folder`.
 
         Raises:
-            UserError: there is none, or it is not whole.
+            UserError: the folder holds no store, or one that is not whole.
         """
         self.folder = folder
         self.settings = StoreSettings(**manifest_of(folder)["settings"])

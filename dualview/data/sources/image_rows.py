@@ -331,7 +331,7 @@ def find_table(source: SourceConfig, *, names: Sequence[str]) -> Path:
     """`data.csv`, or the first of these names that is in `data.root`.
 
     Raises:
-        UserError: there is none.
+        UserError: neither `data.csv` nor one of the names is there.
     """
     if source.csv is not None:
         return source.csv

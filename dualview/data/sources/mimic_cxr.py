@@ -76,7 +76,7 @@ def _table(folder: Path, kind: str) -> Path:
     """The table of a kind, of either version, compressed or not.
 
     Raises:
-        UserError: there is none.
+        UserError: the folder has no such table.
     """
     names = [f"mimic-cxr-{version}-{kind}.csv{gz}" for version in VERSIONS for gz in (".gz", "")]
     for name in names:

@@ -58,7 +58,7 @@ def draw_truth(num_studies: int, *, seed: int) -> Truth:
 
 
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
-    """Studies of `data.phantom`."""
+    """Draw the studies that `data.phantom` asks for."""
     table, drawn = draw(data.phantom, seed=seed, image_size_px=data.image_size_px)
 
     def open_images(*, image_size_px: int, aspect: Aspect) -> "PhantomImages":
