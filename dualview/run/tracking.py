@@ -246,5 +246,5 @@ def staged_in(wandb_dir: Path, *, run_id: str) -> Iterator[None]:
 
 
 def staging(wandb_dir: Path, *, run_id: str) -> Path:
-    """The folder in which wandb collects files before it sends them."""
+    """The folder beside the run in which copies of wandb's files wait for `wandb sync`."""
     return wandb_dir / f"staged-{run_id}"
