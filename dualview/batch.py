@@ -84,7 +84,7 @@ class StudyBatch(NamedTuple):
     labels: Tensor  # (B, K) float, in [0, 1]
     label_mask: Tensor  # (B, K) bool, True = known
     study_index: Tensor  # (B,) int64, the study's row in the study table
-    weight: Tensor  # (B,) float, of the study in the loss
+    weight: Tensor  # (B,) float, factor of the study in the loss
 
     @property
     def num_studies(self) -> int:
@@ -181,7 +181,7 @@ class HeadWeights(NamedTuple):
     joint: Tensor  # ()
     pa: Tensor  # ()
     lateral: Tensor  # ()
-    log_terms: Tensor  # (), added once per complete study: what keeps the weights from shrinking to nothing
+    log_terms: Tensor  # (), added once per complete study, which keeps the weights from shrinking to nothing
 
 
 class HeadLogits(NamedTuple):
@@ -194,7 +194,7 @@ class HeadLogits(NamedTuple):
     pa: Tensor  # (N, K)
     lateral: Tensor  # (N, K)
     rows: HeadRows
-    weights: HeadWeights | None = None  # in training, where they are learned and the batch has a complete study
+    weights: HeadWeights | None = None  # learned weights; None in evaluation or without a complete study in the batch
 
     @classmethod
     def of_every_study(cls, joint: Tensor) -> "HeadLogits":
@@ -212,7 +212,7 @@ class HeadLogits(NamedTuple):
         # Under autocast a head that ran is bfloat16 and one without rows is not.
         dtype = reduce(torch.promote_types, (self.joint.dtype, self.pa.dtype, self.lateral.dtype))
         logits = self.pa.new_zeros(batch.num_studies, self.pa.shape[1], dtype=dtype)
-        for head in ("pa", "lateral", "joint"):  # the joint head's word is the last
+        for head in ("pa", "lateral", "joint"):  # Later heads overwrite: the joint head's answer stays.
             logits = logits.index_copy(0, getattr(self.rows, head), getattr(self, head).to(dtype))
         if vote:
             three = (self.joint, self.pa[batch.rows.both_in_pa], self.lateral[batch.rows.both_in_lateral])

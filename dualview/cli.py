@@ -52,7 +52,7 @@ from dualview.inference.predictor import BATCH_SIZE
 from dualview.progress import progress_bars
 from dualview.report.pictures import ImageRequest
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h, which asks a job script to try again
 
 app = typer.Typer(
     name="dualview",
@@ -80,13 +80,13 @@ def main() -> None:
     )
     for chatty in ("accelerate", "torch", "PIL", "urllib3", "onnxscript", "onnx_ir", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs the traceback of every decoder that it tries
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # pydicom logs a traceback for every decoder it tries
     app()
 
 
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """One clear message and an exit code. With several processes, one of them speaks (distributed.py)."""
+    """One clear message and an exit code; of several processes one prints it, which distributed.py chooses."""
     try:
         yield
     except Preempted as stopped:
@@ -96,11 +96,12 @@ def _errors_as_messages() -> Iterator[None]:
         _leave_last_words(message)
         raise typer.Exit(EXIT_PREEMPTED) from None
     except AnotherRankFailed:
-        time.sleep(10)  # the launcher ends this process once it has heard of the other
+        time.sleep(10)  # The launcher ends this process once it has heard of the rank that failed.
         raise typer.Exit(1) from None
     except UserError as error:
         if error.rank is None and not is_main_by_environment():
-            time.sleep(3)  # all processes found the same: the launcher ends this one once the main one has spoken
+            # Every process found the same error: the launcher ends this one once the main process has printed it.
+            time.sleep(3)
         _print_error(f"rank {error.rank}: {error}" if error.rank else str(error))
         raise typer.Exit(1) from None
     except OSError as error:
@@ -119,9 +120,9 @@ def _print_error(message: str) -> None:
 
 
 def _leave_last_words(message: str) -> None:
-    """Where the launcher looks for what to print last."""
+    """Write the message where the launcher looks for what to print last; nothing to do without a launcher."""
     if (file := launcher_error_file()) is not None:
-        # It takes the earliest error, in whole seconds: this one comes before those it causes.
+        # The launcher prints the earliest error by whole seconds: this one is dated before those it causes.
         last_words = {"message": message, "timestamp": int(time.time()) - 1}
         Path(file).write_text(json.dumps(last_words), encoding="utf-8")
 
@@ -423,7 +424,8 @@ def bench_schedule(  # noqa: PLR0917 - the options of a command
     """Idle branches and waiting ranks under both orders, from 1 to 4,096 ranks. Plans only, trains nothing."""
     with _errors_as_messages():
         words = config or []
-        more_ranks = [int(word) for word in words if word.isdigit() and ranks]  # --ranks 1 8 1024
+        # Of `--ranks 1 8 1024` typer takes the 1; the other numbers stand among the words of the configuration.
+        more_ranks = [int(word) for word in words if word.isdigit() and ranks]
         if 0 in more_ranks:
             raise UserError("--ranks has 0; each number of ranks is at least 1")
         words = [word for word in words if not (word.isdigit() and ranks)]

@@ -45,8 +45,8 @@ class Job:
         self.world_size: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
         self.timeout_seconds = timeout_seconds
-        self.stop_requested = False  # by a signal to this process; ranks agree on it at the end of a step
-        # Numbers that live on the CPU are exchanged there, without waiting for a GPU.
+        self.stop_requested = False  # whether this process got a signal; ranks agree at the end of a step
+        # Counts live on the CPU: a group of their own exchanges them without waiting for a GPU.
         self._cpu_group: Any = None
         self._norm_group: Any = None
         if self.world_size > 1:
@@ -63,7 +63,7 @@ class Job:
         """
         wrapped: nn.Module = self.accelerator.prepare_model(model)
         if isinstance(wrapped, DistributedDataParallel):
-            # called broadcast_buffers before torch 2.13
+            # DDP's switch was called broadcast_buffers before torch 2.13.
             switch = "forward_sync_buffers" if hasattr(wrapped, "forward_sync_buffers") else "broadcast_buffers"
             setattr(wrapped, switch, False)
         return wrapped
@@ -117,7 +117,7 @@ class Job:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
     def node_main_first(self) -> AbstractContextManager[None]:
-        """The first process of each node goes through the block before the node's others enter it."""
+        """Rank 0 of each node runs the block first."""
         context: AbstractContextManager[None] = self.accelerator.local_main_process_first()
         return context
 
@@ -162,17 +162,17 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
         raise UserError("run.device is cuda, but this process sees no GPU; use run.device=auto or cpu")
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
     if on_cpu:
-        # Accelerate's own launcher flags for CPU start separate worlds of one process (facts of accelerate 1.15);
-        # this variable makes what its GPU launcher starts into one gloo world.
+        # Accelerate's own launcher flags for CPU start separate worlds of one process (seen in accelerate
+        # 1.15). With this variable the processes that its GPU launcher starts are one gloo world.
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by torch.use_deterministic_algorithms
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms need it
         torch.use_deterministic_algorithms(True, warn_only=not on_cpu)
         torch.backends.cudnn.benchmark = False
     _refuse_stale_store()
     accelerator = Accelerator(
         cpu=on_cpu,
-        mixed_precision="no",  # autocast is ours, see Job.autocast
+        mixed_precision="no",  # `Job.autocast` does it
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=distributed.idle_branch == "skip"),
             InitProcessGroupKwargs(timeout=timedelta(seconds=distributed.timeout_seconds)),
@@ -189,7 +189,8 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
         with _stop_signals_noted(job):
             yield job
     except Preempted:
-        job.barrier()  # until the main process has closed its files: the launcher ends all when one ends
+        # The launcher ends all processes when one ends: wait until the main process has closed its files.
+        job.barrier()
         raise
     except Exception as error:
         say = _what_to_say(error, job=job) if job.world_size > 1 else error
@@ -197,10 +198,10 @@ def start(run: RunConfig, *, distributed: DistributedConfig) -> Iterator[Job]:
             raise
         raise say from error
     finally:
-        gc.collect()  # drop DDP's references before the group goes, or gloo may abort
+        gc.collect()  # Gloo may abort when DDP still refers to a group that is gone.
         if dist.is_initialized():
             dist.destroy_process_group()
-        # Accelerate keeps its state in singletons: a second run in this process must not inherit them.
+        # Accelerate keeps its state in singletons, which a second run in this process must not inherit.
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         PartialState._reset_state()
@@ -223,9 +224,9 @@ def launcher_error_file() -> str | None:
 
 
 def _refuse_stale_store() -> None:
-    """By default torch's launcher keeps one store for all attempts, with the addresses of the processes that died.
+    """Refuse a store that torch's launcher keeps for all attempts, with the addresses of processes that died.
 
-    A group restarted on it finds itself or hangs, as it happens.
+    A group that is restarted on it hangs, or does not, by chance.
 
     Raises:
         UserError: this is a restarted group on such a store (PyTorch issue 167288).
@@ -245,7 +246,7 @@ def _refuse_stale_store() -> None:
 @contextmanager
 def _stop_signals_noted(job: Job) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread only
+        yield  # Python lets only the main thread handle signals.
         return
 
     def note(_number: int, _frame: FrameType | None) -> None:
@@ -255,7 +256,8 @@ def _stop_signals_noted(job: Job) -> Iterator[None]:
     try:
         yield
     except Preempted:
-        if job.world_size > 1:  # the launcher signals those that end a moment later than the first: let them
+        if job.world_size > 1:
+            # The launcher signals every rank that ends later than the first: these are to end in peace.
             before = dict.fromkeys(before, signal.SIG_IGN)
         raise
     finally:
@@ -273,7 +275,8 @@ def _what_to_say(error: Exception, *, job: Job) -> Exception:
     first to raise an error of its own is the one to speak. Where nobody raised, a rank stopped or
     died: the lowest of those that wait names it.
     """
-    words = ("gloo", "NCCL", "by peer", "pair closure")  # the last where a backward waits for several exchanges at once
+    # "pair closure" is what gloo says where a backward pass waits for several exchanges at once.
+    words = ("gloo", "NCCL", "by peer", "pair closure")
     lost_contact = isinstance(error, dist.DistError) or any(word in str(error) for word in words)
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
@@ -293,7 +296,7 @@ def _what_to_say(error: Exception, *, job: Job) -> Exception:
                 return AnotherRankFailed(str(error))
             time.sleep(0.1)
         present = [rank for rank in range(job.world_size) if store.check([f"present/{rank}"])]
-    except RuntimeError:  # rank 0 holds the store: without it nobody else answers
+    except RuntimeError:  # Rank 0 holds the store, so a store that does not answer means that rank 0 is gone.
         present = list(range(1, job.world_size))
     absent = [rank for rank in range(job.world_size) if rank not in present]
     if job.stop_requested or not absent or job.rank != min(present):

@@ -7,7 +7,7 @@ class UserError(Exception):
     Several problems of one file stand in one text. With several processes, one of them prints it.
     """
 
-    rank: int | None = None  # that speaks for all; None outside a job, where every process finds the same
+    rank: int | None = None  # rank that prints the error; None before a process group exists
 
 
 class Preempted(Exception):

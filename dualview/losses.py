@@ -16,7 +16,7 @@ class HeadLosses(NamedTuple):
     joint: Tensor  # ()
     pa: Tensor  # ()
     lateral: Tensor  # ()
-    log_terms: Tensor  # (), of learned weights; 0 without
+    log_terms: Tensor  # (), log terms of learned weights; 0 without learned weights
 
     @property
     def total(self) -> Tensor:
@@ -53,8 +53,8 @@ def head_loss_sums(
 
     Every study counts once through the head of its route; one that the joint head has seen also through
     its branch heads, where there are any, with weights 0.3 (source: the authors' `--loss-weights 0.3
-    0.3`); all times the study's own weight. To be divided by the summed weights of the studies of the
-    whole step that have a known label. With `alone`, those studies train that branch head only, with
+    0.3`); all times the study's own weight. The caller divides by the summed weights of the studies of the
+    whole step that have a known label (C5). With `alone`, those studies train that branch head only, with
     weight 1 (AuxLoss-CL; source: the authors' `train.py`). Learned weights, where the predictions bring them,
     take the place of the given ones; a study of one view keeps weight 1, or the network could ignore it for a
     lower loss. Their log terms count once per complete study with a known label, so that the sum over

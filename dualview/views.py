@@ -56,7 +56,7 @@ class Availability(IntEnum):
         """The kind of one study from (V,) bool, True = image present.
 
         Raises:
-            ValueError: it has no view.
+            ValueError: the study has no view.
         """
         has_pa, has_lateral = view_mask[View.PA], view_mask[View.LATERAL]
         if has_pa and has_lateral:
@@ -98,7 +98,7 @@ TITLES = {
     **{kind.key: kind.title for kind in Availability},
     **{view.hidden_key: f"{view.title} withheld" for view in View},
 }
-"""Of `GROUPS` and `MASKINGS`, in a table or figure."""
+"""Titles of `GROUPS` and `MASKINGS` in a table or figure."""
 
 
 def availability_of(view_mask: np.ndarray) -> np.ndarray:

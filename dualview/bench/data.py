@@ -43,13 +43,13 @@ class DataResult:
     store_augmented: float
     files_plain: float
     torchxrayvision: float | None
-    augment_on_device: float  # of the batch alone, without reading
-    wait_fraction: float  # of a training step's time, waiting for data from the store
+    augment_on_device: float  # augmentation of a batch alone, without reading
+    wait_fraction: float  # share of a training step's time that waits for data from the store
     seconds_per_step: float
     wait_fraction_augment_on_device: float
 
     def to_dict(self) -> dict[str, object]:
-        """With the ratios that matter."""
+        """The measurements, and the ratios of the ways to read."""
         return {
             **asdict(self),
             "store_augmented_against_files": self.store_augmented / self.files_plain,
@@ -86,7 +86,7 @@ def measure(
             ways["torchxrayvision"] = peer
         speeds: dict[str, list[float]] = {name: [] for name in ways}
         for way in ways.values():
-            next(way())  # untimed: opens files and makes tables
+            next(way())  # An untimed batch opens files and makes tables.
         for _ in track(range(rounds)):
             for name, way in ways.items():
                 started = time.perf_counter()
@@ -140,7 +140,7 @@ def _make_files(folder: Path, *, file_size_px: int, image_size_px: int, num: int
         for view in View:
             for path in table.images[view][row]:
                 unit = (read(path)[0].numpy() + 1) / 2
-                noisy = unit * 60000 + grain.normal(2000, 300, unit.shape)  # real detectors do not compress well
+                noisy = unit * 60000 + grain.normal(2000, 300, unit.shape)  # Real detectors do not compress well.
                 name = f"{path.replace('/', '_')}.png"
                 Image.fromarray(noisy.clip(0, 65535).astype(np.uint16)).save(folder / name)
                 rows.append({"patient": study, "study": study, "view": ("PA", "L")[view], "path": name, "A": row % 2})
@@ -202,7 +202,7 @@ def _augment_alone(data: Data, image_size_px: int, *, device: str) -> Iterator[i
 def _torchxrayvision(folder: Path, *, image_size_px: int) -> Callable[[], Iterator[int]] | None:
     """The same PA files through the peer's PadChest class, cropped and resized as its training script does."""
     try:
-        import torchxrayvision as xrv  # noqa: PLC0415 - a peer to compare with, not a dependency
+        import torchxrayvision as xrv  # noqa: PLC0415 - torchxrayvision is compared with and no dependency
     except ImportError:
         return None
     files = sorted(path.name for path in folder.glob("*_pa.png"))

@@ -71,7 +71,7 @@ def measure(
             step(round_number)
             if job.device.type == "cuda":
                 torch.cuda.synchronize()
-            job.barrier()  # the step is over when the slowest rank's is
+            job.barrier()  # A step is over when the slowest rank is done.
             if round_number > 0:
                 seconds[name].append(time.perf_counter() - started)
     ratios = [exact / plain for exact, plain in zip(seconds["exact"], seconds["plain"], strict=True)]
@@ -120,9 +120,10 @@ def _exact_step(job: Job, *, image_size_px: int) -> Callable[[int], None]:
 def _plain_step(job: Job, *, image_size_px: int) -> Callable[[int], None]:
     batch = _micro_batch(job, image_size_px)
     learner = build_learner(_network(), config=CONFIG, job=job)
-    plain = DistributedDataParallel(learner.model, find_unused_parameters=True)  # with its default of buffers
+    # Plain DDP keeps its default, which copies the buffers of rank 0 before each forward pass.
+    plain = DistributedDataParallel(learner.model, find_unused_parameters=True)
     learner = replace(learner, wrapped=plain)
-    counts = count([Loaded(batch, ())], step=0, job=job)  # once, for the gradient norms alone
+    counts = count([Loaded(batch, ())], step=0, job=job)  # counted once, for the gradient norms alone
 
     def step(_number: int) -> None:
         losses = forward(learner, job.move(batch), job=job)

@@ -45,8 +45,8 @@ class RoutingBench:
     images_per_step: dict[str, int]
     speedup_over_zero_image: float
     speedup_over_loop: float
-    fraction_of_plain: float  # images/s of routed / images/s of one plain torchvision DenseNet121 at batch 8
-    bf16_speedup_over_zero_image: float  # routed in bf16 against zero images in fp32
+    fraction_of_plain: float  # images/s of routing / images/s of one plain torchvision DenseNet121 at batch 8
+    bf16_speedup_over_zero_image: float  # speed of routing in bf16 / speed of zero images in fp32
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -68,7 +68,7 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in track(range(rounds + 1)):
         for name, step in steps.items():
-            step()  # untimed: leaves memory and caches as a training of this variant would
+            step()  # An untimed step leaves memory and caches as training would.
             _wait(place)
             started = time.perf_counter()
             step()
@@ -120,7 +120,7 @@ def _steps(place: torch.device, *, image_size_px: int) -> dict[str, Callable[[],
         [[True, True]] * MIX["both"] + [[True, False]] * MIX["pa_only"] + [[False, True]] * MIX["lateral_only"]
     )
     images = torch.rand(BATCH, len(View), 1, image_size_px, image_size_px) * 2 - 1
-    images[~view_mask] = 0  # the placeholder
+    images[~view_mask] = 0  # zero images take the place of absent views
     labels = torch.randint(0, 2, (BATCH, NUM_FINDINGS)).float()
 
     def packed(studies: slice) -> StudyBatch:

@@ -14,7 +14,7 @@ from dualview.errors import UserError
 from dualview.views import Availability
 
 ORDERS: tuple[Order, ...] = ("view_balanced", "shuffled")
-RANKS = tuple(2**power for power in range(13))  # 1 to 4,096
+RANKS = tuple(2**power for power in range(13))  # powers of 2 from 1 to 4,096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +25,13 @@ class ScheduleRow:
     order: Order
     steps: int
     straggler: float  # mean over steps of the slowest rank's images / the mean rank's images
-    straggler_full_steps: float | None  # the same over steps in which every rank has a whole micro-batch
+    straggler_full_steps: float | None  # `straggler` over steps in which every rank has a whole micro-batch
     idle_pa: float  # probability that a rank's micro-batch has no PA image
-    idle_lateral: float
-    idle_everywhere_pa: float  # probability that no rank's has, in a step
-    idle_everywhere_lateral: float
+    idle_lateral: float  # probability that a rank's micro-batch has no lateral image
+    idle_everywhere_pa: float  # probability that no rank of a step has a PA image
+    idle_everywhere_lateral: float  # probability that no rank of a step has a lateral image
     rows_pa: float  # mean PA images per micro-batch
-    rows_lateral: float
+    rows_lateral: float  # mean lateral images per micro-batch
 
 
 def parse_mix(text: str) -> tuple[float, float, float]:
@@ -95,9 +95,9 @@ def _count(availability: np.ndarray, *, world_size: int, micro_batch_size: int, 
     )
     kinds = availability[plan.studies]
 
-    def per_step_and_rank(of_study: np.ndarray) -> np.ndarray:
+    def per_step_and_rank(per_study: np.ndarray) -> np.ndarray:
         """Sums over the studies of each micro-batch: (steps, ranks)."""
-        up_to = np.concatenate([[0], np.cumsum(of_study, dtype=np.int64)])
+        up_to = np.concatenate([[0], np.cumsum(per_study, dtype=np.int64)])
         sums: np.ndarray = np.diff(up_to[plan.starts]).reshape(plan.num_groups, world_size)
         return sums
 

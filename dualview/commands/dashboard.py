@@ -47,7 +47,7 @@ WORKSPACE_SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "steps skipped": (metric_keys.BAD_STEPS,),
     },
 }
-SHOWN_SPLITS, SHOWN_CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # of the evaluations that are shown
+SHOWN_SPLITS, SHOWN_CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # values of the evaluations that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class TrackedRun:
 
     @property
     def evaluation_ids(self) -> list[str]:
-        """Those that its evaluations have, or would have."""
+        """wandb ids of the run's evaluations, whether they exist or not."""
         kinds = [(split, name) for split in SHOWN_SPLITS for name in SHOWN_CHECKPOINTS]
         return [evaluation_id(self.id, split=split, checkpoint_name=name) for split, name in kinds]
 
@@ -115,7 +115,7 @@ def save_dashboard(run_dirs: list[Path]) -> SavedDashboard:
         )
     except UserError:
         raise
-    except Exception as error:  # of wandb's server or its client, of many kinds
+    except Exception as error:  # wandb's server and client raise errors of many kinds.
         raise UserError(
             f"wandb could not save the dashboard of project {runs[0].project}: {error}\nIs the project there, with the "
             "runs in it, and may this account write to it? WANDB_ENTITY says whose project it is; recordings are sent "
@@ -191,7 +191,7 @@ def build_report(runs: list[TrackedRun], *, entity: str) -> Any:
     return wr.Report(
         entity=entity,
         project=runs[0].project,
-        title=f"dualview: {_names(runs)}"[:128],  # it takes no more
+        title=f"dualview: {_names(runs)}"[:128],  # wandb takes 128 characters
         description="Chest X-ray classifiers on PA and lateral views of which one may be missing",
         width="fluid",
         blocks=[
@@ -228,7 +228,7 @@ def build_report(runs: list[TrackedRun], *, entity: str) -> Any:
 
 
 def _training_panels(runs: list[TrackedRun]) -> dict[str, list[Any]]:
-    """By section, a panel for each title of which something was recorded."""
+    """Section -> a panel for each title of which something was recorded."""
     from wandb_workspaces.reports import v2 as wr  # noqa: PLC0415 - an extra
 
     recorded = sorted({key for run in runs for key in run.metrics})

@@ -49,8 +49,8 @@ class RunEvaluation:
     """Where an evaluation was written, and what it says."""
 
     folder: Path
-    evaluation: Evaluation | None  # None on other than the main process
-    wandb: EvaluationJob | None  # None on other than the main process
+    evaluation: Evaluation | None  # None on ranks other than 0
+    wandb: EvaluationJob | None  # None on ranks other than 0
 
 
 def evaluate_run(
@@ -130,7 +130,8 @@ def evaluate_run(
             points.write((run if checkpoint_name == "best" else folder).operating_points)
         job.barrier()
     tracked = None
-    if evaluation is not None:  # after the process group is closed: an upload may be slow
+    if evaluation is not None:
+        # The process group is closed by now, because an upload may be slow.
         tracked = log_evaluation(
             evaluation,
             table=tables[split],

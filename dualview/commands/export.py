@@ -35,12 +35,12 @@ from dualview.views import Availability, View
 
 Format = Literal["onnx", "torch-export"]
 SUFFIX: dict[Format, str] = {"onnx": "onnx", "torch-export": "pt2"}
-METADATA = "metadata.json"
-TOLERANCE = 1e-4  # largest difference of a logit
-LARGE_LOGIT = 10  # beyond it the tolerance grows with the logits: float32 has no more digits, a probability no more use
-CHECKED_BATCH_SIZES = (1, 3)  # one study, where shapes often go wrong, and another than the example's
+METADATA_FILE = "metadata.json"
+TOLERANCE = 1e-4  # largest absolute difference of a logit that is accepted
+LARGE_LOGIT = 10  # absolute logit from which the tolerance grows with it, as float32 has no more digits
+CHECKED_BATCH_SIZES = (1, 3)  # one study, where shapes often go wrong, and a size that the example has not
 EXAMPLE_BATCH_SIZE = 2
-Run = Callable[[dict[str, Tensor]], Tensor]  # a written graph: images by input, each (B, 1, S, S), to logits (B, K)
+Run = Callable[[dict[str, Tensor]], Tensor]  # a written graph: input -> images (B, 1, S, S), to logits (B, K)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class ExportedGraph:
 
     file: Path
     route: Availability
-    differences: dict[int, float]  # largest absolute difference, by batch size
+    differences: dict[int, float]  # batch size -> largest absolute difference of a logit
 
 
 def export(
@@ -91,7 +91,7 @@ def export(
             run = _write(trained, route, format=format, file=temporary / name, metadata={**metadata, **about_graph})
             checks = {size: _compare(trained, route, run=run, num_studies=size) for size in CHECKED_BATCH_SIZES}
             differences = {size: difference for size, (difference, _) in checks.items()}
-            if not all(difference <= allowed for difference, allowed in checks.values()):  # NaN neither
+            if not all(difference <= allowed for difference, allowed in checks.values()):  # NaN fails this, too.
                 raise UserError(
                     f"{name} differs from the network: {_listed(differences)}, allowed are {TOLERANCE:g}. Nothing was "
                     "kept. Other versions of the exporter may do better; these were "
@@ -101,7 +101,7 @@ def export(
             sha256 = sha256_of(temporary / name)
             graph_files[name] = {**about_graph, "sha256": sha256, "largest_difference": differences}
         text = json.dumps({**metadata, "graphs": graph_files}, indent=2, ensure_ascii=False)
-        (temporary / METADATA).write_text(text + "\n", encoding="utf-8")
+        (temporary / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         temporary.rename(out)
@@ -136,11 +136,11 @@ def _write(
     batch = torch.export.Dim("batch", min=1)
     shapes = {name: {0: batch} for name in example}
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporters to their own authors
+        warnings.simplefilter("ignore")  # Exporters warn their own authors.
         try:
             write = _write_onnx if format == "onnx" else _write_torch
             return write(graph, example, shapes, file, metadata)
-        except Exception as error:  # exporters raise whatever they meet
+        except Exception as error:  # Exporters raise errors of any kind.
             what = " ".join(str(error).split())[:500] or type(error).__name__
             raise UserError(
                 f"{trained.config.model.name} on {trained.config.model.backbone} cannot be exported as {format} for "
@@ -152,7 +152,7 @@ def _write_torch(
     graph: RouteGraph, example: dict[str, Tensor], shapes: dict[str, Any], file: Path, metadata: dict[str, Any]
 ) -> Run:
     program = torch.export.export(graph, (), kwargs=example, dynamic_shapes=shapes)
-    torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
+    torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata)})
     read = torch.export.load(file).module()
     return lambda images: read(**images)
 

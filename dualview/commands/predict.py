@@ -25,8 +25,8 @@ from dualview.views import Availability
 
 logger = logging.getLogger(__name__)
 
-CHUNK_STUDIES = 256  # of the input, in a part: at most so many are predicted again after an interruption
-Row = list[str]  # of the CSV
+CHUNK_STUDIES = 256  # number of studies in a part of the CSV, all that an interruption can lose per rank
+Row = list[str]  # cells of a row of the CSV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class PredictionResult:
     """What `predict` has done."""
 
     out: Path
-    counts: Counts | None  # on the main process
-    was_there: bool  # nothing was left to do
+    counts: Counts | None  # what was counted; None on ranks other than 0
+    was_there: bool  # whether the CSV was complete already
 
 
 def predict(
@@ -123,7 +123,8 @@ def predict(
         with progress_bars(shown=job.is_main) as progress:
             sizes = {number: _chunk_size(number, num_studies=num_studies) for number in range(num_chunks)}
             bar = progress.add_task("predicting", total=num_studies, completed=sum(sizes[number] for number in done))
-            for numbers in rounds:  # every rank goes through all, with or without a chunk of its own
+            for numbers in rounds:
+                # Every rank goes through all rounds (C9), with or without a chunk of its own.
                 if job.rank < len(numbers):
                     parts.write(*next(answered))
                 if job.sum_numbers([job.stop_requested])[0] and numbers is not rounds[-1]:

@@ -11,7 +11,7 @@ from dualview.evaluation.metrics import MACRO, GroupMetrics
 from dualview.evaluation.value_of_lateral import value_of_lateral
 from dualview.views import ALL_STUDIES, GROUPS
 
-SHOWN = ("both", "pa_only", "lateral_only")  # of the groups of a comparison; the files have all
+SHOWN = ("both", "pa_only", "lateral_only")  # groups of a comparison that are printed; the files have all
 
 
 def auroc_table(metrics: dict[str, GroupMetrics], *, split: str) -> Table:

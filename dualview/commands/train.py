@@ -57,7 +57,7 @@ class TrainingResult:
     num_steps: int
     best_step: int
     best_val_macro_auroc: float | None
-    metrics: dict[str, dict[str, GroupMetrics]]  # split -> availability -> metrics, of the best checkpoint
+    metrics: dict[str, dict[str, GroupMetrics]]  # split -> availability -> metrics of the best checkpoint
     wandb_mode: str
     wandb_dir: Path | None
     is_main: bool

@@ -105,7 +105,7 @@ def read_plan(path: Path, *, overrides: list[str] | None = None) -> Plan:
         config, run_problems = check(Config, with_changes)
         problems += [f"{setting + '/' if setting else ''}{variant}: {problem}" for problem in run_problems]
         if config is not None:
-            # What one variant needs stands in the file for all; each run is written without what it has no use for.
+            # The file sets for all variants what one of them needs; each run is written without keys it does not use.
             runs.append(PlannedRun(setting=setting, variant=variant, seed=seed, config=config.effective))
     if problems:
         problems = list(dict.fromkeys(problems))

@@ -27,14 +27,14 @@ class ComparisonRow:
 
     setting: str
     variant: str
-    group: str  # of COMPARED_GROUPS
-    finding: str  # or MACRO
+    group: str  # name in COMPARED_GROUPS
+    finding: str  # name of the finding, or MACRO
     metric: str
     num_studies: int
     num_seeds: int
     mean: float | None
-    sd: float | None  # over seeds; None with one
-    difference: float | None  # to the baseline; None where either cannot judge these studies
+    sd: float | None  # standard deviation over seeds; None with one seed
+    difference: float | None  # difference to the baseline; None where either cannot judge these studies
     low: float | None
     high: float | None
 
@@ -190,7 +190,7 @@ def _score(predictions: PredictionTable, *, test: PredictionTable, group: str, c
     if not defined.any():
         return None
     there = np.isfinite(resampled)
-    number = np.where(there.any(axis=1), there.sum(axis=1), np.nan)  # of findings defined in a resample
+    number = np.where(there.any(axis=1), there.sum(axis=1), np.nan)  # number of findings defined in each resample
     macro_resampled = np.where(there, resampled, 0).sum(axis=1) / number
     macro = values[:, defined].mean(axis=1)
     return _Scores(

@@ -14,7 +14,7 @@ from dualview.views import MASKINGS, TITLES, Availability
 COMPARED_TITLES = TITLES | {
     masking: f"both, {TITLES[masking]}" for masking in MASKINGS if masking != Availability.BOTH.key
 }
-"""Of `COMPARED_GROUPS`."""
+"""Titles of `COMPARED_GROUPS`."""
 
 
 @dataclass(frozen=True, kw_only=True)

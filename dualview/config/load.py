@@ -63,8 +63,8 @@ def changed(config: Config, *, overrides: list[str]) -> Config:
     """
     values = config.model_dump(mode="json")
     problems = _apply(overrides, to=values)
-    result, of_values = check(Config, values)
-    problems += of_values
+    result, value_problems = check(Config, values)
+    problems += value_problems
     if problems or result is None:
         raise UserError(f"{len(problems)} problem(s) in the configuration\n{listed(problems)}")
     return result
@@ -182,7 +182,7 @@ def _describe(detail: ErrorDetails, *, kind: type[Section], at: str = "") -> str
             hint = f"allowed here: {', '.join(allowed)}"
         return f"{key}: unknown key; {hint}"
     message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":  # our own validators name what they found
+    if detail["type"] == "value_error":  # dualview's own validators name what they found.
         return f"{key}: {message}" if key else message
     return f"{key}: found {detail['input']!r}; {message[0].lower()}{message[1:]}"
 

@@ -21,7 +21,8 @@ AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
 if TYPE_CHECKING:
     SourceName = str
     NetworkName = str
-else:  # names come from the tables, so that a new data set or network stands in one place
+else:
+    # Names come from the tables of uses.py, so that a new data set or network stands in one place.
     SourceName = Literal[*SOURCES]
     NetworkName = Literal[*NETWORKS]
 
@@ -359,9 +360,9 @@ class DataConfig(SourceConfig):
     def unused_keys(self) -> list[str]:
         """Keys that are set here, and that the reader of no source looks at; not those of entries of `sources`."""
         used = frozenset[str]().union(*(SOURCES[source.source] for source in self.all_sources))
-        of_split = [f"split.{name}" for name in ("column", "official") if f"split.{name}" in keys_set(self)]
-        own = [] if self.sources else super().unused_keys  # with `sources` other keys are refused in any case
-        return own + [key for key in of_split if key not in used]
+        split_keys = [f"split.{name}" for name in ("column", "official") if f"split.{name}" in keys_set(self)]
+        own = [] if self.sources else super().unused_keys  # `sources` refuses other keys anyway
+        return own + [key for key in split_keys if key not in used]
 
     @property
     def effective(self) -> Self:
@@ -381,7 +382,7 @@ Backbone = Literal[
 
 
 class ModelConfig(Section):
-    """The network."""
+    """What kind of network it is, and what it starts from."""
 
     name: NetworkName = "auxloss"
     """`auxloss`: two branches, each with its own head, and a joint head where the views meet; `dualnet`: the joint
@@ -459,7 +460,7 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Binary cross-entropy per head (design: route head once, branch heads of `both` studies in addition)."""
+    """Binary cross-entropy: every study in the head of its route, complete ones in both branch heads too."""
 
     pa_weight: float = Field(0.3, ge=0)
     """Weight of the PA head on studies with both views. Source: the authors' `--loss-weights 0.3 0.3`."""
@@ -501,7 +502,7 @@ class OptimConfig(Section):
     name: Literal["adamw", "adam"] = "adamw"
     """`adam` adds weight decay to the gradient (the authors' choice), `adamw` decouples it."""
     learning_rate: float = Field(3e-4, gt=0)
-    """Peak learning rate."""
+    """Learning rate at the end of the warm-up, the highest of the training."""
     learning_rate_pa: float | None = Field(None, gt=0)
     """Peak learning rate of the PA branch; without it `learning_rate`."""
     learning_rate_lateral: float | None = Field(None, gt=0)
@@ -534,7 +535,7 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """The loop."""
+    """How long, in what steps and with what pauses the network is trained."""
 
     max_steps: int | None = Field(None, ge=1)
     """Optimizer steps to train for; without it `epochs` decides."""
@@ -600,7 +601,7 @@ class DistributedConfig(Section):
 
 
 class Config(Section):
-    """A whole run."""
+    """All settings of a run, one section each."""
 
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()

@@ -24,7 +24,7 @@ class UncertainPolicy:
         """The policy that a text names.
 
         Raises:
-            ValueError: it names none; the text of the error says what is allowed.
+            ValueError: the text names no policy; the message says what is allowed.
         """
         known = {"ignore": None, "zero": (0.0, 0.0), "one": (1.0, 1.0)}
         if text in known:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 ANY = frozenset({
     "source", "name", "weight", "split.file",
-    # `dualview predict` reads tables of images by these, whatever the run was trained on.
+    # These keys let `dualview predict` read tables of images, whatever the run was trained on.
     "columns.study", "columns.patient", "columns.view", "columns.path",
     "frontal_views", "lateral_views", "ignored_views",
 })  # fmt: skip
@@ -46,10 +46,10 @@ SOURCES: Mapping[str, frozenset[str]] = {
 class NetworkUse:
     """What the configuration must know of a network."""
 
-    keys: frozenset[str]  # `{view}` stands for `model.view`
-    needs_all_views: bool = False  # whether it says nothing of a study that lacks one of its views
+    keys: frozenset[str]  # keys that the network looks at; `{view}` stands for `model.view`
+    needs_all_views: bool = False  # whether it refuses a study that lacks one of its views
     needs_dense_blocks: bool = False  # whether its backbone must be a DenseNet
-    has_dropout: bool = False  # beside that of a DenseNet
+    has_dropout: bool = False  # whether it has dropout beside that of a DenseNet
 
 
 BRANCHES = frozenset({"model.shared_branch", "optim.learning_rate_pa", "optim.learning_rate_lateral"})

@@ -16,7 +16,7 @@ from dualview.config import AugmentConfig
 from dualview.data.random_numbers import normal, uniform
 
 STORED = (torch.uint8, torch.int16)  # int16 holds the bits of uint16, which torch cannot pass between processes
-NUM_DRAWS = 12  # uniform numbers of an image, in the order of their use below
+NUM_DRAWS = 12  # number of uniform random numbers that an image takes
 
 
 def to_input(images: Tensor, *, keys: Tensor | None = None, augment: AugmentConfig | None = None) -> Tensor:
@@ -84,16 +84,16 @@ def _moved(unit: Tensor, draws: Tensor, augment: AugmentConfig) -> Tensor:
     reaches = (augment.rotation_degrees, reach, augment.scale_fraction, augment.shear_degrees)
     if not any(reaches):
         return unit
-    # The inverse of rotation x shear x scale (torchvision's `_get_inverse_affine_matrix` without a shear of y).
+    # `rows` is the inverse of rotation x shear x scale, as torchvision's `_get_inverse_affine_matrix` without y shear.
     cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
     a, b, c, d = cos, -cos * tan - sin, sin, cos - sin * tan
     rows = ((d / scale, -b / scale), (-c / scale, a / scale))
     axis = torch.arange(size, device=unit.device, dtype=torch.float32) + (0.5 - size / 2)
     grid = torch.empty(len(unit), size, size, 2, device=unit.device)
-    for coordinate, (of_x, of_y) in enumerate(rows):
-        offset = -(of_x * shift_x + of_y * shift_y)
-        along_x = (2 / size * of_x).float()[:, None] * axis
-        along_y = (2 / size * of_y).float()[:, None] * axis + (2 / size * offset).float()[:, None]
+    for coordinate, (x_factor, y_factor) in enumerate(rows):
+        offset = -(x_factor * shift_x + y_factor * shift_y)
+        along_x = (2 / size * x_factor).float()[:, None] * axis
+        along_y = (2 / size * y_factor).float()[:, None] * axis + (2 / size * offset).float()[:, None]
         torch.add(along_y[:, :, None], along_x[:, None, :], out=grid[..., coordinate])
     return F.grid_sample(unit, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -105,7 +105,7 @@ def _erased(size: int, draws: Tensor, augment: AugmentConfig) -> Tensor:
     aspect = (math.log(3.3) * (2 * draws[:, 2] - 1)).exp()
     height, width = (area * aspect).sqrt().clamp(max=size - 1), (area / aspect).sqrt().clamp(max=size - 1)
     top = draws[:, 3] * (size - height)
-    left = (draws[:, 3] * 65536 % 1) * (size - width)  # the draw's lower bits
+    left = (draws[:, 3] * 65536 % 1) * (size - width)  # The lower bits of draw 3 are independent of the upper ones.
     axis = torch.arange(size, device=draws.device) + 0.5
     rows = (axis >= top[:, None]) & (axis < (top + height)[:, None])
     columns = (axis >= left[:, None]) & (axis < (left + width)[:, None])

@@ -31,8 +31,8 @@ class LoadedStudy(NamedTuple):
     """One study's images; None where the view does not exist or could not be read."""
 
     row: int
-    images: tuple[Tensor | None, Tensor | None]  # by View
-    keys: tuple[int, int]  # by View, of what is random
+    images: tuple[Tensor | None, Tensor | None]  # image of each View
+    keys: tuple[int, int]  # key of each View's random numbers
     labels: Tensor  # (K,) float32
     label_mask: Tensor  # (K,) bool
     weight: float
@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
 
     batch: StudyBatch
     bad_images: tuple[tuple[str, str], ...]  # (path, reason)
-    keys: tuple[Tensor, Tensor] | None = None  # of PA and lateral rows that are still to be augmented
+    keys: tuple[Tensor, Tensor] | None = None  # keys of PA and lateral rows; None: no augmentation is left to do
 
 
 class StudyDataset(Dataset[LoadedStudy]):

@@ -21,8 +21,8 @@ Order = Literal["view_balanced", "shuffled"]
 class EpochPlan:
     """Micro-batches of one epoch, in order: group by group. Of all ranks, or of one (`of_rank`)."""
 
-    studies: np.ndarray  # (S,) uint32, a permutation of the studies, or those of one rank
-    starts: np.ndarray  # (num_groups * micro_batches_per_group + 1,) int64, bounds within `studies`
+    studies: np.ndarray  # (S,) uint32, all studies in order of use, or those of one rank
+    starts: np.ndarray  # (micro-batches + 1,) int64, bounds of micro-batches within `studies`
     micro_batches_per_group: int
 
     @property
@@ -124,12 +124,12 @@ def _mix_per_group(counts: np.ndarray, *, micro_batch_size: int, micro_batches_p
     cumulative[:, middle] = rest * counts[middle] // max(total - counts[rare], 1)
     cumulative[:, common] = rest - cumulative[:, middle]
     affordable = (cumulative * micro_batches_per_group <= counts).all(axis=1)
-    return np.diff(cumulative[affordable], axis=0)  # cumulative only rises, so what is affordable comes first
+    return np.diff(cumulative[affordable], axis=0)  # `cumulative` only rises: affordable rows come first
 
 
 def _interleave(by_kind: list[np.ndarray], *, mix: np.ndarray) -> np.ndarray:
     """Studies in micro-batch order, `mix` (micro-batches, 3) of each kind; then what is left, kind by kind."""
-    ends = np.cumsum(mix).reshape(mix.shape)  # where the share of each kind in each micro-batch ends
+    ends = np.cumsum(mix).reshape(mix.shape)  # end of each kind's share in each micro-batch
     placed = np.empty(int(mix.sum()), dtype=np.uint32)
     left = []
     for kind, studies in enumerate(by_kind):

@@ -29,9 +29,9 @@ class Data:
     val: StudyTable
     test: StudyTable
     read: ImageReader
-    files: FileReader | None  # the reader of the files themselves; None where images are not files
+    files: FileReader | None  # reader of the image files; None where images are not files
     sources: tuple[SourceTable, ...]
-    whole_splits: dict[str, StudyTable]  # before anything is left out of them: who is where, for other runs
+    whole_splits: dict[str, StudyTable]  # split -> all its studies, also those that training leaves out
 
     @property
     def splits(self) -> dict[str, StudyTable]:
@@ -136,12 +136,12 @@ class SeveralSources:
         return reader(within)
 
     def unit(self, path: str) -> Tensor:
-        """As FileImages.unit."""
+        """The image at `NAME:path` in [0, 1], as `FileImages.unit` of the source gives it."""
         reader, within = self._reader(path)
         return reader.unit(within)
 
     def file(self, path: str) -> Path:
-        """As FileImages.file."""
+        """Where the image at `NAME:path` is."""
         reader, within = self._reader(path)
         return reader.file(within)
 
@@ -158,7 +158,7 @@ def _image_reader(sources: list[SourceTable], *, config: DataConfig) -> ImageRea
     if len(readers) == 1:
         return readers[sources[0].name]
     files = {name: reader for name, reader in readers.items() if isinstance(reader, FileReader)}
-    assert len(files) == len(readers)  # DataConfig does not mix drawn data with others
+    assert len(files) == len(readers)  # DataConfig does not mix phantoms with other data.
     return SeveralSources(files)
 
 

@@ -124,7 +124,7 @@ def evaluation_loader(
     return loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
 
 
-Item_contra = TypeVar("Item_contra", contravariant=True)  # what one item is asked by
+Item_contra = TypeVar("Item_contra", contravariant=True)  # key by which a data set is asked for one item
 Batch_co = TypeVar("Batch_co", covariant=True)
 
 
@@ -132,10 +132,10 @@ class BatchedDataset(Protocol[Item_contra, Batch_co]):
     """A dataset that says how its items become a batch."""
 
     def __getitem__(self, key: Item_contra) -> Any:
-        """One item."""
+        """The item of this key."""
 
     def collate(self, items: list[Any]) -> Batch_co:
-        """A batch of items."""
+        """The items as one batch."""
 
 
 def loader(
@@ -147,7 +147,7 @@ def loader(
 ) -> DataLoader[Batch_co]:
     """Batches in the order given; those to come are asked for while they are needed, never all at once."""
     return DataLoader[Batch_co](
-        dataset,  # type: ignore[arg-type]  # its items become batches by `collate`
+        dataset,  # type: ignore[arg-type]  # `collate` makes its items batches
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=dataset.collate,

@@ -59,8 +59,8 @@ def places_in_line(train: StudyTable, *, seed: int, number: int = 0) -> np.ndarr
     for stratum in np.unique(strata):
         members = generator.permutation(np.flatnonzero(strata == stratum))
         places[members] = (np.arange(len(members)) + generator.random()) / len(members)
-    of_study: np.ndarray = places[patient_of]
-    return of_study
+    study_places: np.ndarray = places[patient_of]
+    return study_places
 
 
 def first_in_line(train: StudyTable, *, places: np.ndarray, num_patients: int) -> np.ndarray:
@@ -85,8 +85,8 @@ def _draw(table: StudyTable, *, config: SplitConfig, seed: int) -> np.ndarray:
     in_val, _ = _divide(rest, bounds[1] - bounds[0], strata=strata, seed=seed)
     names = np.full(len(patients), "test", object)
     names[in_train], names[in_val] = "train", "val"
-    of_study: np.ndarray = names[patient_of]
-    return of_study
+    study_names: np.ndarray = names[patient_of]
+    return study_names
 
 
 def _strata(table: StudyTable, patient_of: np.ndarray, *, smallest: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def _strata(table: StudyTable, patient_of: np.ndarray, *, smallest: int) -> np.n
         _, stratum_of, sizes = np.unique(strata, return_inverse=True, return_counts=True)
         strata = np.where(sizes[stratum_of] < smallest, coarser, strata)
     _, stratum_of, sizes = np.unique(strata, return_inverse=True, return_counts=True)
-    if sizes.min() < smallest:  # the merged rest itself: to the largest
+    if sizes.min() < smallest:  # A merged rest that is still too small joins the largest.
         strata = np.where(sizes[stratum_of] < smallest, strata[sizes[stratum_of].argmax()], strata)
     return strata
 
@@ -143,12 +143,12 @@ def _from_file(table: StudyTable, *, file: Path) -> np.ndarray:
         )
         for row in np.flatnonzero(mask)
     ]
-    of_patient = dict(zip(rows["patient"], rows["split"], strict=True))
-    if absent := len(set(table.patient_ids) - set(of_patient)):
+    patient_splits = dict(zip(rows["patient"], rows["split"], strict=True))
+    if absent := len(set(table.patient_ids) - set(patient_splits)):
         problems.append(f"{file}: {absent} patient(s) of the data are not in it")
     if problems:
         raise UserError(f"data.split.file has {len(problems)} problem(s)\n{listed(problems)}")
-    return np.array([of_patient[patient] for patient in table.patient_ids], object)
+    return np.array([patient_splits[patient] for patient in table.patient_ids], object)
 
 
 def _refuse_patients_in_two(table: StudyTable, names: np.ndarray) -> None:

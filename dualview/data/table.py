@@ -22,15 +22,15 @@ class StudyTable:
     What is counted over studies is counted once: nothing may change the arrays of a table.
     """
 
-    findings: tuple[str, ...]  # K names
+    findings: tuple[str, ...]  # (K,) names
     study_ids: np.ndarray  # (S,) str
     patient_ids: np.ndarray  # (S,) str
     images: tuple[np.ndarray, np.ndarray]  # per view (S,) object: tuple[str, ...]
     labels: np.ndarray  # (S, K) float32 in [0, 1]; means nothing where label_mask is False
     label_mask: np.ndarray  # (S, K) bool, True = known
     uncertain: np.ndarray | None = None  # (S, K) bool, True = unknown because the report hedges
-    split: np.ndarray | None = None  # (S,) train, val or test, where the source says so
-    weight: np.ndarray | None = None  # (S,) float32, of the study in the training loss; None: 1
+    split: np.ndarray | None = None  # (S,) train, val or test; None: the source does not say
+    weight: np.ndarray | None = None  # (S,) float32, factor of each study in the training loss; None: 1
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str, blank where not known
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ def drop_views(availability: np.ndarray, *, seed: int, epoch: int, p_pa: float, 
     """
     if p_pa + p_lateral == 0:
         return availability
-    # a spawn key of its own: not the stream that orders the epoch
+    # A spawn key of its own keeps this stream apart from the one that orders the epoch.
     draw = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(1,))).random(len(availability))
     hidden = (availability == Availability.BOTH) & (draw < p_pa + p_lateral)
     left = np.where(draw < p_lateral, Availability.PA_ONLY, Availability.LATERAL_ONLY)

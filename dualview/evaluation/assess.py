@@ -8,7 +8,7 @@ defined):
 - masked: complete studies scored with both views, with the lateral withheld and with the PA withheld. The same
   patients, so differences between the three are the value of a view.
 - subgroups: by columns of the study table (subgroups.py).
-- operating points chosen on val (operating_points.py), applied to this split.
+- operating points chosen on val (evaluation/operating_points.py), applied to this split.
 
 Every interval is over resamples of patients, the same ones throughout (statistics/bootstrap.py).
 """

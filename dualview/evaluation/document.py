@@ -21,7 +21,7 @@ from dualview.views import MASKINGS
 
 EVALUATION_FORMAT: Literal[1] = 1
 Verdict = Literal["helped", "hurt", "undecided", "undefined"]
-TOLD_PROBLEMS = 5  # of a damaged file that are told
+TOLD_PROBLEMS = 5  # number of problems of a damaged file that a message lists
 
 # -- numbers with their uncertainty ----------------------------------------------------------------
 
@@ -39,7 +39,7 @@ class Estimate:
 class MacroEstimate(Estimate):
     """The mean of a metric over the findings where it is defined."""
 
-    num_findings: int  # how many these are; with 0 the value is null
+    num_findings: int  # number of findings in the mean; with 0 the value is null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Difference(Estimate):
 class Reached:
     """The best rate of this split's own ROC curve where the other rate reaches a target; optimistic, for comparison."""
 
-    target: float  # the rate that is held, in (0, 1]
+    target: float  # rate that is held, in (0, 1]
     value: float | None  # the rate that is reached; null: studies of one class only
 
 
@@ -77,11 +77,11 @@ class Reached:
 class OperatingPointResult:
     """Decisions at the thresholds that were chosen on val, over the studies that have a threshold and a known label."""
 
-    true_positive: int  # studies called positive that are
-    false_positive: int  # studies called positive that are not
-    true_negative: int  # studies called negative that are
-    false_negative: int  # studies called negative that are positive
-    threshold: float | None  # of the calibrated probability; null: studies of several routes have several
+    true_positive: int  # number of studies called positive that are positive
+    false_positive: int  # number of studies called positive that are negative
+    true_negative: int  # number of studies called negative that are negative
+    false_negative: int  # number of studies called negative that are positive
+    threshold: float | None  # threshold of the calibrated probability; null: studies of several routes have several
     sensitivity: Estimate  # undefined without positive studies
     specificity: Estimate  # undefined without negative studies
     positive_predictive_value: Estimate  # undefined where no study is called positive
@@ -92,9 +92,9 @@ class OperatingPointResult:
 class FindingResult:
     """One finding in one score on some studies; unknown labels take no part in any metric."""
 
-    num_positive: int  # studies known to have the finding
-    num_negative: int  # studies known not to have it
-    num_unknown: int  # studies of which the label is unknown, or that the score says nothing of
+    num_positive: int  # number of studies known to have the finding
+    num_negative: int  # number of studies known not to have the finding
+    num_unknown: int  # number of studies without a known label or without this score
     undefined: str | None  # why AUROC and average precision are undefined; null: they are defined
     auroc: Estimate  # P(score of a positive > of a negative), ties half
     average_precision: Estimate  # mean over positives of the precision at their score
@@ -115,10 +115,10 @@ class FindingResult:
 class Look:
     """One score on some studies, all findings: a group, a masking or a part of a subgroup."""
 
-    num_studies: int  # of which an image could be read
-    num_patients: int  # whose studies these are
-    macro: dict[str, MacroEstimate]  # by `METRICS`
-    findings: dict[str, FindingResult]  # by finding
+    num_studies: int  # number of studies of which an image could be read
+    num_patients: int  # number of patients of these studies
+    macro: dict[str, MacroEstimate]  # metric of `METRICS` -> its mean over the findings
+    findings: dict[str, FindingResult]  # finding -> its result
 
 
 # -- comparisons -----------------------------------------------------------------------------------
@@ -128,8 +128,8 @@ class Look:
 class DeLong:
     """The difference of the two AUROCs by DeLong's method, a check on the bootstrap; each study counts as a patient."""
 
-    difference: float  # of AUROC, in [-1, 1]
-    standard_error: float  # of the difference
+    difference: float  # difference of AUROC, in [-1, 1]
+    standard_error: float  # standard error of the difference
     p_value: float  # two-sided, not corrected for the number of findings
 
 
@@ -137,10 +137,10 @@ class DeLong:
 class FindingValue:
     """What a view adds to one finding."""
 
-    auroc: Difference  # above 0 the view helps
-    average_precision: Difference  # above 0 the view helps
-    brier: Difference  # below 0 the view makes the probabilities better
-    verdict: Verdict  # by AUROC
+    auroc: Difference  # gain of AUROC; above 0 the view helps
+    average_precision: Difference  # gain of average precision; above 0 the view helps
+    brier: Difference  # change of the Brier score; below 0 the view makes the probabilities better
+    verdict: Verdict  # verdict by the difference of AUROC
     delong: DeLong | None  # null: fewer than two studies of a class
 
     def metric(self, name: str) -> Difference:
@@ -154,12 +154,12 @@ class FindingValue:
 class ValueOfView:
     """What complete studies gain by a view: scores with both views minus scores with that view withheld."""
 
-    findings: dict[str, FindingValue]  # by finding
-    macro: dict[str, MacroEstimate]  # by `METRICS`: mean difference over the findings defined in both, in [-1, 1]
-    helped: list[str]  # findings of this verdict, by AUROC; likewise the next three
-    hurt: list[str]
-    undecided: list[str]
-    undefined: list[str]
+    findings: dict[str, FindingValue]  # finding -> its result
+    macro: dict[str, MacroEstimate]  # metric of `METRICS` -> mean difference over findings defined in both, in [-1, 1]
+    helped: list[str]  # findings that the view helps, by AUROC
+    hurt: list[str]  # findings that the view hurts, by AUROC
+    undecided: list[str]  # findings where the interval of the AUROC difference holds 0
+    undefined: list[str]  # findings without an AUROC with or without the view
     correction: str  # how the verdicts account for the number of findings, as a sentence
 
 
@@ -167,17 +167,17 @@ class ValueOfView:
 class Masked:
     """Complete studies scored three ways. The same patients, so differences are what a view is worth."""
 
-    num_studies: int  # with both views
-    num_patients: int  # whose studies these are
-    both: Look  # scored with both views
-    lateral_hidden: Look  # scored with the lateral withheld
-    pa_hidden: Look  # scored with the PA withheld
-    value_of_lateral: ValueOfView  # both minus lateral_hidden
-    value_of_pa: ValueOfView  # both minus pa_hidden
+    num_studies: int  # number of studies with both views
+    num_patients: int  # number of patients of these studies
+    both: Look  # scores with both views
+    lateral_hidden: Look  # scores with the lateral withheld
+    pa_hidden: Look  # scores with the PA withheld
+    value_of_lateral: ValueOfView  # scores of `both` minus those of `lateral_hidden`
+    value_of_pa: ValueOfView  # scores of `both` minus those of `pa_hidden`
 
     @property
     def looks(self) -> dict[str, Look]:
-        """The three by `MASKINGS`."""
+        """Masking of `MASKINGS` -> its look."""
         return {masking: getattr(self, masking) for masking in MASKINGS}
 
 
@@ -185,15 +185,15 @@ class Masked:
 class BaselineFinding:
     """One finding as it is told from which views exist."""
 
-    auroc: Estimate  # over all studies
+    auroc: Estimate  # AUROC of all studies
 
 
 @dataclass(frozen=True, kw_only=True)
 class AvailabilityBaseline:
     """What is predicted of all studies by knowing which views exist, and nothing else."""
 
-    macro: dict[Literal["auroc"], MacroEstimate]
-    findings: dict[str, BaselineFinding]  # by finding
+    macro: dict[Literal["auroc"], MacroEstimate]  # mean AUROC over the findings, of all studies
+    findings: dict[str, BaselineFinding]  # finding -> its result
     score: str  # what is taken for the probability, as a sentence
 
 
@@ -204,21 +204,21 @@ class AvailabilityBaseline:
 class EvaluatedCheckpoint:
     """Which weights were evaluated."""
 
-    name: str  # as it was asked for: best, last or a step
-    step: int  # optimizer steps that it was trained for
+    name: str  # name that was asked for: best, last or a step
+    step: int  # number of optimizer steps of its training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Of which network and data the evaluation is."""
+    """Which network was evaluated, and on which data."""
 
     run: str  # name of the run's directory
     split: str  # train, val or test
-    checkpoint: EvaluatedCheckpoint
+    checkpoint: EvaluatedCheckpoint  # which weights were evaluated
     model: str  # `model.name` of the settings
     backbone: str  # `model.backbone` of the settings
-    num_parameters: int
-    versions: list[str]  # of packages and the commit that trained the run
+    num_parameters: int  # number of parameters of the network
+    versions: list[str]  # versions of packages and the commit that trained the run
     data: dict[str, Any]  # counts of images, studies and labels, as `dualview data --json` has them without file names
 
 
@@ -226,9 +226,9 @@ class Provenance:
 class UsedSettings:
     """How it was measured."""
 
-    resamples: int  # of the patients
-    seed: int  # of the resamples
-    confidence: float  # of every interval
+    resamples: int  # number of resamples of the patients
+    seed: int  # seed of the resamples
+    confidence: float  # confidence level of every interval
     resampled: str  # the unit: patients
     operating_points: str  # the rule of the thresholds and the split that they were chosen on
 
@@ -238,15 +238,15 @@ class Assessment:
     """What one split's predictions are worth."""
 
     format: Literal[1]  # `EVALUATION_FORMAT`; another number is another set of keys
-    settings: UsedSettings
-    findings: list[str]  # in the order of the network's outputs
-    num_patients: int  # whose studies these are
-    num_studies: int  # of which at least one image could be read; all other studies take no part
-    groups: dict[str, Look]  # studies as they came, by `views.GROUPS`: all, both, pa_only, lateral_only
+    settings: UsedSettings  # how it was measured
+    findings: list[str]  # names in the order of the network's outputs
+    num_patients: int  # number of patients of these studies
+    num_studies: int  # number of studies with at least one image that could be read; others take no part
+    groups: dict[str, Look]  # group of `views.GROUPS` (all, both, pa_only, lateral_only) -> its studies as they came
     availability_baseline: AvailabilityBaseline | None  # null: the labels of training were not at hand
     masked: Masked | None  # null: the network takes one kind of study only, so no view can be withheld
-    subgroups: dict[str, dict[str, Look]]  # by column of the study table, then by value; {} where none was divided by
-    temperature: dict[str, float]  # by route (`views.ROUTES`), above 0: logits are divided by it; 1 = not calibrated
+    subgroups: dict[str, dict[str, Look]]  # column of the study table -> value -> its studies; {}: no column
+    temperature: dict[str, float]  # route of `views.ROUTES` -> what divides its logits, above 0; 1: not calibrated
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,14 +20,14 @@ from dualview.losses import study_losses
 from dualview.run.bad_images import BadImages
 from dualview.views import Availability, View
 
-CHECK_EVERY = 8  # micro-batches between two questions whether to stop
+CHECK_EVERY = 8  # number of micro-batches between two checks whether to stop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
     """A network that splits are put to, with what that needs. All ranks make the same calls; all get the same."""
 
-    model: nn.Module  # unwrapped
+    model: nn.Module  # network without DDP's wrapper
     config: Config
     job: Job
     bad_images: BadImages
@@ -95,7 +95,7 @@ class Evaluator:
             pin_memory=job.device.type == "cuda",
         )
         num_studies = num_all if hide is None else int((dataset.table.availability == Availability.BOTH).sum())
-        shared_rounds = -(-num_studies // size) // job.world_size  # rounds in which every rank has a micro-batch
+        shared_rounds = -(-num_studies // size) // job.world_size  # how often every rank has a micro-batch
         vote = self.config.model.joint_rule == "vote" and hide is None
         withheld = "" if hide is None else f", {hide.title} withheld"
         num_bad_images = 0

@@ -10,7 +10,7 @@ from dualview.evaluation.statistics.bootstrap import ranking, weighted_means
 from dualview.views import ALL_STUDIES, GROUPS, Availability
 
 METRICS = ("auroc", "average_precision", "brier")
-"""Of a finding; fields of `FindingMetrics`."""
+"""Metrics of a finding; fields of `FindingMetrics`."""
 MACRO = "macro"
 """The name of the mean over findings where findings have names."""
 

@@ -37,15 +37,15 @@ class OperatingPoint:
     """Where the positives of one finding begin on one route."""
 
     threshold: float | None  # probability in [0, 1]; None: no decision can be made
-    reason: str | None = None  # why there is no threshold
+    reason: str | None = None  # why there is no threshold; None: there is one
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoints:
     """Temperature and thresholds of every route; by `views.ROUTES`, then by finding."""
 
-    rule: str  # by which thresholds were chosen
-    chosen_on: str  # split
+    rule: str  # rule by which thresholds were chosen
+    chosen_on: str  # split on which thresholds were chosen
     temperature: dict[str, float]
     routes: dict[str, dict[str, OperatingPoint]]
 
@@ -65,7 +65,7 @@ class OperatingPoints:
         """Decisions (N, K) bool on calibrated probabilities (N, K), and which of them mean anything (N, K) bool."""
         thresholds = self.thresholds(findings, route)
         known = np.broadcast_to(np.isfinite(thresholds), probabilities.shape).copy()
-        return probabilities >= thresholds, known  # nothing reaches NaN
+        return probabilities >= thresholds, known  # no probability reaches a NaN
 
     def write(self, path: Path) -> None:
         """Write to `path` whole or not at all."""

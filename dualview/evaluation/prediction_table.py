@@ -11,8 +11,8 @@ Scores are logits before any temperature, null where they do not exist:
 - `joint`, `pa`, `lateral`: of each head, where it has seen the study.
 - `lateral_hidden`, `pa_hidden`: the answer of the network to a study with both views of which one is withheld.
 
-Probabilities are made of them in operating_points.py. Files of earlier versions hold probabilities, in columns
-FINDING/SCORE; they are read too.
+Probabilities are made of them in evaluation/operating_points.py. Files of earlier versions hold probabilities, in
+columns FINDING/SCORE; they are read too.
 
 The file identifies studies and patients: it stays on the machine.
 """
@@ -32,11 +32,11 @@ from dualview.views import ROUTES, Availability, View
 
 HEADS = ("route", "joint", "pa", "lateral")
 SCORES = (*HEADS, View.LATERAL.hidden_key, View.PA.hidden_key)
-SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # probabilities whose logit is finite
+SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # bounds of probabilities whose logit is finite
 
 
 def score_of_masking(masking: str) -> str:
-    """By which score complete studies are judged in one of `views.MASKINGS`."""
+    """Name of the score that judges complete studies in one of `views.MASKINGS`."""
     return "route" if masking == Availability.BOTH.key else masking
 
 
@@ -44,14 +44,14 @@ def score_of_masking(masking: str) -> str:
 class PredictionTable:
     """S studies of a split and what a network says of them."""
 
-    findings: tuple[str, ...]  # K names
+    findings: tuple[str, ...]  # (K,) names
     study_ids: np.ndarray  # (S,) str
     patient_ids: np.ndarray  # (S,) str
     availability: np.ndarray  # (S,) int8 of `Availability`, by the views that could be read
     evaluated: np.ndarray  # (S,) bool: False where no image of the study could be read
     labels: np.ndarray  # (S, K) 0 or 1; means nothing where label_mask is False
     label_mask: np.ndarray  # (S, K) bool, True = known
-    logits: dict[str, np.ndarray]  # of SCORES -> (S, K) float64, NaN where there is none
+    logits: dict[str, np.ndarray]  # score of SCORES -> (S, K) float64, NaN where there is none
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str
 
     def __len__(self) -> int:

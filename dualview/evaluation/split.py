@@ -48,9 +48,9 @@ class SplitEvaluation:
     name: str
     table: StudyTable
     outputs: SplitOutputs
-    metrics: dict[str, GroupMetrics]  # all, both, pa_only, lateral_only
-    loss: float | None  # mean over labelled studies of the unweighted route loss; None without any
-    hidden: dict[View, SplitOutputs] = field(default_factory=dict)  # complete studies with that view withheld
+    metrics: dict[str, GroupMetrics]  # group of `views.GROUPS` -> its metrics
+    loss: float | None  # mean unweighted route loss of the labelled studies; None: there is none
+    hidden: dict[View, SplitOutputs] = field(default_factory=dict)  # withheld view -> outputs of the complete studies
 
     @property
     def macro_auroc(self) -> float | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dualview.evaluation.prediction_table import PredictionTable
 
-MAX_VALUES = 12  # a column with more is divided by only where it is asked for
+MAX_VALUES = 12  # columns with more values are no subgroups by default
 AGE_BANDS = (0, 18, 40, 60, 80, 200)
 NOT_KNOWN = "not known"
 

@@ -11,11 +11,11 @@ from dualview.views import MASKINGS
 class ValueRow:
     """A finding of complete studies: AUROC scored three ways, and what the lateral adds."""
 
-    name: str  # of the finding, or `MACRO`
+    name: str  # name of the finding, or `MACRO`
     num_positive: int
     num_negative: int
-    aurocs: tuple[Estimate, ...]  # by `views.MASKINGS`
-    undefined: tuple[str | None, ...]  # by `views.MASKINGS`, why there is no AUROC
+    aurocs: tuple[Estimate, ...]  # AUROC of each masking of `views.MASKINGS`
+    undefined: tuple[str | None, ...]  # why each masking of `views.MASKINGS` has no AUROC; None: it has one
     auroc_gained: Difference
     average_precision_gained: Difference
     verdict: Verdict
@@ -26,7 +26,7 @@ class MacroRow:
     """The same of the mean over findings."""
 
     name: str = MACRO
-    aurocs: tuple[MacroEstimate, ...]  # by `views.MASKINGS`
+    aurocs: tuple[MacroEstimate, ...]  # AUROC of each masking of `views.MASKINGS`
     auroc_gained: MacroEstimate
     average_precision_gained: MacroEstimate
 

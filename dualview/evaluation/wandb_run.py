@@ -49,7 +49,7 @@ VALUE_OF_LATERAL_TABLE, GROUPS_TABLE, OPERATING_POINTS_TABLE = (
 )
 WANDB_TABLES = (VALUE_OF_LATERAL_TABLE, GROUPS_TABLE, OPERATING_POINTS_TABLE)
 STUDY_IMAGES = "evaluation/studies"
-CURVES_CHART = "wandb/area-under-curve/v0"  # the chart of wandb that draws x, y and class
+CURVES_CHART = "wandb/area-under-curve/v0"  # chart of wandb that draws x, y and class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def log_evaluation(
                 artifact.add_file(str(evaluation_file), name=evaluation_file.name)
                 run.log_artifact(artifact)
         run.finish()
-    except Exception as error:  # a broken wandb process raises ConnectionResetError and others
+    except Exception as error:  # A broken wandb process raises ConnectionResetError and others.
         logger.warning(
             "wandb failed (%s: %s); it may lack parts of the evaluation, %s holds everything",
             type(error).__name__, error, folder,
@@ -129,7 +129,8 @@ def _start(evaluation: Evaluation, *, folder: Path, config: Config, mode: str) -
         mode=mode,  # type: ignore[arg-type]
         reinit="create_new",
         settings=wandb_settings(
-            host="",  # of this and the next three, each would send the name of the machine, the command or its packages
+            # Left to wandb, the next four settings send the name of the machine, the command or its packages.
+            host="",
             x_disable_meta=True,
             x_disable_stats=True,
             x_save_requirements=False,

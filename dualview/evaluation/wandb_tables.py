@@ -11,9 +11,9 @@ from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, TITLES
 CURVES = {
     "roc": ("ROC", ("false positive rate", "sensitivity")),
     "precision_recall": ("precision and recall", ("recall", "precision")),
-}  # by the beginning of a chart's name: title, and titles of its axes
+}  # beginning of a chart's name -> title, titles of the axes
 TableCell = str | float | int | None
-TableRows = tuple[list[str], list[list[TableCell]]]  # columns and data of a table
+TableRows = tuple[list[str], list[list[TableCell]]]  # names of the columns, and rows
 
 
 def value_of_lateral_rows(evaluation: Evaluation) -> TableRows:
@@ -87,7 +87,7 @@ def summary_values(evaluation: Evaluation) -> dict[str, float | int]:
 
 
 def _titled_looks(evaluation: Evaluation) -> dict[str, Look]:
-    """By title: the masked scores of complete studies, then the studies as they came; only those with studies."""
+    """Title -> look: the masked scores of complete studies, then the studies as they came; only those with studies."""
     masked = {} if evaluation.masked is None else evaluation.masked.looks
     looks = {TITLES[name]: look for name, look in masked.items()}
     for group in GROUPS:

@@ -24,7 +24,7 @@ from dualview.files import whole_file, write_whole
 
 logger = logging.getLogger(__name__)
 
-Fingerprint = dict[str, Any]  # what the answers depend on; two of one content give one CSV
+Fingerprint = dict[str, Any]  # all that the answers depend on; equal ones give the same CSV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Parts:
                     raise UserError(f"{self.out} is there already, and not known to be of this command. {remedy}")
                 if about["fingerprint"] != self.fingerprint:
                     raise UserError(f"{self.out} was made with {self._changes(about)}. {remedy}")
-                shutil.rmtree(self.folder, ignore_errors=True)  # left by a kill at the very end
+                shutil.rmtree(self.folder, ignore_errors=True)  # A kill at the very end leaves it.
                 return Counts(studies=about["studies"], predicted=about["predicted"])
             if self.folder.exists():
                 raise UserError(f"{self.folder} is there already, and not known to be of this command. {remedy}")
@@ -126,7 +126,7 @@ class Parts:
         return self.folder / f"{number:08d}.csv"
 
     def _changes(self, content: dict[str, Any]) -> str:
-        """In what a fingerprint differs from ours."""
+        """What differs between a fingerprint and ours, as words of a message."""
         theirs = content["fingerprint"]
         names = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
         return "another " + ", ".join(f"{name} ({theirs.get(name)}, now {self.fingerprint[name]})" for name in names)

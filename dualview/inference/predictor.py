@@ -50,12 +50,12 @@ class Answers(NamedTuple):
 class Prediction:
     """N studies, in the order they were given."""
 
-    findings: tuple[str, ...]  # K names
+    findings: tuple[str, ...]  # (K,) names
     predicted: np.ndarray  # (N,) bool: False where no image can be used, or not those that the network needs
     probabilities: np.ndarray  # (N, K) float64, of each study's route; NaN where `predicted` is False
     decisions: np.ndarray  # (N, K) bool: probability >= the route's threshold; False where `decided` is False
     decided: np.ndarray  # (N, K) bool
-    views: tuple[str, ...]  # (N,) those used: pa+lateral, pa or lateral; blank where `predicted` is False
+    views: tuple[str, ...]  # (N,) views that were used: pa+lateral, pa or lateral; blank where `predicted` is False
     reasons: tuple[str, ...]  # (N,) why a study, or one of its images, could not be used; blank where all was well
 
     def as_dict(self) -> dict[str, np.ndarray]:

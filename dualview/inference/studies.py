@@ -19,11 +19,11 @@ from dualview.views import View
 class StudyRequest(NamedTuple):
     """One study before its images are read."""
 
-    images: tuple[Any, Any]  # by View: whatever the reader reads, a path as a rule; None where there is no image
-    reasons: tuple[str, ...] = ()  # why images of it, or all, are left out already
+    images: tuple[Any, Any]  # what the reader reads for each View, a path as a rule; None: no image
+    reasons: tuple[str, ...] = ()  # why images of the study are left out already
     study: str = ""
     patient: str = ""
-    row: int = 0  # among all that are asked about
+    row: int = 0  # row among all studies of the input
 
     @property
     def view_mask(self) -> tuple[bool, bool]:
@@ -34,19 +34,19 @@ class ReadStudy(NamedTuple):
     """One study after its images are read: those that the network takes, and why others are not there."""
 
     request: StudyRequest
-    images: tuple[Tensor | None, Tensor | None]  # by View, (1, S, S)
+    images: tuple[Tensor | None, Tensor | None]  # (1, S, S) of each View
     reasons: tuple[str, ...]
-    is_served: bool  # whether the network can say anything of it
-    error: str | None = None  # that ends it all, such as a package that is not installed
+    is_served: bool  # whether the network can answer for the study
+    error: str | None = None  # error that ends the command, such as a missing package
 
 
 class ReadBatch(NamedTuple):
     """Some studies as they come from the loader."""
 
     studies: list[StudyRequest]
-    reasons: list[str]  # one per study, blank where nothing is to be said
+    reasons: list[str]  # one per study; blank: all was well
     served: list[int]  # positions in `studies` of those in the batch, in its order
-    batch: StudyBatch  # B = len(served)
+    batch: StudyBatch  # batch of B = len(served) studies
     errors: tuple[str, ...] = ()
 
 

@@ -28,7 +28,7 @@ from dualview.inference.studies import StudyRequest
 from dualview.views import View
 
 ROWS_AT_ONCE = 1000
-MOST_PROBLEMS = 1000  # to be kept; 20 are shown
+MOST_PROBLEMS = 1000  # number of problems that are kept; a message lists 20
 
 
 class RequestCsv:
@@ -119,7 +119,7 @@ class RequestCsv:
                 view = self._view_of.get(name)
                 if view is None:
                     (ignored if name in self._ignored else reasons).append(f"view is {name or 'not given'}")
-                elif images[view] is None:  # of several images the first, as in evaluation
+                elif images[view] is None:  # The first of several images counts, as in evaluation.
                     images[view] = path
             if not any(images):
                 reasons += ignored
@@ -178,7 +178,7 @@ class RequestCsv:
         line = 1 + HEADER_LINES
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # A row with too many cells is an error.
                 for chunk in self._open(chunksize=ROWS_AT_ONCE):
                     frame = pd.DataFrame({name: chunk[name].fillna("").str.strip() for name in self._columns})
                     frame.insert(0, "line", np.arange(line, line + len(frame)))

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 DICOMS = (".dcm", ".dicom", ".dic")
 NAMED = re.compile(r"(?:(?P<study>.*)[_\-. ])?(?P<view>pa|frontal|lateral|lat)", re.IGNORECASE)
-POSITIONS = dict.fromkeys(dicom.FRONTAL, View.PA) | dict.fromkeys(dicom.LATERAL, View.LATERAL)
+VIEW_OF_POSITION = dict.fromkeys(dicom.FRONTAL, View.PA) | dict.fromkeys(dicom.LATERAL, View.LATERAL)
 UNNAMED = "the name does not say study and view; call it STUDY_pa or STUDY_lateral, or STUDY/pa or STUDY/lateral"
 
 
@@ -69,7 +69,7 @@ def list_studies(folder: Path) -> tuple[list[StudyRequest], str]:
     return listed, digest.hexdigest()
 
 
-Found = tuple[str, str, View | None, str]  # name, study (blank: unknown), view, and without one the reason
+Found = tuple[str, str, View | None, str]  # (name, study or blank, view, reason for no view)
 
 
 def _named(name: str) -> Found:
@@ -95,7 +95,7 @@ def _tagged(folder: Path, names: list[str]) -> list[Found]:
         elif modality not in dicom.MODALITIES:
             found.append((name, study, None, f"modality is {modality}"))
         else:
-            found.append((name, study, POSITIONS.get(position), f"view is {position or 'not given'}"))
+            found.append((name, study, VIEW_OF_POSITION.get(position), f"view is {position or 'not given'}"))
     return found
 
 

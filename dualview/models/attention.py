@@ -27,10 +27,10 @@ class Attention(Network):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        # Only DenseNets have dropout of their own; the encoder has it with any backbone.
-        of_backbone = spec if spec.backbone in DENSENETS else replace(spec, dropout=0.0)
+        # Backbones other than DenseNets have no dropout of their own; the encoder has it with any backbone.
+        backbone_spec = spec if spec.backbone in DENSENETS else replace(spec, dropout=0.0)
         self.pa, self.lateral, shared = branch_per_view(
-            TokenBranch, backbone=of_backbone.build_backbone, shared=spec.shared_branch
+            TokenBranch, backbone=backbone_spec.build_backbone, shared=spec.shared_branch
         )
         self.joint = _Reader(num_findings=spec.num_findings, dropout=spec.dropout)
         self._share(shared, self.pa, self.lateral)
@@ -72,7 +72,7 @@ class TokenBranch(ViewPart):
 
 
 class _Reader(nn.Module):
-    """Class token, encoder, head."""
+    """Logits from the tokens of the views: class token, transformer encoder, linear head."""
 
     def __init__(self, *, num_findings: int, dropout: float) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class AuxLoss(Network):
         weights = None
         if self.loss_weights is not None and self.training and (len(rows.both) or self.spec.runs_when_idle):
             weights = self.loss_weights()
-        # shape[0], as len() of a tensor would write the batch size of the example into an exported graph
+        # len() of a tensor would write the example's batch size into an exported graph; shape[0] stays symbolic.
         if rows.both.shape[0] or batch.num_studies == 0 or self.spec.runs_when_idle:
             both = (pa.merge_features[rows.both_in_pa], lateral.merge_features[rows.both_in_lateral])
             joint = self.joint(torch.cat(both, dim=1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, use_norm
 
-# 38 thousand parameters: for tests and demonstrations, not a network anyone has published.
+# The tiny DenseNet has 38 thousand parameters, is for tests and demonstrations, and is published nowhere.
 _tiny = partial(torchvision.models.DenseNet, growth_rate=8, block_config=(2, 2, 4, 2), num_init_features=16, bn_size=2)
 DENSENETS: dict[str, Callable[..., torchvision.models.DenseNet]] = {
     **{
@@ -51,7 +51,7 @@ def build_features(name: str, *, dropout: float, norm: Norm = "batch", in_channe
     num_channels = features.get_submodule("norm0").num_features
     assert isinstance(num_channels, int)
     features.conv0 = nn.Conv2d(in_channels, num_channels, kernel_size=7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(features.conv0.weight)  # as torchvision initialises its own
+    nn.init.kaiming_normal_(features.conv0.weight)  # torchvision's own rule
     for layer_name, layer in features.named_children():
         if layer_name.startswith("transition"):
             pool_first = {key: getattr(layer, key) for key in ("norm", "relu", "pool", "conv")}
@@ -69,7 +69,7 @@ def _other_features(name: str, *, norm: Norm, in_channels: int) -> nn.Sequential
         kept = OrderedDict((key, layer) for key, layer in layers.items() if key not in ("avgpool", "fc"))
     else:
         kept = OrderedDict(layers["features"].named_children())
-        if name.startswith("swin"):  # channels last until here
+        if name.startswith("swin"):  # Swin has channels last until its layer `permute`.
             kept |= {"norm": layers["norm"], "permute": layers["permute"]}
     features = nn.Sequential(kept)
     path, first = next((path, layer) for path, layer in features.named_modules() if isinstance(layer, nn.Conv2d))
@@ -123,7 +123,7 @@ class Backbone:
         return images.shape[0] == 0 and not self.runs_when_idle
 
     def pool_statistics(self) -> PooledStatistics | None:
-        """From now on batch statistics wait in what is returned; None for layers that have none to train."""
+        """Let batch statistics wait in what is returned, from now on; None for layers that have none to train."""
         if any(isinstance(layer, PooledBatchNorm2d) for layer in self.layers.modules()):
             self._statistics = PooledStatistics(self.layers)
         return self._statistics
@@ -163,7 +163,7 @@ def build_backbone(
 def first_layers(backbone: Backbone, count: int, *, num_channels: int, ends_with_relu: bool) -> Backbone:
     """A backbone of the first layers of another, for a network that has no use for those that come after."""
     return Backbone(
-        # A slice would replace the layers' names by numbers.
+        # Slicing nn.Sequential would replace the layers' names by numbers, so the layers are taken by name.
         nn.Sequential(OrderedDict(list(backbone.layers.named_children())[:count])),
         num_channels=num_channels,
         ends_with_relu=ends_with_relu,
@@ -182,6 +182,6 @@ def _out_channels(features: nn.Sequential, *, name: str, in_channels: int) -> in
 
 
 def _norm_channels(features: nn.Sequential, path: str) -> int:
-    weight = features.get_submodule(path).weight  # one per channel, in every kind of normalisation
+    weight = features.get_submodule(path).weight  # (channels,), in every kind of normalisation
     assert isinstance(weight, Tensor)
     return weight.shape[0]

@@ -36,7 +36,7 @@ def build_model(
         >>> batch = StudyBatch.from_views(pa=[pa[0], pa[1], None], lateral=[None, lateral[0], lateral[1]])
         >>> model = build_model("auxloss", num_findings=5, backbone="densenet_tiny")
         >>> logits = model(batch)
-        >>> [tuple(getattr(logits, head).shape) for head in ("joint", "pa", "lateral")]  # rows that reach them
+        >>> [tuple(getattr(logits, head).shape) for head in ("joint", "pa", "lateral")]  # rows per head
         [(1, 5), (2, 5), (2, 5)]
 
     Args:

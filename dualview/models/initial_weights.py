@@ -19,7 +19,7 @@ from dualview.models.network import PARTS, Network
 
 logger = logging.getLogger(__name__)
 
-CLASSIFIERS = ("classifier.", "fc.", "head.")  # what torchvision calls them
+CLASSIFIERS = ("classifier.", "fc.", "head.")  # torchvision's names of the last layer
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -45,7 +45,8 @@ def load_weights(model: Network, *, weights: str, backbone: str) -> None:
     else:
         source, state = _from_file(Path(weights))
     state = {_current_name(key): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if not key.startswith("loss.")}  # those are a run's own
+    # Learned weights of the loss belong to the run that learned them and are not taken over.
+    state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     whole_network = any(key.startswith(tuple(f"{part}." for part in PARTS)) for key in state)
     expected = {key: value for key, value in model.state_dict().items() if not key.startswith("loss.")}
     if whole_network:
@@ -60,11 +61,12 @@ def load_weights(model: Network, *, weights: str, backbone: str) -> None:
         if left_out:
             logger.info("%s: %s not used, the heads start anew", source, ", ".join(left_out))
         proposed = {f"{part}.{key}": value for part in branches for key, value in backbone_state.items()}
-        if _is_cut(expected):  # hemis, and dualnet that merges after block 3, end before the file does
+        if _is_cut(expected):
+            # hemis, and dualnet that merges after block 3, have fewer layers than the file.
             proposed = {key: value for key, value in proposed.items() if key in expected}
     proposed = {key: _to_channels(value, expected.get(key)) for key, value in proposed.items()}
 
-    if not any(key.endswith("running_mean") for key in expected):  # model.norm=group keeps none
+    if not any(key.endswith("running_mean") for key in expected):  # true of model.norm=group
         proposed = {key: value for key, value in proposed.items() if not key.endswith(BATCH_STATISTICS)}
     problems = _mismatches(proposed, expected=expected)
     if problems:
@@ -73,7 +75,7 @@ def load_weights(model: Network, *, weights: str, backbone: str) -> None:
 
 
 def _mismatches(proposed: dict[str, Tensor], *, expected: dict[str, Tensor]) -> list[str]:
-    # Not every source counts batches; a missing count changes nothing.
+    # Some sources lack num_batches_tracked, which changes nothing where it is missing.
     missing = [key for key in expected if key not in proposed and not key.endswith("num_batches_tracked")]
     problems = [f"{key}: missing in the file, the network needs {tuple(expected[key].shape)}" for key in missing]
     problems += [f"{key}: in the file, but not in the network" for key in proposed if key not in expected]
@@ -150,7 +152,7 @@ def _torchxrayvision(name: str) -> tuple[str, dict[str, Tensor]]:
             ) from None
         try:
             source, state = f"xrv:{name}", torchxrayvision.models.DenseNet(weights=name).state_dict()
-        except Exception as error:  # it raises a bare Exception for an unknown name
+        except Exception as error:  # torchxrayvision raises a bare Exception for an unknown name
             raise UserError(f"model.weights xrv:{name} cannot be had: {_first_line(error)}") from None
     state = {key: value for key, value in state.items() if key != "op_threshs"}
     return source, {key: value * 1024 if key.endswith("conv0.weight") else value for key, value in state.items()}
@@ -167,7 +169,7 @@ def _from_file(path: Path) -> tuple[str, dict[str, Tensor]]:
         )
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"model.weights {path} cannot be read as a state dict: {_first_line(error)}") from None
-    except Exception as error:  # pickle.UnpicklingError and what malformed pickles raise besides
+    except Exception as error:  # A malformed pickle raises more than pickle.UnpicklingError.
         raise UserError(
             f"model.weights {path} is not a plain state dict of tensors ({_first_line(error)}). Whole pickled "
             "modules are not loaded, they can run code: save model.state_dict() instead"

@@ -12,7 +12,7 @@ from torch import nn
 from dualview.batch import HeadWeights
 
 LearnedWeights = Literal["uncertainty", "temperature"]
-LEAST_SQUARE = 1e-4  # added to T^2: no weight is above its inverse
+LEAST_SQUARE = 1e-4  # added to T^2, so that no weight is above 1 / LEAST_SQUARE
 
 
 class LossWeights(nn.Module):

@@ -21,17 +21,17 @@ PARTS = ("pa", "lateral", "joint", "shared", "loss")
 class NetworkSpec:
     """What a network is made from; each member of the family takes of it what it has a use for."""
 
-    num_findings: int  # K, outputs of every head
+    num_findings: int  # K, number of outputs of every head
     backbone: str = "densenet121"  # a key of `backbone.BACKBONES`, the same for both branches
-    merge_after_block: int = 3  # 3, or 4 for after the last norm as in the authors' code
+    merge_after_block: int = 3  # 3, or 4: after the last norm, as in the authors' code
     dropout: float = 0.0  # probability after each dense layer, as torchvision's `drop_rate`
-    norm: Norm = "batch"  # see `norm.use_norm`
+    norm: Norm = "batch"  # kind of normalisation; see `norm.use_norm`
     runs_when_idle: bool = False  # whether a branch runs on zero rows, so that every forward pass has the same graph
-    shared_branch: bool = False  # one backbone for both views
-    view: View = View.PA  # the one that `single` sees
-    learned_weights: Literal["none"] | LearnedWeights = "none"  # of the heads in the loss, for three heads
-    pa_weight: float = 0.3  # that they begin with
-    lateral_weight: float = 0.3  # likewise
+    shared_branch: bool = False  # whether one backbone serves both views
+    view: View = View.PA  # view that `single` sees
+    learned_weights: Literal["none"] | LearnedWeights = "none"  # how three heads learn their weights in the loss
+    pa_weight: float = 0.3  # weight of the PA head in the loss; learned ones begin with it
+    lateral_weight: float = 0.3  # weight of the lateral head in the loss; learned ones begin with it
 
     def build_backbone(self, *, merge_after_block: int = 4, in_channels: int = 1) -> Backbone:
         """A new backbone, with weights drawn from torch's global generator."""
@@ -54,7 +54,7 @@ class Network(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.loss: LossWeights | None = None  # the part's name in checkpoints; code says `loss_weights`
+        self.loss: LossWeights | None = None  # `loss` is its name in checkpoints; code says `loss_weights`
 
     @abstractmethod
     def forward(self, batch: StudyBatch) -> HeadLogits:
@@ -67,7 +67,7 @@ class Network(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """How many numbers the parameters hold."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def pool_statistics(

@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 Norm = Literal["batch", "group", "frozen", "sync"]
-GROUPS = 32  # channels are divided into so many groups. Source: Wu & He, Group Normalization, ECCV 2018, section 4.1
+CHANNEL_GROUPS = 32  # number of groups of channels. Source: Wu & He, Group Normalization, ECCV 2018, section 4.1
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, and exactly that until a `PooledStatistics` takes charge of it."""
 
     batch_mean: Tensor | None = None  # (channels,) view into PooledStatistics, written by each forward
-    batch_var: Tensor | None = None  # (channels,) likewise, unbiased
+    batch_var: Tensor | None = None  # (channels,) unbiased variance, a view into PooledStatistics too
     num_pixels: int = 0  # H x W of the last input
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.batch_mean is None:
             return super().forward(x)
         self.num_pixels = x.shape[2] * x.shape[3]
-        # momentum 1: the "running" statistics handed in become those of this batch alone
+        # Momentum 1 makes the "running" statistics that are handed in those of this batch alone.
         return F.batch_norm(x, self.batch_mean, self.batch_var, self.weight, self.bias, True, 1.0, self.eps)
 
 
@@ -41,7 +41,7 @@ class SyncedBatchNorm2d(PooledBatchNorm2d):
     here: it refuses CPU tensors, and where no rank has a row it moves the running statistics to 0 / 0.
     """
 
-    sum_over_ranks: Callable[[Tensor], Tensor] | None = None  # differentiable
+    sum_over_ranks: Callable[[Tensor], Tensor] | None = None  # differentiable sum over ranks; None: one rank
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.sum_over_ranks is None or self.batch_mean is None or self.batch_var is None:
@@ -52,14 +52,15 @@ class SyncedBatchNorm2d(PooledBatchNorm2d):
         if rows:
             var, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
         else:
-            var = mean = wide.sum(dim=(0, 2, 3))  # zeros that are part of the graph
+            var = mean = wide.sum(dim=(0, 2, 3))  # zeros in the graph, for DDP
         local = torch.cat([rows * mean, rows * (var + mean.square()), mean.new_tensor([rows])])
         total = self.sum_over_ranks(local.double())
         count = total[-1].detach().clamp(min=1)
-        mean, mean_of_squares = (total[:-1] / count).split(self.num_features)  # float64: the difference is small
+        mean, mean_of_squares = (total[:-1] / count).split(self.num_features)  # float64, for the small difference below
         var = (mean_of_squares - mean.square()).clamp(min=0).to(wide.dtype)
         mean = mean.to(wide.dtype)
-        if rows:  # unbiased as seen from this rank's rows, which is what PooledStatistics undoes
+        if rows:
+            # PooledStatistics undoes the correction for bias, which counts this rank's rows alone.
             self.batch_mean.copy_(mean.detach())
             self.batch_var.copy_(var.detach() * (rows / max(rows - 1, 1)))
         scale = self.weight * torch.rsqrt(var + self.eps)
@@ -87,7 +88,7 @@ def use_norm(module: nn.Module, norm: Norm) -> None:
 def _in_place_of(theirs: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     """The normalisation of that name with the values of torch's."""
     if norm == "group":
-        return nn.GroupNorm(math.gcd(GROUPS, theirs.num_features), theirs.num_features)
+        return nn.GroupNorm(math.gcd(CHANNEL_GROUPS, theirs.num_features), theirs.num_features)
     ours: nn.Module
     if norm == "frozen":
         ours = FrozenBatchNorm2d(theirs.num_features, eps=theirs.eps)
@@ -132,8 +133,8 @@ class PooledStatistics:
         mean, var = self._batch.double()
         mean_of_squares = var * (count - 1) / count + mean.square()
         self.sums += torch.cat([count * mean, count * mean_of_squares, layer_counts.to(self.sums.device)])
-        # So that a non-finite batch does not live on in 0 x inf. Autograd holds on to these tensors but, in
-        # training, does not read them; `.data` tells it not to mind the change.
+        # Zeros keep a non-finite batch from living on in 0 x inf. Autograd holds on to these
+        # tensors but does not read them in training; `.data` tells it not to mind the change.
         self._batch.data.zero_()
 
     @torch.no_grad()

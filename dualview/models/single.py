@@ -19,7 +19,7 @@ class Single(Network):
 
     @property
     def branch(self) -> Branch:
-        """The one branch."""
+        """The branch of `spec.view`."""
         branch = self.get_submodule(self.view.key)
         assert isinstance(branch, Branch)
         return branch

@@ -17,15 +17,15 @@ MAX_VERTICES = 200
 class Curves:
     """One finding in one score on some studies."""
 
-    what: str  # of `views.MASKINGS` or `views.GROUPS`
-    roc: Points  # false positive rate, sensitivity
-    precision_recall: Points  # recall, precision
-    reliability: list[tuple[float, float, int]]  # mean probability, share of positives, studies
+    what: str  # name of `views.MASKINGS` or `views.GROUPS`
+    roc: Points  # (false positive rate, sensitivity)
+    precision_recall: Points  # (recall, precision)
+    reliability: list[tuple[float, float, int]]  # (mean probability, share of positives, number of studies)
     prevalence: float
 
 
 def masked_curves(record: Record) -> dict[str, list[Curves]]:
-    """By finding: complete studies with both views and with each withheld; empty for networks of one view."""
+    """Finding -> complete studies with both views and with each withheld; empty for networks of one view."""
     if record.evaluation.masked is None:
         return {}
     both = record.predictions.availability == Availability.BOTH
@@ -33,7 +33,7 @@ def masked_curves(record: Record) -> dict[str, list[Curves]]:
 
 
 def group_curves(record: Record) -> dict[str, list[Curves]]:
-    """By finding: all studies, and those of each availability."""
+    """Finding -> curves of all studies, and of those of each availability."""
     kinds = record.predictions.availability
     rows = {ALL_STUDIES: np.ones(len(kinds), bool), **{kind.key: kinds == kind for kind in Availability}}
     return _by_finding(record, {group: ("route", in_group) for group, in_group in rows.items()})

@@ -56,7 +56,7 @@ def _finding_figures(finding: str, curves: list[Curves], *, looks: dict[str, Loo
         precision_recall.append(reference([0, 1], [curve.prevalence] * 2))
         roc.append(_curve(curve, curve.roc, name=f"{name} {result.auroc.value:.3f}"))
         step = _curve(curve, curve.precision_recall, name=f"{name} {result.average_precision.value:.3f}")
-        step["line"]["shape"] = "vh"  # average precision is the area under these steps
+        step["line"]["shape"] = "vh"  # makes the area the average precision
         precision_recall.append(step)
         dots = _curve(curve, [(x, y) for x, y, _ in curve.reliability], name=name)
         dots |= {"mode": "lines+markers", "text": [f"{size} studies" for _, _, size in curve.reliability]}
@@ -208,7 +208,7 @@ def _macros(records: list[Record]) -> Figure:
 
 
 def _macro_auroc(record: Record, what: str) -> Estimate | None:
-    """Of all studies, or of complete ones in a masking; None where the network takes one kind of study only."""
+    """Macro AUROC of all studies, or of complete ones in a masking; None: the network takes one kind of study only."""
     if what == ALL_STUDIES:
         return record.evaluation.groups[what].macro["auroc"]
     masked = record.evaluation.masked

@@ -19,7 +19,7 @@ from dualview.models.single import Single
 from dualview.models.stacked import Stacked
 from dualview.views import View
 
-TINY = 1e-12  # above 0, so that the network's ReLU lets the gradient of a silent position through
+TINY = 1e-12  # a value above 0, so that the network's ReLU lets the gradient of a silent position through
 
 Views = tuple[Tensor | None, Tensor | None]
 
@@ -55,7 +55,7 @@ def _heat_map(network: Network, views: Views, *, view: View, finding: int) -> Te
     own = copy.deepcopy(network).eval()
     part = own.joint if isinstance(own, Stacked) else own.get_submodule(view.key)
     assert isinstance(part, ViewPart)
-    # Complete studies are answered from the merge point, others from the end of their branch.
+    # The joint head sees the merge point, so complete studies are explained there, others at the end of their branch.
     place = part.end if None in views else part.merge_point
     hook = place.register_forward_hook(_as_pooled(part))
     image = views[view]

@@ -19,7 +19,7 @@ from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
 from dualview.views import ALL_STUDIES, TITLES
 
-OPEN_UP_TO = 20  # findings; longer tables wait to be opened
+OPEN_UP_TO = 20  # number of findings up to which a table is shown open
 
 
 def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None = None) -> str:
@@ -44,7 +44,7 @@ def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None =
         figures=_for_script(drawn),
         drawn=drawn,
         has_images=pictures is not None and any(pictures.values()),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 - the package's own file
+        plotly=Markup(get_plotlyjs()),  # noqa: S704 - plotly's own file
         version=__version__,
         max_points=MAX_VERTICES,
         orders=forest.FOREST_ORDERS,
@@ -118,4 +118,4 @@ def _for_script(values: Any) -> Markup:
     """JSON for a script element: nothing in it can end the element."""
     text = json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Markup(escaped)  # noqa: S704 - escaped above
+    return Markup(escaped)  # noqa: S704 - the text is escaped

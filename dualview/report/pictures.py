@@ -25,31 +25,31 @@ from dualview.views import Availability, View
 
 HEAT_COLOURS = np.array([(48, 18, 59), (40, 120, 220), (30, 200, 160), (240, 200, 40), (230, 70, 20)], float)
 MOST_OPAQUE = 0.62
-LEAST, MOST = 1e-12, 1 - 1e-12  # probabilities beyond are equally confident
+LEAST, MOST = 1e-12, 1 - 1e-12  # bounds beyond which probabilities are equally confident
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
     """Which studies to show, and where their images are."""
 
-    studies: Sequence[str] = ()  # identifiers; without any, the most confident answers are shown
-    finding: str | None = None  # None: the one that gains most with the lateral view
-    num_images: int = 4  # right answers to show, and as many wrong ones
-    overrides: Sequence[str] = ()  # `section.field=value` for where the data are
+    studies: Sequence[str] = ()  # identifiers of studies; empty: the most confident answers are shown
+    finding: str | None = None  # finding that is explained; None: the one that gains most with the lateral view
+    num_images: int = 4  # number of right answers to show, and of wrong ones
+    overrides: Sequence[str] = ()  # `section.field=value` that say where the data are
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPicture:
     name: str
-    image: str | None  # data URI of a PNG; None where there is none
+    image: str | None  # data URI of a PNG; None: there is no picture
     heat: str | None = None
     note: str = ""
-    where: str = ""  # the strongest evidence, in words
+    where: str = ""  # place of the strongest evidence, in words
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One study."""
+    """One study: its title, what is said of it, and its views."""
 
     title: str
     says: str
@@ -91,11 +91,11 @@ def draw(record: Record, *, request: ImageRequest) -> list[Picture]:
 class _Shown(NamedTuple):
     """One study before it is drawn."""
 
-    at: int  # row of the predictions
+    at: int  # row of the table of predictions
     name: str
     images: Views
-    notes: list[str]  # per view, why there is none
-    maps: list[Tensor | None]  # per view, times the number of positions: log-odds if all positions looked so
+    notes: list[str]  # per view, why there is no map
+    maps: list[Tensor | None]  # per view, the log-odds there would be if all positions looked like this one
 
 
 def _finding(record: Record, wanted: str | None) -> int:

@@ -23,10 +23,10 @@ class Record:
     """One run and its evaluation on test."""
 
     run: RunDir
-    name: str  # of the directory, told apart from those of other runs of the page
+    name: str  # name of the directory, unique on the page
     evaluation: Evaluation
-    predictions: PredictionTable  # of the studies that could be evaluated
-    metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
+    predictions: PredictionTable  # predictions of the studies that could be evaluated
+    metrics: list[dict[str, Any]]  # lines of metrics.jsonl
     config: Config
     points: OperatingPoints | None
 
@@ -50,7 +50,7 @@ class Record:
 
 
 def read_records(run_dirs: Sequence[Path]) -> list[Record]:
-    """Read runs.
+    """What the report reads of each run directory.
 
     Raises:
         UserError: a directory is no run or has no evaluation; all of them at once.

@@ -7,15 +7,15 @@ never in the colour alone: lines differ in dash, markers in shape.
 from html import escape
 from typing import Any
 
-Figure = dict[str, Any]  # data, layout, and `label`: what it shows, for those who cannot see it
-Variants = dict[str, Figure]  # by the values of the controls, joined by "|"
+Figure = dict[str, Any]  # data and layout of plotly, and `label`, which says what it shows to those who cannot see it
+Variants = dict[str, Figure]  # values of the controls, joined by "|" -> figure
 
-LINE_STYLES = {  # colour, dash, marker
+LINE_STYLES = {  # name -> (colour, dash, marker)
     "all": ("@all", "dot", "square-open"),
     "both": ("@both", "solid", "circle"),
     "pa_only": ("@pa", "dash", "triangle-up"),
     "lateral_only": ("@lateral", "dashdot", "diamond"),
-    "lateral_hidden": ("@pa", "dash", "triangle-up"),  # the PA view is left
+    "lateral_hidden": ("@pa", "dash", "triangle-up"),  # PA's colour, as the PA view is left
     "pa_hidden": ("@lateral", "dashdot", "diamond"),
 }
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

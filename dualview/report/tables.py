@@ -25,9 +25,9 @@ class Cell(NamedTuple):
     """A value; `detail` stands small beneath it, line by line."""
 
     text: str
-    sort: float | str | None = None  # None comes last
+    sort: float | str | None = None  # value to sort by; None comes last
     detail: str = ""
-    kind: str = ""  # class of the page's style
+    kind: str = ""  # class in the page's style sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Table:
     rows: list[list[Cell]]
     foot: list[list[Cell]] = field(default_factory=list)
     sortable: bool = False
-    sorted_by: int | None = None  # column by which the rows come in descending order
+    sorted_by: int | None = None  # number of the column that sorts the rows, largest first
 
 
 def text(value: str, detail: str = "") -> Cell:

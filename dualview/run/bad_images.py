@@ -22,7 +22,7 @@ class BadImages:
         self.file = run.bad_images
         self.policy = policy
         self._job = job
-        self._reasons: dict[str, str] = {}  # by path, of this rank since its start
+        self._reasons: dict[str, str] = {}  # path -> reason, as this rank has met them since its start
 
     def take(self, loaded: Loaded) -> Loaded:
         """Remember the bad images of a micro-batch fresh from the loader, and hand it on."""
@@ -31,7 +31,7 @@ class BadImages:
         if new and self.policy == "treat_view_as_missing":
             listed_before = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
             lines = [f"{path}: {reason}" for path, reason in new.items()]
-            # A node that does not share the main one's disk has no run directory yet.
+            # A node without the main node's disk has had no run directory until now.
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines if line not in listed_before)

@@ -48,10 +48,10 @@ class Checkpoint:
 
     folder: Path
     step: int
-    findings: tuple[str, ...]  # K names, in the order of the logits
-    config: dict[str, Any]  # of the run, as `Config.model_dump(mode="json")`
+    findings: tuple[str, ...]  # (K,) names in the order of the logits
+    config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`
     weights_bytes: bytes
-    state_bytes: bytes | None  # None where it was read without
+    state_bytes: bytes | None  # training state; None: not read, only needed to resume
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ def save(
         (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
         for file in temporary.iterdir():
             flush_to_disk(file)
-        _set_aside(final)  # A run that resumed from before a step reaches that step a second time.
+        _set_aside(final)  # A run that resumed from before this step reaches it a second time.
         temporary.rename(final)
         link_whole(run.checkpoint("last"), to=final)
         flush_to_disk(run.checkpoints)
@@ -115,7 +115,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        # torch and safetensors report a full disk as errors of their own.
+        # A full disk is reported by torch and safetensors as errors of their own.
         free = shutil.disk_usage(run.path).free
         raise OSError(
             f"checkpoint {final} could not be written ({error}); {free / 2**20:.1f} MiB are free on that disk. "
@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint, checked against its own SHA-256 where it has one.
 
     Raises:
-        UserError: there is none, it is damaged, or of another format.
+        UserError: the folder has no manifest, a damaged one, or one of another format.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -167,7 +167,7 @@ def read(folder: Path, *, with_state: bool = True) -> Checkpoint:
         with_state: also what only the continuation of the training needs.
 
     Raises:
-        UserError: it is torn, changed, or of another format; the text says what is wrong with it.
+        UserError: the checkpoint is torn, changed, or of another format; the text says what is wrong with it.
     """
     manifest = read_manifest(folder)
     is_old = "config" not in manifest
@@ -224,7 +224,7 @@ def read_best(run: RunDir) -> Checkpoint:
     """The best checkpoint of a run; where it is damaged, with a warning, the newest whole one.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no whole checkpoint.
     """
     try:
         return read(run.checkpoint("best").resolve(), with_state=False)
@@ -261,7 +261,7 @@ def _prune(run: RunDir, *, keep: int) -> None:
         try:
             best_step = read_manifest(folder)["best_step"]
         except (UserError, KeyError):
-            continue  # A torn checkpoint has nothing to tell.
+            continue  # A torn checkpoint has no step to name.
         kept.add(run.checkpoint(best_step).name)
     for folder in run.checkpoints.glob("step-*"):
         if folder.name not in kept:

@@ -36,7 +36,8 @@ def claim(run: RunDir, *, resume: Literal["auto", "never"], job: Job) -> Iterato
 def _claimed(run: RunDir, *, resume: Literal["auto", "never"]) -> Iterator[str]:
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        ours = {run.lock, temporary_of(run.id_file)}  # what a kill can leave in a directory that is otherwise empty
+        # A kill can leave these two in a directory that is otherwise empty.
+        ours = {run.lock, temporary_of(run.id_file)}
         found = sorted(path.name for path in run.path.iterdir() if path not in ours)
         lock = run.lock.open("a+", encoding="utf-8")
     except OSError as error:
@@ -58,7 +59,8 @@ def _claimed(run: RunDir, *, resume: Literal["auto", "never"]) -> Iterator[str]:
         run.preempted.unlink(missing_ok=True)
         try:
             yield run.read_id()
-        except Preempted as stopped:  # by this file a job script knows that the run wants to be started again
+        except Preempted as stopped:
+            # A job script knows by this file that the run wants to be started again.
             write_whole(run.preempted, f"{stopped}\n")
             raise
 
@@ -66,7 +68,7 @@ def _claimed(run: RunDir, *, resume: Literal["auto", "never"]) -> Iterator[str]:
 def _lock(file: TextIO, *, run: RunDir) -> None:
     """Lock for as long as the file is open; the system takes it back from a process that dies."""
     try:
-        # A lock of the POSIX kind is not inherited by the data loader's forked processes.
+        # POSIX locks are not inherited by the data loader's forked processes, which may outlive the run.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
@@ -74,7 +76,7 @@ def _lock(file: TextIO, *, run: RunDir) -> None:
             f"run.dir {run} is in use by {file.read().strip() or 'another process'}. Nothing was changed. "
             "Wait for that run, stop it, or choose another run.dir"
         ) from None
-    except OSError as error:  # a file system without locks
+    except OSError as error:  # Some file systems have no locks.
         logger.warning("%s cannot be locked (%s): take care that no second run uses it", run, error.strerror)
         return
     file.truncate(0)

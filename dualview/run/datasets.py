@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 class Studies:
     """Studies of each split, as tables and as datasets to train on and to evaluate."""
 
-    data: Data  # of each split what the network can take
-    whole: Data  # before studies were left out for the network's sake
-    train: StudyDataset  # as it is learned from: augmented
-    evaluated: dict[str, StudyDataset]  # split -> its studies as they are, each once
+    data: Data  # studies of each split that the network can take
+    whole: Data  # all studies, also those that the network cannot take
+    train: StudyDataset  # training studies with augmentation
+    evaluated: dict[str, StudyDataset]  # split -> each of its studies once, without augmentation
 
 
 def load_studies(config: Config, *, job: Job) -> Studies:

@@ -38,7 +38,7 @@ class EvaluationDir:
 
     @property
     def operating_points(self) -> Path:
-        """Of a checkpoint other than `best`, whose points lie in the run directory itself."""
+        """The operating points of a checkpoint other than `best`; those of `best` lie in the run directory itself."""
         return self.path / "operating_points.json"
 
     @property

@@ -18,7 +18,7 @@ NUM_PARAMETERS, BEST_STEP, BEST_VAL_AUROC = "model/num_parameters", "best/step",
 
 
 def loss(head: str) -> str:
-    """Of a head, or of `log_terms`."""
+    """Key of the loss of a head, or of `log_terms`."""
     return f"loss/{head}"
 
 
@@ -31,12 +31,12 @@ def learning_rate(part: str) -> str:
 
 
 def gradient_norm(part: str) -> str:
-    """Of a part of the network, or `total`."""
+    """Key of the gradient norm of a part of the network, or of `total`."""
     return f"optim/gradient_norm_{part}"
 
 
 def rows(of: str) -> str:
-    """Of a view's branch, or of `both`."""
+    """Key of the rows of a view's branch, or of `both`."""
     return f"routing/rows_{of}"
 
 
@@ -53,7 +53,7 @@ def split_bad_images(split: str) -> str:
 
 
 def macro(split: str, *, metric: str, group: str) -> str:
-    """Of `auroc` or `average_precision` over the findings where it is defined."""
+    """Key of the mean of `auroc` or `average_precision` over the findings where it is defined."""
     return f"{split}/{metric}_macro_{group}"
 
 
@@ -62,7 +62,7 @@ def finding_value(split: str, *, metric: str, group: str, finding: str) -> str:
     return f"{split}_{metric}_{group}/{finding}"
 
 
-NAMES_IN_BRACES = {  # what stands in the place of each, as a regular expression
+NAMES_IN_BRACES = {  # name in braces -> regular expression of what stands there
     "head": "joint|pa|lateral|log_terms",
     "part": "pa|lateral|joint|shared|loss|total",
     "view": "pa|lateral|both",
@@ -83,7 +83,7 @@ class MetricKey:
 
     def matches(self, key: str) -> bool:
         """Whether a recorded key is this, or of this family."""
-        parts = re.split(r"\{(\w+)\}", self.pattern)  # text, name, text, name, ..., text
+        parts = re.split(r"\{(\w+)\}", self.pattern)  # text and names in turn, text first and last
         parts[::2] = map(re.escape, parts[::2])
         parts[1::2] = [f"(?:{NAMES_IN_BRACES[name]})" for name in parts[1::2]]
         return re.fullmatch("".join(parts), key) is not None

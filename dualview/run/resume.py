@@ -16,14 +16,14 @@ HARMLESS = (
     "run.dir", "run.device", "run.deterministic",
     "data.root", "data.csv", "data.check_files", "data.on_missing_file", "data.num_workers", "data.on_bad_image",
     "data.store", "data.stage_to", "data.augment_on",
-    "model.weights",  # the weights it started from are in the checkpoint
-    "train.accumulation_steps",  # follows from the number of ranks
+    "model.weights",  # resumed weights come from the checkpoint
+    "train.accumulation_steps",  # the number of ranks fixes it
     "train.channels_last", "train.eval_every_steps", "train.early_stopping_evaluations", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.keep_checkpoints", "train.resume", "train.max_bad_steps",
     "tracking.", "distributed.",
 )  # fmt: skip
 
-ALSO_HARMLESS = ("train.micro_batch_size", "train.precision")  # to a network that is trained
+ALSO_HARMLESS = ("train.micro_batch_size", "train.precision")  # harmless where a trained network is only evaluated
 
 
 def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:
@@ -90,7 +90,7 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
 
 
 def _differing(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:
-    # A key that nothing looks at makes no difference.
+    # Keys that the run does not use may differ.
     now, before = (_flat(each.effective.model_dump(mode="json")) for each in (config, earlier))
     return {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
 

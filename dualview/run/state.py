@@ -12,7 +12,7 @@ from typing import Any, Self
 class BestCheckpoint:
     """The evaluation with the highest validation macro AUROC, and how long ago that was."""
 
-    macro_auroc: float | None = None  # None while it was defined in no evaluation
+    macro_auroc: float | None = None  # best so far; None: no evaluation has defined it
     step: int = 0
     evaluations_since: int = 0
 
@@ -39,7 +39,7 @@ class TrainState:
     """What the training loop moves on, and beside it what must not have changed when the run is continued."""
 
     run_id: str
-    micro_batches_per_step: int  # over all ranks and accumulation steps
+    micro_batches_per_step: int  # number over all ranks and accumulation steps
     train_studies: str  # fingerprint of the training studies (run/resume.py)
     step: int = 0  # optimizer steps done
     best: BestCheckpoint = field(default_factory=BestCheckpoint)

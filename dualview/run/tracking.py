@@ -160,7 +160,7 @@ class Tracker:
     def _guarded(self, what: str, call: Any) -> None:
         try:
             call()
-        except Exception as error:  # a broken wandb process raises ConnectionResetError and others
+        except Exception as error:  # A broken wandb process raises ConnectionResetError and others.
             self.wandb_mode = "disabled"
             logger.warning(
                 "wandb failed in %s (%s: %s); training goes on, metrics.jsonl holds everything",
@@ -182,7 +182,7 @@ def start_wandb(config: Config, start: Callable[[str], Started], *, otherwise: s
     for attempt in dict.fromkeys((mode, "offline")):
         try:
             return attempt, start(attempt)
-        except Exception as error:  # wandb raises many kinds; none may end the run
+        except Exception as error:  # wandb raises many kinds of error, none of which may end the run.
             logger.warning("wandb did not start %s: %s", attempt, error)
     logger.warning("%s", otherwise)
     return "disabled", None
@@ -192,11 +192,11 @@ def wandb_settings(**more: Any) -> wandb.Settings:
     """The settings of every run that dualview starts."""
     return wandb.Settings(
         quiet=True,
-        console="off",  # log lines may name files
+        console="off",  # Log lines may name files, which must not leave.
         save_code=False,
         disable_git=True,
         init_timeout=60,
-        x_transaction_log_flush_interval=1,  # the default of 15 s loses short and killed runs
+        x_transaction_log_flush_interval=1,  # seconds; the default of 15 loses short and killed runs
         **more,
     )
 
@@ -212,12 +212,12 @@ def wandb_mode(config: Config) -> str:
 
 def why_offline() -> str | None:
     """What keeps wandb from its server here; None where nothing is known to."""
-    mode = wandb.setup().settings.mode  # WANDB_MODE, or online
+    mode = wandb.setup().settings.mode  # WANDB_MODE, or online without it
     if mode != "online":
         return f"WANDB_MODE is {mode}"
     try:
         return None if wandb.login(prompt=False) else "no API key is configured"
-    except Exception as error:  # a malformed key, say
+    except Exception as error:  # wandb raises many kinds of error, for a malformed key for one.
         logger.warning("wandb credentials cannot be used (%s)", error)
         return f"its credentials cannot be used: {error}"
 
@@ -237,7 +237,8 @@ def staged_in(wandb_dir: Path, *, run_id: str) -> Iterator[None]:
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return
-    os.environ["WANDB_DATA_DIR"] = str(staging(wandb_dir, run_id=run_id).resolve())  # there is no setting for it
+    # wandb has no setting for this folder, only the variable.
+    os.environ["WANDB_DATA_DIR"] = str(staging(wandb_dir, run_id=run_id).resolve())
     try:
         yield
     finally:
@@ -245,5 +246,5 @@ def staged_in(wandb_dir: Path, *, run_id: str) -> Iterator[None]:
 
 
 def staging(wandb_dir: Path, *, run_id: str) -> Path:
-    """The folder of `staged_in`."""
+    """The folder beside the run in which copies of wandb's files wait for `wandb sync`."""
     return wandb_dir / f"staged-{run_id}"

@@ -18,11 +18,11 @@ class TrainedNetwork:
     """The network of one checkpoint in eval mode, and what it was trained for."""
 
     run: RunDir
-    folder: Path  # of the checkpoint
+    folder: Path  # folder of the checkpoint
     step: int
     weights_sha256: str
-    config: Config  # of the run; `run.dir` is where the run is now
-    findings: tuple[str, ...]  # K names, in the order of the logits
+    config: Config  # settings of the run; `run.dir` is where the run is now
+    findings: tuple[str, ...]  # (K,) names in the order of the logits
     model: Network
 
 
@@ -43,7 +43,7 @@ def load_trained(run: RunDir, *, name: str = "best", device: torch.device | str 
     config = config.model_copy(update={"run": config.run.model_copy(update={"dir": run.path})})
     model = build_configured(config, num_findings=len(read.findings))
     model.load_state_dict(read.weights)
-    if config.train.channels_last:  # Another memory order than in training would round otherwise.
+    if config.train.channels_last:  # The memory order of training gives the rounding of training.
         model.to(memory_format=torch.channels_last)
     return TrainedNetwork(
         run=run,

@@ -42,7 +42,7 @@ class BadSteps:
             step: optimizer steps done before it.
 
         Raises:
-            UserError: it was the last of `train.max_bad_steps` bad ones in a row.
+            UserError: the step was the last of `train.max_bad_steps` bad ones in a row.
         """
         if outcome.is_finite:
             self.counts.in_a_row = 0

@@ -15,11 +15,11 @@ class Horizon:
     max_steps: int
     eval_every_steps: int
     log_every_steps: int
-    checkpoint_every_steps: int | None  # besides the checkpoints before evaluations
+    checkpoint_every_steps: int | None  # None: checkpoints stand before evaluations only
 
     @classmethod
     def of(cls, train: TrainConfig, *, num_studies: int, world_size: int) -> Self:
-        """Of a configuration with this many training studies and ranks."""
+        """The horizon of a configuration with this many training studies and ranks."""
         steps_per_epoch = num_groups(
             num_studies,
             micro_batch_size=train.micro_batch_size,

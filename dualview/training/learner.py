@@ -19,16 +19,16 @@ from dualview.training.optim import build_optimizer
 class Learner:
     """A network in training. The objects stay the same from the first step to the last; steps change their content."""
 
-    model: Network  # what is evaluated and saved
-    wrapped: nn.Module  # the same in DDP where there are peers: what is called in training
+    model: Network  # network that is evaluated and saved
+    wrapped: nn.Module  # `model`, in DDP where there are peers; training calls it
     optimizer: torch.optim.Optimizer
-    statistics: dict[str, PooledStatistics]  # by part of the network; see models/norm.py
-    pos_weight: Tensor | None  # (K,) on the device; None: 1
+    statistics: dict[str, PooledStatistics]  # part of the network -> pooled statistics (models/norm.py)
+    pos_weight: Tensor | None  # (K,) on the device; None: 1 for every finding
     loss: LossConfig
-    augment: AugmentConfig  # acts on images that come with keys (`data.augment_on: device`)
+    augment: AugmentConfig  # how images that come with keys are augmented (`data.augment_on: device`)
     gradient_clip_norm: float | None
     precision: Literal["fp32", "bf16"]
-    seed: int  # of dropout
+    seed: int  # seed of dropout
 
 
 def build_learner(model: Network, *, config: Config, pos_weight: Tensor | None = None, job: Job) -> Learner:

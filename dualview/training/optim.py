@@ -26,7 +26,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     for part in PARTS:
         parameters = [p for name, p in model.named_parameters() if part_of(name) == part]
         if not parameters:
-            continue  # single has one branch, stacked none
+            continue  # `single` has one branch, `stacked` none.
         groups.append(
             {
                 "params": parameters,
@@ -59,7 +59,7 @@ def schedule_factor(step: int, *, max_steps: int, config: OptimConfig) -> float:
         progress = min(after / max(max_steps - 1 - config.warmup_steps, 1), 1.0)
         return config.final_fraction + (1 - config.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
     if config.schedule == "step":
-        assert config.decay_every_steps is not None  # checked by OptimConfig
+        assert config.decay_every_steps is not None  # OptimConfig has checked it.
         return float(config.decay_factor ** (after // config.decay_every_steps))
     return 1.0
 

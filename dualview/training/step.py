@@ -35,7 +35,7 @@ class StepCounts:
 
     studies: int
     labelled: int  # studies with at least one known label
-    weight: float  # of these, summed
+    weight: float  # sum of the labelled studies' weights
     rows_pa: int
     rows_lateral: int
     rows_both: int
@@ -104,9 +104,9 @@ class StepOutcome:
     """What came of a step. But for `loss_sums`, which are this rank's, every rank knows the same."""
 
     loss_sums: Tensor  # (micro-batches, heads) float64 on the device, in the order of `HeadLosses`
-    gradient_norms: dict[str, float]  # L2 before clipping, per part of the network, and `total`
-    is_finite: bool  # every micro-batch's loss, and the gradient; if not, the step was not taken
-    stop: bool  # a rank was asked to stop
+    gradient_norms: dict[str, float]  # L2 norm before clipping, per part of the network and `total`
+    is_finite: bool  # whether all losses and the gradient are; if not, the step was not taken
+    stop: bool  # whether a rank was asked to stop
 
 
 def take_step(
@@ -135,7 +135,7 @@ def take_step(
     losses_are_finite, stop = _sum_statistics_and_flags(
         learner.statistics, loss_sums=loss_sums, stop=job.stop_requested, job=job
     )
-    # The gradient is the same on all ranks: DDP has averaged it.
+    # DDP has averaged the gradient, so every rank finds the same.
     is_finite = losses_are_finite and math.isfinite(norms["total"])
     if is_finite:
         learner.optimizer.step()
@@ -143,7 +143,7 @@ def take_step(
     else:
         for branch in learner.statistics.values():
             branch.discard()
-    learner.optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer leaves an idle part alone
+    learner.optimizer.zero_grad(set_to_none=True)  # The optimizer passes over None but not over 0 (C4).
     return StepOutcome(loss_sums=loss_sums, gradient_norms=norms, is_finite=is_finite, stop=stop)
 
 
@@ -181,7 +181,8 @@ def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | N
         elif parameter.grad is not None:
             gradients[part].append(parameter.grad)
     device = next(model.parameters()).device
-    norms = {part: nn.utils.get_total_norm(of_part).to(device) for part, of_part in gradients.items()}  # 0 if idle
+    # The norm of an idle part, which has no gradients, is 0.
+    norms = {part: nn.utils.get_total_norm(grads).to(device) for part, grads in gradients.items()}
     norms["total"] = torch.stack(list(norms.values())).norm()
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norms["total"])

@@ -197,7 +197,7 @@ def test_empty_file_is_all_defaults(write):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_config_that_comes_with_dualview_says_how_to_run_it(path):
-    """That those of comparisons are valid is tested in tests/compare/test_plan.py."""
+    """That those of comparisons are valid is tested in tests/comparison/test_plan.py."""
     command = "dualview compare" if path.stem.startswith("compare") else "dualview train"
     head = path.read_text(encoding="utf-8").split("run:")[0]
     assert command in head or "./launch/" in head

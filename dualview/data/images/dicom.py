@@ -16,7 +16,7 @@ from dualview.errors import BadImage, UserError
 
 MAX_PIXELS = 100_000_000  # a 14 x 17 inch film at 0.05 mm has 60 million
 DEFLATED = "1.2.840.10008.1.2.1.99"
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # weights of red, green and blue, ITU-R 601
 
 
 def decode(file: Path, *, name: str) -> np.ndarray:
@@ -32,16 +32,17 @@ def decode(file: Path, *, name: str) -> np.ndarray:
         raise UserError(f"{name} is a DICOM file, which needs pydicom: pip install 'dualview[dicom]'") from None
     try:
         syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID", "")
-        if syntax == DEFLATED:  # unpacks to any size before a single tag can be checked
+        if syntax == DEFLATED:
+            # A deflated file unpacks to any size before a single tag can be checked.
             raise BadImage(name, reason="is deflated as a whole, which is refused as unsafe; store it uncompressed")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about oddities that it copes with
+            warnings.simplefilter("ignore")  # pydicom warns about oddities that it copes with
             data = pydicom.dcmread(file)
             _refuse_unusable(data, name=name)
             return _shown(data.pixel_array, data).clip(0, 1)
     except BadImage:
         raise
-    except Exception as error:  # pydicom and the decoders raise whatever a broken file leads them to
+    except Exception as error:  # A broken file makes pydicom and the decoders raise anything.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadImage(name, reason=f"cannot be decoded ({reason})") from None
 
@@ -63,7 +64,7 @@ def _shown(stored: np.ndarray, data: Any) -> np.ndarray:
     """Stored values as a viewer shows them, in [0, 1] but for rounding: (height, width) float32."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: PLC0415 - an extra
 
-    if stored.ndim == 3:  # colour, of 8 or 16 bits
+    if stored.ndim == 3:  # colour of 8 or 16 bits
         luma: np.ndarray = stored.astype(np.float32) @ LUMA
         colour: np.ndarray = luma / np.float32(2 ** int(data.BitsStored) - 1)
         return colour

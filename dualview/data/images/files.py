@@ -15,12 +15,13 @@ from dualview.data.images import dicom
 from dualview.errors import BadImage
 
 Aspect = Literal["center_crop", "pad", "stretch"]
-# path of the study table -> (1, S, S) float32 in [-1, 1], or stored pixels (augment.py); or BadImage
+# An image reader takes a path of the study table and returns (1, S, S) float32 in [-1, 1] or stored pixels
+# (data/augment.py), or raises BadImage.
 ImageReader = Callable[[str], Tensor]
 
 MIN_SIDE_PX = 16
 SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of the bit depth
-KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # of pixels in memory
+KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # types of pixels in memory
 SCALE_OF_DTYPE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
@@ -72,7 +73,7 @@ class FileImages:
         return self.root / path
 
     def unit(self, path: str) -> Tensor:
-        """As `__call__`, but in [0, 1]."""
+        """The image at `path` as `__call__` gives it, but in [0, 1]."""
         pixels = torch.from_numpy(decode(self.file(path), name=path))
         return square(pixels, name=path, image_size_px=self.image_size_px, aspect=self.aspect)
 
@@ -116,7 +117,7 @@ def to_gray(array: np.ndarray | Tensor) -> Tensor:
     pixels = array.detach().cpu()
     if pixels.dtype in SCALE_OF_DTYPE:
         return pixels.float() / SCALE_OF_DTYPE[pixels.dtype]
-    if pixels.numel() and not bool((pixels >= 0).all() and (pixels <= 1).all()):  # NaN fails too
+    if pixels.numel() and not bool((pixels >= 0).all() and (pixels <= 1).all()):  # NaN fails this, too.
         raise ValueError(
             f"pixels are floats from {pixels.min():g} to {pixels.max():g}; floats must lie in [0, 1], 0 black and 1 "
             "white. Divide by the largest value that the detector can give, or hand in uint8 or uint16"
@@ -175,7 +176,8 @@ def _one_channel(image: Image.Image, *, name: str) -> Image.Image:
             raise BadImage(name, reason=f"has values from {low} to {high}; 8 or 16 bits are understood")
         return image
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")  # transparent pixels come out black
+        image = image.convert("RGBA")
+        # Transparent pixels show the black below them.
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image).convert("L")
     if image.mode in ("1", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB"):

@@ -28,7 +28,7 @@ from dualview.errors import BadImage, UserError, listed
 from dualview.files import write_whole
 from dualview.views import View
 
-VERSION = 1  # of the layout and of how pixels are made
+VERSION = 1  # version of the layout and of how pixels are made
 ARRAYS = {view: f"{view.key}.npy" for view in View}
 INDEX, MANIFEST, PARTIAL = "index.parquet", "manifest.json", ".partial"
 SHARD_BYTES = 64 * 2**20
@@ -51,7 +51,7 @@ class StoreImages:
         """Open the store in `folder`.
 
         Raises:
-            UserError: there is none, or it is not whole.
+            UserError: the folder holds no store, or one that is not whole.
         """
         self.folder = folder
         self.settings = StoreSettings(**manifest_of(folder)["settings"])
@@ -62,7 +62,7 @@ class StoreImages:
         self._arrays: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_arrays": {}}  # a copied reader maps the files anew instead of copying them
+        return {**self.__dict__, "_arrays": {}}  # A copied reader maps the files anew.
 
     def __call__(self, path: str) -> Tensor:
         """The image that was at `path`: (1, S, S) stored pixels (augment.py).

@@ -36,21 +36,21 @@ from dualview.files import flush_to_disk, write_whole
 from dualview.views import View
 
 JOURNAL, PLAN = "journal.jsonl", "plan.json"
-SAMPLE = 16  # images timed for the estimate
+SAMPLE = 16  # number of images timed for the estimate of the duration
 FREE_MARGIN_BYTES = 2**28
-CHUNK = 8  # images per message of a reader
-SAVE_SECONDS = 2.0  # between two times that what is done reaches the disk
+CHUNK = 8  # number of images per message of a reading process
+SAVE_SECONDS = 2.0  # seconds between two writes of finished work to the disk
 
-Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # items, how many, what is done: the same items
+Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, their number, description) -> the same items
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """One image to be stored."""
 
-    path: str  # as in the study table
+    path: str  # path as in the study table
     view: View
-    row: int  # in the array of its view
+    row: int  # row in the array of its view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Prepared:
     bad: dict[str, str]  # path -> reason
     num_bytes: int
     seconds: float
-    was_there: bool  # a whole store, nothing was done
+    was_there: bool  # whether a whole store was found, so that nothing was done
 
 
 def items_of(images: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Item]:
@@ -221,7 +221,8 @@ def _begin(partial: Path, *, items: list[Item], settings: StoreSettings) -> dict
                 f"{partial} is of an interrupted dualview prepare with other settings or images; remove it first"
             )
         text = (partial / JOURNAL).read_text("utf-8") if (partial / JOURNAL).exists() else ""
-        records = [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]  # the last may be half written
+        # A kill may cut the last line, so only what ends with a newline is read.
+        records = [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
         (partial / JOURNAL).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return {record["n"]: record for record in records}
     partial.mkdir(parents=True, exist_ok=True)

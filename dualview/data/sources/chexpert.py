@@ -13,7 +13,7 @@ from dualview.data.sources.vocabularies import CHEXPERT
 
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
 FRONTAL, LATERAL = ("Frontal",), ("Lateral",)
-OPTIONAL = ("Sex", "Age", "Frontal/Lateral", "AP/PA")  # which tables of test labels lack
+OPTIONAL = ("Sex", "Age", "Frontal/Lateral", "AP/PA")  # columns that tables of test labels lack
 PATH = r"^(?:.*/)?(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$"
 
 
@@ -32,7 +32,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         assert source.root is not None
         folder = next((path for path in sorted(source.root.glob("CheXpert-v1.0*")) if path.is_dir()), source.root)
         there = [[folder / name for name in names if (folder / name).is_file()] for names in TABLES.values()]
-        files = [of_split[0] for of_split in there if of_split] or [find_table(source, names=TABLES["train"])]
+        files = [existing[0] for existing in there if existing] or [find_table(source, names=TABLES["train"])]
     tables, more, raised = [], [], 0
     for file in files:
         table = text_table(file, columns=["Path", *CHEXPERT], hint="Is it CheXpert's own table?", optional=OPTIONAL)

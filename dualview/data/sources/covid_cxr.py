@@ -39,11 +39,11 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     blank = (table["patientid"] == "") | (table["filename"] == "")
     for line in table["line"][blank]:
         rows.problems.add(int(line), "patientid and filename must not be blank")
-    of_row = table["finding"].map(lambda cell: {part.strip() for part in cell.split(",")} - UNKNOWN)
-    of_study: dict[str, set[str]] = {study: set() for study in table["study"]}
-    for study, diagnoses in zip(table["study"], of_row, strict=True):
-        of_study[study] |= diagnoses
-    _check_diagnoses(source, there=set().union(*of_study.values()))
+    row_diagnoses = table["finding"].map(lambda cell: {part.strip() for part in cell.split(",")} - UNKNOWN)
+    study_diagnoses: dict[str, set[str]] = {study: set() for study in table["study"]}
+    for study, diagnoses in zip(table["study"], row_diagnoses, strict=True):
+        study_diagnoses[study] |= diagnoses
+    _check_diagnoses(source, there=set().union(*study_diagnoses.values()))
 
     rows.frame = table[~blank]
     rows.assign_views(rows.frame["view"], frontal=FRONTAL, lateral=LATERAL, strict=True)
@@ -51,7 +51,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     labels = np.array(
         [
             [
-                int(bool(of_study[study] & set(positive))) if of_study[study] else Label.UNKNOWN
+                int(bool(study_diagnoses[study] & set(positive))) if study_diagnoses[study] else Label.UNKNOWN
                 for positive in source.findings.values()
             ]
             for study in rows.frame["study"]

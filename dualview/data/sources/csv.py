@@ -19,7 +19,7 @@ from dualview.data.sources.image_rows import (
 
 FRONTAL, LATERAL = ("PA", "AP"), ("L", "LATERAL", "LL")
 LABELS = {"1": Label.POSITIVE, "1.0": Label.POSITIVE, "0": Label.NEGATIVE, "0.0": Label.NEGATIVE, "": Label.UNKNOWN}
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
+SPLIT_OF_CELL = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 
 
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
@@ -57,7 +57,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         usable &= (frame[name] != "").to_numpy()
     add_wrong_labels(rows.problems, frame, columns=label_columns)
     if split_column:
-        split = frame[split_column].str.lower().map(SPLITS)
+        split = frame[split_column].str.lower().map(SPLIT_OF_CELL)
         for line, cell in frame.loc[split.isna(), ["line", split_column]].itertuples(index=False):
             rows.problems.add(int(line), f"split is {cell!r}; allowed are train, val and test")
         rows.frame = frame.assign(split=split.fillna(""))

@@ -20,7 +20,7 @@ from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, chec
 from dualview.errors import UserError
 
 FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL",)
-POSITIONS = {"PA": "PA", "AP": "AP", "LATERAL": "LATERAL", "LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL"}
+POSITION_OF_TAG = {"PA": "PA", "AP": "AP", "LATERAL": "LATERAL", "LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL"}
 # SNOMED CT and SNOMED RT codes of CID 4010 "DX View".
 VIEW_CODES = {
     "272479007": "PA", "R-10214": "PA", "272460009": "AP", "R-10206": "AP", "399067008": "LATERAL",
@@ -85,7 +85,7 @@ def read_headers(root: Path, files: list[str]) -> pd.DataFrame:
     Raises:
         UserError: pydicom is not installed.
     """
-    with ThreadPoolExecutor() as pool:  # most of the time is waiting for the disk
+    with ThreadPoolExecutor() as pool:  # Threads help, as most of the time is waiting for the disk.
         headers = list(pool.map(lambda name: _header(root, name), files))
     return pd.DataFrame(headers, columns=list(LOADED), dtype=object)
 
@@ -105,7 +105,7 @@ def _header(root: Path, name: str) -> tuple[str, ...]:
             codes=[str(item.get("CodeValue", "")) for item in header.get("ViewCodeSequence") or []],
             description=values["SeriesDescription"],
         )
-    except Exception:  # pydicom raises whatever a broken file leads it to
+    except Exception:  # A broken file makes pydicom raise anything.
         return (name, "is not a DICOM file", *blank)
     return (
         name, "", values["PatientID"], values["StudyInstanceUID"], values["AccessionNumber"],
@@ -122,10 +122,10 @@ def view_of(position: str, *, codes: list[str], description: str) -> str:
         codes: code values of ViewCodeSequence.
         description: SeriesDescription.
     """
-    if position.upper() in POSITIONS:
-        return POSITIONS[position.upper()]
+    if position.upper() in POSITION_OF_TAG:
+        return POSITION_OF_TAG[position.upper()]
     if position:
-        return position  # a view that is neither, such as LLD
+        return position  # another view, such as LLD
     coded = {VIEW_CODES[code] for code in codes if code in VIEW_CODES}
     if not coded:
         coded = {view for view, words in WORDS.items() if words.search(description)}
@@ -145,11 +145,11 @@ def _labels(frame: pd.DataFrame, *, source: SourceConfig) -> tuple[list[str], np
     table = text_table(
         source.csv, columns=[key, *findings.values()], hint="Name yours in data.columns.study, data.findings"
     )
-    of_labels = ImageRows(table, file=source.csv, source=source)
+    label_rows = ImageRows(table, file=source.csv, source=source)
     for line, study in table.loc[table[key].duplicated() | (table[key] == ""), ["line", key]].itertuples(index=False):
-        of_labels.problems.add(int(line), f"{key} {study!r} is blank or comes twice; each study needs one row")
-    add_wrong_labels(of_labels.problems, table, columns=findings)
-    of_labels.problems.raise_if_any()
+        label_rows.problems.add(int(line), f"{key} {study!r} is blank or comes twice; each study needs one row")
+    add_wrong_labels(label_rows.problems, table, columns=findings)
+    label_rows.problems.raise_if_any()
     at = pd.Index(table[key])
     by_uid, by_accession = at.get_indexer(frame["study"]), at.get_indexer(frame["accession"])
     row = np.where(by_uid >= 0, by_uid, np.where(frame["accession"] != "", by_accession, -1))

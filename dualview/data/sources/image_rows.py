@@ -53,9 +53,9 @@ class SourceTable:
     table: StudyTable
     open_images: OpenImages
     num_images_read: int
-    dropped: pd.DataFrame  # path, reason
-    label_names: LabelNames | None = None  # for a data set that has them; `table` has no labels yet
-    known_bad: tuple[str, ...] = ()  # images of the source that others have found missing or broken
+    dropped: pd.DataFrame  # columns path and reason
+    label_names: LabelNames | None = None  # names that become labels later; None: `table` has its labels
+    known_bad: tuple[str, ...] = ()  # images that others have found missing or broken
 
 
 def nothing_dropped() -> pd.DataFrame:
@@ -69,7 +69,7 @@ class Problems:
 
     file: Path
     found: list[tuple[int, str]] = field(default_factory=list)
-    more: list[tuple[int, Path]] = field(default_factory=list)  # by how much lines of a further file are raised
+    more: list[tuple[int, Path]] = field(default_factory=list)  # (added to its line numbers, further file)
 
     def add(self, line: int, problem: str) -> None:
         self.found.append((line, problem))
@@ -153,7 +153,7 @@ class ImageRows:
         if not self.source.check_files:
             return
         root = str(self.source.root)
-        # os.path takes a tenth of pathlib's time, which counts for 400,000 files
+        # 400,000 files are looked up: os.path takes a tenth of pathlib's time.
         there = [os.path.isfile(os.path.join(root, path)) for path in self.frame["path"]]
         missing = ~np.array(there, dtype=bool)
         if self.source.on_missing_file == "drop":
@@ -188,7 +188,7 @@ class ImageRows:
         study_of_row = pd.factorize(frame["patient"] + "\0" + frame["study"])[0]
         order = np.argsort(study_of_row, kind="stable")
         starts = np.flatnonzero(np.diff(study_of_row[order], prepend=-1))
-        first = order[starts]  # row that a study appears in first
+        first = order[starts]  # row in which each study appears first
         positive, negative, uncertain = (
             np.logical_or.reduceat(labels[order] == label, starts, axis=0)
             for label in (Label.POSITIVE, Label.NEGATIVE, Label.UNCERTAIN)
@@ -286,13 +286,14 @@ def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Seque
         raise UserError(f"no such table: {file}; give data.csv, or put the table into data.root")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+            # A row with more cells than the header is an error.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 file,
                 dtype=str,
                 keep_default_na=False,
                 skip_blank_lines=False,
-                index_col=False,  # or a row longer than the header would shift all cells by one
+                index_col=False,  # or pandas would shift the cells of a long row by one
                 encoding="utf-8-sig",
             )
     except pd.errors.ParserWarning:
@@ -311,7 +312,7 @@ def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Seque
         table = table.reindex(columns=list(dict.fromkeys([*columns, *optional])))
     table = pd.DataFrame({name: cells.fillna("").str.strip() for name, cells in table.items()})
     table.insert(0, "line", np.arange(len(table)) + 1 + HEADER_LINES)
-    table = table[(table.drop(columns="line") != "").any(axis=1)]  # blank lines
+    table = table[(table.drop(columns="line") != "").any(axis=1)]  # without blank lines
     if table.empty:
         raise UserError(f"{file} has no rows")
     return table
@@ -330,11 +331,11 @@ def find_table(source: SourceConfig, *, names: Sequence[str]) -> Path:
     """`data.csv`, or the first of these names that is in `data.root`.
 
     Raises:
-        UserError: there is none.
+        UserError: neither `data.csv` nor one of the names is there.
     """
     if source.csv is not None:
         return source.csv
-    assert source.root is not None  # checked by SourceConfig
+    assert source.root is not None  # SourceConfig has checked it.
     for name in names:
         if (source.root / name).is_file():
             return source.root / name

@@ -32,7 +32,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """
     check_root(source)
     folder = source.csv.parent if source.csv is not None else source.root
-    assert folder is not None  # checked by SourceConfig
+    assert folder is not None  # SourceConfig has checked it.
     file = source.csv or _table(folder, "metadata")
     metadata = text_table(
         file,
@@ -68,15 +68,15 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     )
     rows.frame = frame.sort_values(["begins", "preference", "line"])
     rows.check_files()
-    findings, of_row = labels_of(rows, is_labelled=rows.frame["is_labelled"].to_numpy(bool))
-    return rows.studies(findings=findings, labels=of_row, attributes=["date", "projection", "labelled_by"])
+    findings, row_labels = labels_of(rows, is_labelled=rows.frame["is_labelled"].to_numpy(bool))
+    return rows.studies(findings=findings, labels=row_labels, attributes=["date", "projection", "labelled_by"])
 
 
 def _table(folder: Path, kind: str) -> Path:
     """The table of a kind, of either version, compressed or not.
 
     Raises:
-        UserError: there is none.
+        UserError: the folder has no such table.
     """
     names = [f"mimic-cxr-{version}-{kind}.csv{gz}" for version in VERSIONS for gz in (".gz", "")]
     for name in names:

@@ -25,10 +25,10 @@ from dualview.data.sources.vocabularies import OPENI_TO_XRV
 from dualview.errors import UserError
 
 PROJECTIONS, REPORTS = "indiana_projections.csv", "indiana_reports.csv"
-METADATA = ("nlmcxr_dicom_metadata.csv.gz", "nlmcxr_dicom_metadata.csv")
+METADATA_FILES = ("nlmcxr_dicom_metadata.csv.gz", "nlmcxr_dicom_metadata.csv")
 XML = ("NLMCXR_reports.tgz", "ecgen-radiology")
 FRONTAL, LATERAL = ("Frontal", "PA", "AP"), ("Lateral", "LATERAL", "LL", "RL", "LARGE LATERAL")
-NOT_FINDINGS = ("normal", "no indexing", "technical quality of image unsatisfactory")
+OPENI_NOT_FINDINGS = ("normal", "no indexing", "technical quality of image unsatisfactory")
 UNLABELLED = frozenset({"no indexing", "technical quality of image unsatisfactory"})
 
 
@@ -40,13 +40,13 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """
     check_root(source)
     folder = source.csv.parent if source.csv is not None else source.root
-    assert folder is not None  # checked by SourceConfig
+    assert folder is not None  # SourceConfig has checked it.
     if (folder / PROJECTIONS).is_file():
         rows, headings = _from_csv(folder, source=source)
-    elif metadata := [folder / name for name in METADATA if (folder / name).is_file()]:
+    elif metadata := [folder / name for name in METADATA_FILES if (folder / name).is_file()]:
         rows, headings = _from_xml(folder, metadata=source.csv or metadata[0], source=source)
     else:
-        raise UserError(f"no table in {folder}: looked for {PROJECTIONS}, {', '.join(METADATA)}; give data.csv")
+        raise UserError(f"no table in {folder}: looked for {PROJECTIONS}, {', '.join(METADATA_FILES)}; give data.csv")
     rows.assign_views(rows.frame["position"], frontal=FRONTAL, lateral=LATERAL)
     rows.check_files()
     studies = rows.studies(attributes=["sex"])
@@ -54,7 +54,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     names = np.empty(len(studies.table), object)
     for s, uid in enumerate(studies.table.study_ids):
         names[s] = headings.get(uid, frozenset()) - UNLABELLED
-    return replace(studies, label_names=LabelNames(studies=names, to_xrv=OPENI_TO_XRV, not_findings=NOT_FINDINGS))
+    return replace(studies, label_names=LabelNames(studies=names, to_xrv=OPENI_TO_XRV, not_findings=OPENI_NOT_FINDINGS))
 
 
 def _heading(text: str) -> str:

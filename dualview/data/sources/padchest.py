@@ -18,20 +18,29 @@ from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table, text_table
 from dualview.data.sources.vocabularies import PADCHEST_TO_XRV
 
-TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL, LATERAL = ("PA",), ("L",)
-NOT_FINDINGS = ("", "exclude", "suboptimal study", "unchanged", "chronic changes", "normal", "other", "no finding")
+PADCHEST_NOT_FINDINGS = (
+    "",
+    "exclude",
+    "suboptimal study",
+    "unchanged",
+    "chronic changes",
+    "normal",
+    "other",
+    "no finding",
+)
 NO_LABELS = ("", "nan")
 COLUMNS = (
     "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection",
     "Pediatric", "Manufacturer_DICOM", "Rows_DICOM", "Columns_DICOM", "MethodLabel", "Labels",
 )  # fmt: skip
-# Rows equal in these are one image twice (the authors' `extract_cohort.py`).
+# Rows that are equal in these columns are one image twice (the authors' `extract_cohort.py`).
 SAME_IMAGE = (
     "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "Projection", "Pediatric", "Rows_DICOM", "Columns_DICOM",
     "Labels",
 )  # fmt: skip
-# Missing from the archive (the first 11) or truncated; as found by the users of torchxrayvision (its pull request 137).
+# Users of torchxrayvision found these images missing (the first 11) or truncated (its pull request 137).
 KNOWN_BAD = frozenset({
     "216840111366964012819207061112010307142602253_04-014-084.png",
     "216840111366964012989926673512011074122523403_00-163-058.png",
@@ -66,7 +75,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         UserError: problems of the table or the cohort, or files that are not there.
     """
     check_root(source)
-    file = find_table(source, names=[TABLE, f"{TABLE}.gz"])
+    file = find_table(source, names=[TABLE_NAME, f"{TABLE_NAME}.gz"])
     table = text_table(file, columns=COLUMNS, hint="Is it PadChest's own table?")
     rows = ImageRows(
         table.assign(
@@ -101,7 +110,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     return replace(
         studies,
         table=replace(studies.table, attributes=attributes),
-        label_names=LabelNames(studies=names, to_xrv=PADCHEST_TO_XRV, not_findings=NOT_FINDINGS),
+        label_names=LabelNames(studies=names, to_xrv=PADCHEST_TO_XRV, not_findings=PADCHEST_NOT_FINDINGS),
         known_bad=known_bad,
     )
 

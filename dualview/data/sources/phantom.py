@@ -44,7 +44,7 @@ class Truth:
     """What is drawn into the studies: findings (S, 4) 0/1 in the order of FINDINGS, heart (S, 2) levels 0..2."""
 
     findings: np.ndarray
-    heart: np.ndarray  # [:, 0] width, seen in PA; [:, 1] depth, seen in the lateral
+    heart: np.ndarray  # [:, 0] the width that PA shows, [:, 1] the depth that the lateral shows
 
 
 def draw_truth(num_studies: int, *, seed: int) -> Truth:
@@ -58,7 +58,7 @@ def draw_truth(num_studies: int, *, seed: int) -> Truth:
 
 
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
-    """Studies of `data.phantom`."""
+    """Draw the studies that `data.phantom` asks for."""
     table, drawn = draw(data.phantom, seed=seed, image_size_px=data.image_size_px)
 
     def open_images(*, image_size_px: int, aspect: Aspect) -> "PhantomImages":

@@ -7,7 +7,7 @@ CHEXPERT = (
     NO_FINDING, "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
     "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
-NOT_A_PATHOLOGY = ("Support Devices",)  # may be there in a study without any pathology
+NOT_A_PATHOLOGY = ("Support Devices",)  # columns that may be positive in a study without any pathology
 
 # The 18 pathologies of torchxrayvision, in its order (`default_pathologies`, Cohen et al. 2022, arXiv:2111.00595).
 XRV = (
@@ -20,8 +20,8 @@ CHEXPERT_TO_XRV = {
     **{name: [name] for name in CHEXPERT if name in XRV},
     "Effusion": ["Pleural Effusion"],
 }
-# By whole label. torchxrayvision matches parts of words, which takes subcutaneous emphysema for emphysema, a
-# pseudonodule for a nodule and a pericardial effusion for a pleural one.
+# Whole labels are matched here. torchxrayvision matches parts of words, which takes subcutaneous emphysema for
+# emphysema, a pseudonodule for a nodule and a pericardial effusion for a pleural one.
 PADCHEST_TO_XRV = {
     "Atelectasis": [
         "atelectasis", "total atelectasis", "lobar atelectasis", "segmental atelectasis", "laminar atelectasis",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHUNK_BYTES = 4 << 20  # of counts worked on at once, so that they stay in the processor's cache
+CHUNK_BYTES = 4 << 20  # size of counts worked on at once, which fits into the processor's cache
 
 
 class Interval(NamedTuple):
@@ -30,7 +30,7 @@ def resample_patients(patient_ids: np.ndarray, *, num_resamples: int = 2000, see
     """
     _, patient_of = np.unique(patient_ids.astype(str), return_inverse=True)
     num_patients = int(patient_of.max()) + 1 if len(patient_of) else 0
-    counts = np.empty((num_patients, num_resamples), np.uint8)  # a patient comes 255 times with probability < 1e-300
+    counts = np.empty((num_patients, num_resamples), np.uint8)  # P(a patient comes 256 times) < 1e-300
     generator = np.random.default_rng([seed, 7])
     for resample in range(num_resamples):
         drawn = generator.integers(num_patients, size=num_patients)
@@ -120,7 +120,7 @@ def simultaneous_intervals(
     errors = np.full(len(values), np.nan)
     used = np.isfinite(values) & (np.isfinite(resampled).sum(axis=1) > 1)
     errors[used] = np.nanstd(resampled[used], axis=1, ddof=1)
-    errors[errors < 1e-12] = 0  # what is the same in every resample, but for rounding
+    errors[errors < 1e-12] = 0  # Rounding alone makes these differ between resamples.
     moving = used & (errors > 0)
     bounds = errors * 0
     if moving.any():

@@ -67,6 +67,6 @@ def choose(scores: np.ndarray, *, positive: np.ndarray, rule: ThresholdRule) -> 
     else:
         assert rule.target is not None
         at = int(np.flatnonzero(specificity >= rule.target - 1e-12)[-1])
-    # scikit-learn's first threshold, which nothing reaches, is infinite; a probability may still be above this one
+    # scikit-learn's first threshold is infinite, as nothing reaches it; a new probability may still be above this one.
     threshold = float((scores.max() + 1) / 2) if np.isinf(thresholds[at]) else float(thresholds[at])
     return RocPoint(threshold, float(sensitivity[at]), float(specificity[at]))
