@@ -25,6 +25,7 @@ from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
 from dualview.commands.compare import compare as run_comparison
 from dualview.commands.dashboard import save_dashboard
+from dualview.commands.data import look_at_data
 from dualview.commands.evaluate import evaluate_run as run_evaluation
 from dualview.commands.export import export as run_export
 from dualview.commands.predict import predict as run_prediction
@@ -42,8 +43,6 @@ from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
 from dualview.comparison.tables import table_file
 from dualview.config import DistributedConfig, RunConfig, load
-from dualview.data.contact_sheet import draw as draw_contact_sheet
-from dualview.data.counts import count_data, dropped_images
 from dualview.data.load import load_data
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
 from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
@@ -165,24 +164,12 @@ def show_data(  # noqa: PLR0917 - the options of a command
     """Count what a configuration reads: images, studies, patients, labels. No training, and no image unless asked."""
     with _errors_as_messages():
         loaded = load(config, overrides=overrides)
-        data = load_data(loaded.data, seed=loaded.data_seed)
-        counts = count_data(data)
+        counts = look_at_data(loaded, dropped=dropped, contact_sheet=contact_sheet, num_studies=num_studies)
         if as_json:
             typer.echo(json.dumps(counts))
         else:
             for table in account_tables(counts):
                 get_console().print(table)
-        if dropped is not None:
-            dropped_images(data).to_csv(dropped, index=False)
-        if contact_sheet is not None:
-            draw_contact_sheet(
-                contact_sheet,
-                table=data.train,
-                read=data.read,
-                image_size_px=loaded.data.image_size_px,
-                num_studies=num_studies,
-                seed=loaded.run.seed,
-            )
 
 
 @app.command()

@@ -15,14 +15,13 @@ import pandas as pd
 import torch
 from accelerate.utils import send_to_device
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
-from dualview.commands.prepare import prepare
 from dualview.config import AugmentConfig, Config, PhantomConfig
 from dualview.data.augment import to_input_batch
 from dualview.data.dataset import Key, StudyDataset
-from dualview.data.load import Data, load_data
+from dualview.data.images.store_build import items_of, write
+from dualview.data.load import Data, load_data, store_settings
 from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.sources.phantom import draw
 from dualview.losses import head_loss_sums
@@ -74,8 +73,8 @@ def measure(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         config = _make_files(Path(folder), file_size_px=file_size_px, image_size_px=image_size_px, num=num_studies)
-        prepare(config, console=Console(quiet=True))
         from_files = load_data(config.data, seed=0)
+        _store(from_files, config)
         from_store = load_data(config.data, seed=0, store=config.data.store)
         ways: dict[str, Callable[[], Iterator[int]]] = {
             "store_plain": lambda: _batches(from_store, image_size_px, augment=None, repeat=20),
@@ -154,6 +153,19 @@ def _make_files(folder: Path, *, file_size_px: int, image_size_px: int, num: int
             }
         }
     )  # fmt: skip
+
+
+def _store(data: Data, config: Config) -> None:
+    """Prepare the store of all images."""
+    assert config.data.store is not None and data.files is not None
+    write(
+        config.data.store,
+        items=items_of(table.images for table in data.whole_splits.values()),
+        reader=data.files,
+        settings=store_settings(config.data),
+        num_workers=0,
+        track=lambda work, _total, _description: work,
+    )
 
 
 def _dataset(data: Data, image_size_px: int, *, augment: AugmentConfig | None, on_device: bool = False) -> StudyDataset:

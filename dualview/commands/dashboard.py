@@ -12,33 +12,39 @@ from dualview.config import load
 from dualview.errors import UserError, listed
 from dualview.evaluation.wandb_run import CURVES_CHART, STUDY_IMAGES, WANDB_TABLES, evaluation_id
 from dualview.evaluation.wandb_tables import CURVES
+from dualview.run import metric_keys
 from dualview.run.directory import RunDir
 from dualview.run.tracking import default_entity, why_offline
 from dualview.views import MASKINGS, TITLES, Availability
 
 # section -> title of a panel -> beginnings of the metrics that it shows
 WORKSPACE_SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "Loss": {"training loss": ("loss/",), "validation loss": ("val/loss",)},
+    "Loss": {"training loss": (metric_keys.loss(""),), "validation loss": (metric_keys.split_loss("val"),)},
     "Validation AUROC per availability": {
-        "macro AUROC": ("val/auroc_macro_",),
-        "macro average precision": ("val/average_precision_macro_",),
-        **{f"AUROC per finding, {kind.title}": (f"val_auroc_{kind.key}/",) for kind in Availability},
+        "macro AUROC": (metric_keys.macro("val", metric="auroc", group=""),),
+        "macro average precision": (metric_keys.macro("val", metric="average_precision", group=""),),
+        **{
+            f"AUROC per finding, {kind.title}": (
+                metric_keys.finding_value("val", metric="auroc", group=kind.key, finding=""),
+            )
+            for kind in Availability
+        },
     },
     "Routing": {
-        "rows per branch, of a step": ("routing/rows_",),
-        "idle micro-batches, of a step": ("routing/idle_",),
-        "labelled studies, of a step": ("routing/labelled_studies",),
-        "images that cannot be used": ("routing/bad_images_total",),
+        "rows per branch, of a step": (metric_keys.rows(""),),
+        "idle micro-batches, of a step": (metric_keys.idle_micro_batches(""),),
+        "labelled studies, of a step": (metric_keys.LABELLED_STUDIES,),
+        "images that cannot be used": (metric_keys.BAD_IMAGES,),
     },
     "Speed": {
-        "studies and images per second": ("speed/studies_per_second", "speed/images_per_second"),
-        "seconds per step": ("speed/seconds_per_step",),
-        "share of the time spent waiting for data": ("speed/data_wait_fraction",),
+        "studies and images per second": (metric_keys.STUDIES_PER_SECOND, metric_keys.IMAGES_PER_SECOND),
+        "seconds per step": (metric_keys.SECONDS_PER_STEP,),
+        "share of the time spent waiting for data": (metric_keys.DATA_WAIT_FRACTION,),
     },
     "Optim": {
-        "learning rates": ("optim/learning_rate_",),
-        "gradient norms before clipping": ("optim/gradient_norm_",),
-        "steps skipped": ("optim/bad_steps_total",),
+        "learning rates": (metric_keys.learning_rate(""),),
+        "gradient norms before clipping": (metric_keys.gradient_norm(""),),
+        "steps skipped": (metric_keys.BAD_STEPS,),
     },
 }
 SHOWN_SPLITS, SHOWN_CHECKPOINTS = ("test", "val", "train"), ("best", "last")  # values of the evaluations that are shown

@@ -11,10 +11,9 @@ from typing import Literal
 
 from dualview.distributed import is_main_by_environment, start
 from dualview.errors import Preempted, UserError
-from dualview.evaluation.operating_points import POINTS_FILE
 from dualview.files import sha256_of
 from dualview.inference.csv_parts import Counts, Fingerprint, Parts
-from dualview.inference.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_folder, read_points
+from dualview.inference.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_file, read_points
 from dualview.inference.studies import ReadBatch, StudyRequest, request_loader
 from dualview.inference.studies_csv import RequestCsv
 from dualview.inference.studies_folder import list_studies
@@ -212,7 +211,7 @@ def _header(findings: tuple[str, ...], *, has_patients: bool) -> list[str]:
 def _fingerprint(trained: TrainedNetwork) -> Fingerprint:
     """What of the run the answers depend on."""
     manifest = json.loads((trained.folder / checkpoints.MANIFEST).read_text(encoding="utf-8"))
-    points = points_folder(trained) / POINTS_FILE
+    points = points_file(trained)
     return {
         "format": 1,
         "checkpoint": manifest["files"][checkpoints.WEIGHTS]["sha256"],

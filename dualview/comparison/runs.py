@@ -105,10 +105,14 @@ def slurm_array(plan: Plan, *, command: str) -> str:
             "#SBATCH --signal=B:USR1@120",
             "#SBATCH --requeue",
             f"# {len(plan.runs)} runs; once all are done: {command}",
-            "trap 'kill -USR1 $child; wait $child; scontrol requeue $SLURM_JOB_ID' USR1",
+            "# As in launch/slurm.sbatch: requeued only where the run says that a signal stopped it, by its status 75.",
+            "trap 'kill -USR1 $child' USR1",
             f"{command} --only $SLURM_ARRAY_TASK_ID &",
             "child=$!",
-            "wait $child",
+            "while kill -0 $child 2>/dev/null; do wait $child; done  # the trap ends a wait before the child ends",
+            "wait $child; status=$?",
+            "[[ $status != 75 ]] || scontrol requeue $SLURM_JOB_ID",
+            "exit $status",
         ]
     )
 

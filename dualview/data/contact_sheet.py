@@ -32,6 +32,7 @@ def draw(
     sheet = Image.new("L", (columns * (cell_width + 2 * GAP), lines * (cell_height + 2 * GAP)), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(12)
+    positive = table.positive
     for position, row in enumerate(rows):
         line, column = divmod(position, columns)
         x, y = column * (cell_width + 2 * GAP) + GAP, line * (cell_height + 2 * GAP) + GAP
@@ -39,10 +40,8 @@ def draw(
             left = x + view * (image_size_px + GAP)
             pen.text((left, y), view.title, fill=TEXT, font=font)
             _draw_view(sheet, (left, y + CAPTION), table.images[view][row], read=read, size=image_size_px, view=view)
-        positive = [
-            name for k, name in enumerate(table.findings) if table.label_mask[row, k] and table.labels[row, k] > 0.5
-        ]
-        caption = ", ".join(positive) or ("no positive finding" if table.label_mask[row].any() else "unlabelled")
+        there = [name for name, is_there in zip(table.findings, positive[row], strict=True) if is_there]
+        caption = ", ".join(there) or ("no positive finding" if table.label_mask[row].any() else "unlabelled")
         longest = int(cell_width / 6.5)
         caption = caption if len(caption) <= longest else caption[: longest - 3] + "..."
         pen.text((x, y + CAPTION + image_size_px + 3), caption, fill=TEXT, font=font)

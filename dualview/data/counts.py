@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dualview.data.load import Data
@@ -68,6 +69,7 @@ def count_source(source: SourceTable) -> dict[str, Any]:
 def count_tables(tables: list[StudyTable]) -> dict[str, Any]:
     """Counts of the studies in these tables, which share their findings."""
     kinds = {kind.key: sum(int((t.availability == kind).sum()) for t in tables) for kind in Availability}
+    positives = [table.positive for table in tables]
     several = {view: sum(int((t.num_images[:, view] > 1).sum()) for t in tables) for view in View}
     return {
         "patients": sum(len(set(t.patient_ids)) for t in tables),
@@ -75,7 +77,7 @@ def count_tables(tables: list[StudyTable]) -> dict[str, Any]:
         "several_frontals": several[View.PA],
         "several_laterals": several[View.LATERAL],
         "findings": {
-            finding: vars(_labels(tables, k)) for k, finding in enumerate(tables[0].findings)
+            finding: vars(_labels(tables, k, positives=positives)) for k, finding in enumerate(tables[0].findings)
         },
     }  # fmt: skip
 
@@ -87,10 +89,9 @@ def dropped_images(data: Data) -> pd.DataFrame:
     ]
 
 
-def _labels(tables: list[StudyTable], k: int) -> LabelCounts:
-    known = [table.label_mask[:, k] for table in tables]
-    positive = sum(int((mask & (t.labels[:, k] > 0.5)).sum()) for t, mask in zip(tables, known, strict=True))
-    num_known = sum(int(mask.sum()) for mask in known)
+def _labels(tables: list[StudyTable], k: int, *, positives: list[np.ndarray]) -> LabelCounts:
+    positive = sum(int(in_table[:, k].sum()) for in_table in positives)
+    num_known = sum(int(table.label_mask[:, k].sum()) for table in tables)
     return LabelCounts(
         positive=positive,
         negative=num_known - positive,

@@ -191,10 +191,12 @@ def _to_train_on(train: StudyTable, *, places: np.ndarray, config: DataConfig) -
 def check_labels(train: StudyTable) -> None:
     """Raises: UserError where no finding has both classes; findings with one class are named in the log."""
     one_class = []
+    positive = train.positive
     for k, finding in enumerate(train.findings):
-        known = train.labels[train.label_mask[:, k], k] > 0.5
-        if known.all() or not known.any():
-            one_class.append(f"{finding} ({int(known.sum())} positive, {int((~known).sum())} negative)")
+        num_positive = int(positive[:, k].sum())
+        num_negative = int(train.label_mask[:, k].sum()) - num_positive
+        if not num_positive or not num_negative:
+            one_class.append(f"{finding} ({num_positive} positive, {num_negative} negative)")
     if len(one_class) == len(train.findings):
         raise UserError(
             f"no finding has both positive and negative studies in the training split: {', '.join(one_class)}. "

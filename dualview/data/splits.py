@@ -96,7 +96,7 @@ def _strata(table: StudyTable, patient_of: np.ndarray, *, smallest: int) -> np.n
     kinds[patient_of, table.availability] = True
     views = kinds @ (1, 2, 4)
     positive = np.zeros((num_patients, len(table.findings)), bool)
-    np.logical_or.at(positive, patient_of, table.label_mask & (table.labels > 0.5))
+    np.logical_or.at(positive, patient_of, table.positive)
     rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
     has_any = positive.any(axis=1)
     rarest = np.where(has_any, positive[:, rarest_first].argmax(axis=1) if len(rarest_first) else 0, -1)

@@ -52,8 +52,8 @@ class Evaluator:
         table, done = dataset.table, outputs.evaluated
         metrics = by_availability(
             torch.from_numpy(outputs.route_logits[done]).sigmoid().numpy(),
-            labels=table.labels[done],
-            label_mask=table.label_mask[done],
+            positive=table.positive[done],
+            known=table.label_mask[done],
             availability=outputs.availability[done],
             findings=table.findings,
         )

@@ -39,16 +39,17 @@ class GroupMetrics:
 def by_availability(
     probabilities: np.ndarray,
     *,
-    labels: np.ndarray,
-    label_mask: np.ndarray,
+    positive: np.ndarray,
+    known: np.ndarray,
     availability: np.ndarray,
     findings: tuple[str, ...],
 ) -> dict[str, GroupMetrics]:
     """Metrics over all studies and per availability; keys as in `views.GROUPS`.
 
     Args:
-        probabilities, labels: (S, K).
-        label_mask: (S, K) bool, True = known; unknown labels take no part.
+        probabilities: (S, K).
+        positive: (S, K) bool, True = known to be there.
+        known: (S, K) bool; unknown labels take no part.
         availability: (S,) of `Availability`, as the studies were evaluated.
         findings: K names.
     """
@@ -57,9 +58,7 @@ def by_availability(
         everyone = np.ones(len(availability), bool)
         chosen = everyone if name == ALL_STUDIES else availability == Availability[name.upper()]
         per_finding = {
-            finding: finding_metrics(
-                probabilities[chosen, k], positive=labels[chosen, k] > 0.5, known=label_mask[chosen, k]
-            )
+            finding: finding_metrics(probabilities[chosen, k], positive=positive[chosen, k], known=known[chosen, k])
             for k, finding in enumerate(findings)
         }
         groups[name] = GroupMetrics(

@@ -30,7 +30,6 @@ from dualview.files import write_whole
 from dualview.views import ROUTES, Availability
 
 POINTS_FORMAT = 1
-POINTS_FILE = "operating_points.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +148,13 @@ def logits_from(kind: Availability, table: PredictionTable) -> np.ndarray:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def read_operating_points(run_dir: Path) -> OperatingPoints | None:
-    """The operating points of a run; None where it has none yet.
+def read_operating_points(file: Path) -> OperatingPoints | None:
+    """The operating points of a run, from its file; None where it has none yet.
 
     Raises:
         UserError: the file is there, and is not what it should be; all problems together.
     """
-    file = run_dir / POINTS_FILE
-    remedy = f"Make it anew with: dualview evaluate {run_dir}"
+    remedy = f"Make it anew with: dualview evaluate {file.parent}"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from torch import Tensor
 from dualview.batch import StudyBatch
 from dualview.data.images.files import FileImages, square, to_gray
 from dualview.errors import UserError
-from dualview.evaluation.operating_points import POINTS_FILE, OperatingPoints, read_operating_points, to_probabilities
+from dualview.evaluation.operating_points import OperatingPoints, read_operating_points, to_probabilities
 from dualview.inference.studies import RequestDataset, StudyRequest
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
@@ -203,24 +203,25 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> 
 
 def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoints | None:
     """The operating points of a checkpoint; None, with a warning, where it has none."""
-    points = read_operating_points(points_folder(trained))
+    file = points_file(trained)
+    points = read_operating_points(file)
     if points is None and warn:
         which = "" if _is_best(trained) else f" --checkpoint {trained.step}"
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `dualview evaluate %s%s` makes it",
-            POINTS_FILE, trained.run, which,
+            file.name, trained.run, which,
         )  # fmt: skip
     return points
 
 
-def points_folder(trained: TrainedNetwork) -> Path:
+def points_file(trained: TrainedNetwork) -> Path:
     """Where `dualview evaluate` writes the operating points of a checkpoint (commands/evaluate.py)."""
     if _is_best(trained):
-        return trained.run.path
-    # Folders are named by step, because `last` moves.
-    folders = [trained.run.evaluation(split, checkpoint=str(trained.step)).path for split in ("test", "val", "train")]
-    there = (folder for folder in folders if (folder / POINTS_FILE).exists())
-    return next(there, folders[0])
+        return trained.run.operating_points
+    # Folders of evaluations are named by step here, because `last` moves.
+    evaluations = [trained.run.evaluation(split, checkpoint=str(trained.step)) for split in ("test", "val", "train")]
+    files = [evaluation.operating_points for evaluation in evaluations]
+    return next((file for file in files if file.exists()), files[0])
 
 
 def _is_best(trained: TrainedNetwork) -> bool:

@@ -25,6 +25,7 @@ from dualview.report.style import (
     short,
     unit_axis,
 )
+from dualview.run import metric_keys
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, TITLES
 
 # -- curves ----------------------------------------------------------------------------------------
@@ -100,12 +101,12 @@ def training_figures(record: Record) -> dict[str, Figure]:
     loss = {"total": "all", "joint": "both", "pa": "pa_only", "lateral": "lateral_only"}
     branches = {"pa": ("PA branch", "pa_only"), "lateral": ("lateral branch", "lateral_only")}
     rows = {**branches, "both": ("both views", "both")}
-    groups = {f"val/auroc_macro_{group}": (TITLES[group], group) for group in GROUPS}
-    idle = {f"routing/idle_micro_batches_{branch}": line for branch, line in branches.items()}
+    groups = {metric_keys.macro("val", metric="auroc", group=group): (TITLES[group], group) for group in GROUPS}
+    idle = {metric_keys.idle_micro_batches(branch): line for branch, line in branches.items()}
     figures = {
-        "loss": _over_steps(record, {f"loss/{head}": (head, like) for head, like in loss.items()}, y="loss"),
+        "loss": _over_steps(record, {metric_keys.loss(head): (head, like) for head, like in loss.items()}, y="loss"),
         "val": _over_steps(record, groups, y="validation macro AUROC", markers=True),
-        "rows": _over_steps(record, {f"routing/rows_{name}": line for name, line in rows.items()}, y="rows per step"),
+        "rows": _over_steps(record, {metric_keys.rows(name): line for name, line in rows.items()}, y="rows per step"),
         "idle": _over_steps(record, idle, y="idle micro-batches per step"),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -151,8 +152,8 @@ def comparison_figures(records: list[Record]) -> dict[str, Figure]:
     """Macro AUROC of every run by masking, and the runs' loss and validation curves in one plot each."""
     figures: dict[str, Figure] = {"compare-auroc": _macros(records)}
     for name, key, y, markers in (
-        ("compare-loss", "loss/total", "training loss", False),
-        ("compare-val", "val/auroc_macro_all", "validation macro AUROC", True),
+        ("compare-loss", metric_keys.LOSS_TOTAL, "training loss", False),
+        ("compare-val", metric_keys.macro("val", metric="auroc", group=ALL_STUDIES), "validation macro AUROC", True),
     ):
         data, last = [], []
         for number, record in enumerate(records):

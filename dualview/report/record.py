@@ -92,7 +92,7 @@ def _read(run: RunDir, *, name: str) -> Record:
         predictions=predictions.select(predictions.evaluated),
         metrics=run.read_log(),
         config=load(run.config, refuse_unused=False),
-        points=read_operating_points(run.path),
+        points=read_operating_points(run.operating_points),
     )
 
 

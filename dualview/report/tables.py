@@ -7,6 +7,7 @@ from dualview.evaluation.document import Difference, Estimate, FindingResult, Lo
 from dualview.evaluation.metrics import MACRO
 from dualview.evaluation.value_of_lateral import value_of_lateral as lateral_values
 from dualview.report.record import Record
+from dualview.run import metric_keys
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, ROUTES, TITLES, Availability, View
 
 VERDICT_GLYPHS = {"helped": "●", "hurt": "◆", "undecided": "□", "undefined": ""}
@@ -270,8 +271,8 @@ def routing(record: Record) -> Table | None:
     """Mean rows of each branch, and how often it had none; None where nothing was logged."""
     rows = []
     for view in View:
-        _, logged = record.series(f"routing/rows_{view.key}")
-        _, idled = record.series(f"routing/idle_micro_batches_{view.key}")
+        _, logged = record.series(metric_keys.rows(view.key))
+        _, idled = record.series(metric_keys.idle_micro_batches(view.key))
         per_step = [value for value in logged if value is not None]
         idle = [value for value in idled if value is not None]
         if per_step and idle:

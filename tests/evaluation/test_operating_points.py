@@ -34,7 +34,7 @@ def write(run_dir, value):
 
 
 def test_logits_are_divided_by_the_temperature_of_their_route(tmp_path):
-    points = read_operating_points(write(tmp_path, content()))
+    points = read_operating_points(write(tmp_path, content()) / "operating_points.json")
     logits = np.array([[3.0, -800.0, 0.0]])
     expected = {BOTH: 1 / (1 + math.exp(-1.5)), PA_ONLY: 1 / (1 + math.exp(-3)), LATERAL_ONLY: 1 / (1 + math.exp(-6))}
     for route, of_first in expected.items():
@@ -43,7 +43,7 @@ def test_logits_are_divided_by_the_temperature_of_their_route(tmp_path):
 
 def test_a_large_logit_is_divided_before_it_becomes_a_probability(tmp_path):
     """Its probability is 1 to the last digit, from which no temperature could bring it back."""
-    points = read_operating_points(write(tmp_path, content()))
+    points = read_operating_points(write(tmp_path, content()) / "operating_points.json")
     assert 1 / (1 + math.exp(-40)) == 1
     assert points.calibrated(np.array([[40.0]]), BOTH)[0, 0] == 1 / (1 + math.exp(-20)) < 1
 
@@ -58,13 +58,13 @@ def test_a_probability_does_not_depend_on_where_its_logit_stands():
 
 
 def test_thresholds_are_in_the_order_of_the_findings_and_nan_where_there_is_none(tmp_path):
-    points = read_operating_points(write(tmp_path, content()))
+    points = read_operating_points(write(tmp_path, content()) / "operating_points.json")
     np.testing.assert_array_equal(points.thresholds(("Mass", "Nodule", "Hernia"), BOTH), [np.nan, 0.25, np.nan])
     np.testing.assert_array_equal(points.thresholds(("Nodule",), PA_ONLY), [0.75])
 
 
 def test_a_decision_is_one_at_the_threshold_and_unknown_without_one(tmp_path):
-    points = read_operating_points(write(tmp_path, content()))
+    points = read_operating_points(write(tmp_path, content()) / "operating_points.json")
     findings = ("Hernia", "Nodule", "Mass")
     probabilities = np.array([[0.9, 0.25, 0.9], [0.9, 0.2499, 0.9]])
     decisions, known = points.decide(probabilities, BOTH, findings=findings)
@@ -82,12 +82,12 @@ def test_what_is_written_is_read_back(tmp_path):
         routes={"both": {"Nodule": OperatingPoint(threshold=0.5)}, "pa_only": {}, "lateral_only": {}},
     )
     points.write(tmp_path / "operating_points.json")
-    assert read_operating_points(tmp_path) == points
+    assert read_operating_points(tmp_path / "operating_points.json") == points
     assert [path.name for path in tmp_path.iterdir()] == ["operating_points.json"]
 
 
 def test_a_run_without_the_file_has_none(tmp_path):
-    assert read_operating_points(tmp_path) is None
+    assert read_operating_points(tmp_path / "operating_points.json") is None
 
 
 def test_all_problems_of_the_file_are_reported_together(tmp_path):
@@ -96,13 +96,13 @@ def test_all_problems_of_the_file_are_reported_together(tmp_path):
         routes={"both": {"Nodule": {"threshold": 1.5}, "Mass": 0.5}, "pa_only": []},
     )
     with pytest.raises(UserError, match="6 problem") as caught:
-        read_operating_points(write(tmp_path, wrong))
+        read_operating_points(write(tmp_path, wrong) / "operating_points.json")
     for part in ("temperature.both is 0", "temperature.pa_only is True", "routes.both.Nodule.threshold is 1.5",
                  "routes.both.Mass", "routes.pa_only is list", "routes.lateral_only is NoneType"):  # fmt: skip
         assert part in str(caught.value)
     for other, match in ((content(format=2), "format 2"), ([], "format 'list'")):
         with pytest.raises(UserError, match=match):
-            read_operating_points(write(tmp_path, other))
+            read_operating_points(write(tmp_path, other) / "operating_points.json")
     (tmp_path / "operating_points.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        read_operating_points(tmp_path)
+        read_operating_points(tmp_path / "operating_points.json")

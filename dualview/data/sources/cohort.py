@@ -198,7 +198,7 @@ def drop_rare_findings(source: SourceTable, *, min_positive_patients: int) -> So
     table = source.table
     if not min_positive_patients:
         return source
-    positive = table.label_mask & (table.labels > 0.5)
+    positive = table.positive
     counts = [len(set(table.patient_ids[positive[:, k]])) for k in range(len(table.findings))]
     kept = [name for name, count in zip(table.findings, counts, strict=True) if count >= min_positive_patients]
     return replace(source, table=table.with_findings(kept))

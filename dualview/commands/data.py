@@ -1,0 +1,37 @@
+"""`dualview data`: what a configuration reads, counted before any training."""
+
+from pathlib import Path
+from typing import Any
+
+from dualview.config import Config
+from dualview.data.contact_sheet import draw
+from dualview.data.counts import count_data, dropped_images
+from dualview.data.load import load_data
+
+
+def look_at_data(
+    config: Config, *, dropped: Path | None = None, contact_sheet: Path | None = None, num_studies: int = 12
+) -> dict[str, Any]:
+    """Counts of images, studies, patients and labels; no image is read unless a contact sheet is wanted.
+
+    Args:
+        dropped: CSV to write, of every image that is left out and why. It holds paths, which can identify patients.
+        contact_sheet: PNG to draw random training studies into.
+        num_studies: how many of them.
+
+    Raises:
+        UserError: problems of a source or of the image store.
+    """
+    data = load_data(config.data, seed=config.data_seed)
+    if dropped is not None:
+        dropped_images(data).to_csv(dropped, index=False)
+    if contact_sheet is not None:
+        draw(
+            contact_sheet,
+            table=data.train,
+            read=data.read,
+            image_size_px=config.data.image_size_px,
+            num_studies=num_studies,
+            seed=config.run.seed,
+        )
+    return count_data(data)
