@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
+import threading
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from dualview.cli import app
+from tests.support.runs import write_comparison
 
 FILE = """
 compare:
@@ -32,9 +31,7 @@ tracking: {{wandb: disabled}}
 
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / "compare.yaml"
-    path.write_text(FILE.format(dir=tmp_path / "runs"))
-    return path
+    return write_comparison(tmp_path, FILE)
 
 
 def test_a_comparison_trains_what_is_missing_once_and_writes_one_table(file, tmp_path):
@@ -77,17 +74,24 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(file, tmp_path):
     assert (tmp_path / "runs/pa/seed-1/metrics.json").exists()
 
 
-def test_a_signal_saves_the_runs_and_the_same_command_goes_on(file, tmp_path):
-    command = [sys.executable, "-m", "dualview", "compare", str(file), "train.max_steps=400", "train.log_every_steps=1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_a_signal_saves_the_runs(file, tmp_path):
     metrics = tmp_path / "runs/pa/seed-1/metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size > 3000):
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    assert "the runs in progress are saved" in errors
+    ended = threading.Event()
+
+    def signal_once_steps_are_logged():
+        while not ended.wait(0.1):
+            if metrics.exists() and metrics.stat().st_size > 3000:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watch = threading.Thread(target=signal_once_steps_are_logged)
+    watch.start()
+    command = ["compare", str(file), "train.max_steps=400", "train.log_every_steps=1"]
+    done = CliRunner().invoke(app, command)
+    ended.set()
+    watch.join()
+    assert done.exit_code == 75, done.output
+    assert "the runs in progress are saved" in done.output
     assert (tmp_path / "runs/pa/seed-1/preempted.txt").exists()
     assert list((tmp_path / "runs/pa/seed-1/checkpoints").glob("step-*"))
 

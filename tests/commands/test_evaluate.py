@@ -13,18 +13,11 @@ from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
 from dualview.evaluation.prediction_table import read_predictions
+from tests.support.runs import tiny_config
 
 
 def config_for(run_dir, **model):
-    return Config.model_validate(
-        {
-            "run": {"dir": run_dir, "device": "cpu"},
-            "data": {"image_size_px": 64, "num_workers": 0, "phantom": {"num_studies": 100}},
-            "model": {"backbone": "densenet_tiny", **model},
-            "train": {"max_steps": 4, "eval_every_steps": 2, "micro_batch_size": 4},
-            "tracking": {"wandb": "disabled"},
-        }
-    )
+    return tiny_config(run_dir, data={"phantom": {"num_studies": 100}}, model=model)
 
 
 @pytest.fixture(scope="module")

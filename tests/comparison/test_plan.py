@@ -6,6 +6,7 @@ from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
 from dualview.errors import UserError
 from tests.support import ROOT
+from tests.support.runs import write_comparison
 
 FILE = """
 compare:
@@ -23,9 +24,7 @@ optim: {{learning_rate: 2e-3}}
 
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / "compare.yaml"
-    path.write_text(FILE.format(dir=tmp_path / "runs"))
-    return path
+    return write_comparison(tmp_path, FILE)
 
 
 def test_every_run_is_the_file_with_the_changes_of_its_setting_and_variant(file, tmp_path):

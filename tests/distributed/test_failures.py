@@ -18,25 +18,15 @@ from tests.distributed.run_faulty import faulty
 from tests.support import ROOT
 from tests.support.launch import last_words, launch
 from tests.support.process_group import dualview
-from tests.support.runs import same_bits, steps_logged, weights
+from tests.support.runs import quickstart, same_bits, steps_logged, weights
 
 FAULTY = Path(__file__).with_name("run_faulty.py")
-TINY = [
-    "data.phantom.num_studies=120",
-    "data.view_dropout.p_pa=0.1",
-    "data.view_dropout.p_lateral=0.1",
-    "model.dropout=0.1",
-    "train.max_steps=8",
-    "train.micro_batch_size=4",
-    "train.eval_every_steps=4",
-    "train.checkpoint_every_steps=1",
-    "train.log_every_steps=1",
-    "tracking.wandb=disabled",
-]
+EIGHT_STEPS = ["train.max_steps=8", "train.eval_every_steps=4", "train.checkpoint_every_steps=1"]
+VIEW_DROPOUT = ["data.view_dropout.p_pa=0.1", "data.view_dropout.p_lateral=0.1"]
 
 
 def training_in(run_dir, *more: str) -> list[str]:
-    return ["train", "configs/quickstart.yaml", f"run.dir={run_dir}", *TINY, *more]
+    return quickstart(run_dir, *EIGHT_STEPS, *VIEW_DROPOUT, "tracking.wandb=disabled", *more)
 
 
 @pytest.fixture(scope="module")

@@ -14,22 +14,15 @@ import yaml
 
 from tests.support import ROOT
 from tests.support.process_group import dualview
-from tests.support.runs import same_bits, weights
+from tests.support.runs import quickstart, same_bits, weights
 
 FAULTY = Path(__file__).with_name("run_faulty.py")
 NODES = ("node0", "node1")
-TINY = [
-    "configs/quickstart.yaml",
-    "run.device=cpu",
-    "data.phantom.num_studies=120",
-    "model.dropout=0.1",
-    "train.max_steps=8",
-    "train.micro_batch_size=4",
-    "train.eval_every_steps=4",
-    "train.checkpoint_every_steps=1",
-    "train.log_every_steps=1",
-    "tracking.wandb=disabled",
-]
+
+
+def training_in(run_dir):
+    steps = ["train.max_steps=8", "train.eval_every_steps=4", "train.checkpoint_every_steps=1"]
+    return quickstart(run_dir, *steps, "run.device=cpu", "tracking.wandb=disabled")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +65,7 @@ def on_node():
 @pytest.fixture(scope="module")
 def on_one_machine(on_ranks, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    on_ranks(2, dualview, "train", *TINY, f"run.dir={run_dir}")
+    on_ranks(2, dualview, *training_in(run_dir))
     return run_dir
 
 
@@ -88,7 +81,7 @@ def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine, pro
         "bash", "-c", 'source launch/restarts.sh && exec "$@"', "bash",
         "accelerate", "launch", "--config_file", "launch/gpu16_2nodes.yaml", "--rdzv_backend", "c10d",
         "--num_processes", "2", "--main_process_ip", "node0", "--max_restarts", "1",
-        *program, "train", *TINY, f"run.dir={tmp_path / 'run'}",
+        *program, *training_in(tmp_path / "run"),
     ]  # fmt: skip
     launchers = [
         subprocess.Popen(
@@ -130,7 +123,7 @@ def test_slurm_requeues_a_run_before_its_time_limit_and_the_run_goes_on(request,
 
     def sbatch() -> subprocess.Popen:
         return subprocess.Popen(
-            ["bash", ROOT / "launch" / "slurm.sbatch", *TINY, f"run.dir={run}"],
+            ["bash", ROOT / "launch" / "slurm.sbatch", *training_in(run)[1:]],  # it says `train` itself
             env=job, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

@@ -9,23 +9,13 @@ import pytest
 from tests.distributed.run_once_per_node import LIMIT_SECONDS, run_once_per_node
 from tests.support.launch import last_words, launch
 from tests.support.process_group import dualview
-from tests.support.runs import logged
+from tests.support.runs import logged, quickstart
 
-TINY = [
-    "data.phantom.num_studies=120",
-    "data.phantom.unknown_label_fraction=0.1",
-    "model.dropout=0.1",
-    "optim.learning_rate=1e-4",
-    "train.max_steps=4",
-    "train.micro_batch_size=4",
-    "train.eval_every_steps=2",
-    "train.log_every_steps=1",
-    "tracking.wandb=offline",
-]
+FOUR_STEPS = ["train.max_steps=4", "train.eval_every_steps=2", "optim.learning_rate=1e-4", "tracking.wandb=offline"]
 
 
 def training_in(run_dir, *more: str) -> list[str]:
-    return ["train", "configs/quickstart.yaml", f"run.dir={run_dir}", *TINY, *more]
+    return quickstart(run_dir, *FOUR_STEPS, "data.phantom.unknown_label_fraction=0.1", *more)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
 from dualview.evaluation.operating_points import to_probabilities
 from dualview.evaluation.prediction_table import read_predictions
+from tests.support.runs import tiny_config
 
 SECRETS = ("PATIENTSECRET", "STUDYSECRET", "IMAGESECRET", "FOLDERSECRET", "HOSTSECRET")
 FINDINGS = ("Effusion", "Nodule")
@@ -40,21 +41,16 @@ def trained(tmp_path_factory):
     (root / "metadata.csv").write_text("\n".join(rows) + "\n")
     run_dir = tmp_path_factory.mktemp("runs") / "run"
     train(
-        Config.model_validate(
-            {
-                "run": {"dir": run_dir, "device": "cpu"},
-                "data": {
-                    "source": "csv",
-                    "root": root,
-                    "findings": list(FINDINGS),
-                    "image_size_px": 64,
-                    "num_workers": 0,
-                    "split": {"train": 0.3, "val": 0.3, "test": 0.4},
-                },
-                "model": {"backbone": "densenet_tiny"},
-                "train": {"max_steps": 2, "micro_batch_size": 4},
-                "tracking": {"wandb": "disabled"},
-            }
+        tiny_config(
+            run_dir,
+            data={
+                "source": "csv",
+                "root": root,
+                "findings": list(FINDINGS),
+                "phantom": {},
+                "split": {"train": 0.3, "val": 0.3, "test": 0.4},
+            },
+            train={"max_steps": 2},
         )
     )
     return run_dir

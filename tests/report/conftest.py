@@ -18,6 +18,7 @@ from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.progress import progress_bars
 from dualview.run.provenance import describe_run
 from dualview.views import Availability, View
+from tests.support.runs import tiny_config
 
 
 def made_up(
@@ -122,17 +123,11 @@ def trained_run(tmp_path_factory) -> Path:
     (folder / "table.csv").write_text("\n".join(rows))
     run_dir = folder / "run"
     train(
-        Config.model_validate(
-            {
-                "run": {"dir": run_dir, "device": "cpu"},
-                "data": {
-                    "source": "csv", "root": folder, "csv": folder / "table.csv", "findings": ["A", "B"],
-                    "image_size_px": 64, "num_workers": 0,
-                },
-                "model": {"backbone": "densenet_tiny"},
-                "train": {"max_steps": 4, "eval_every_steps": 2, "log_every_steps": 1, "micro_batch_size": 4},
-                "tracking": {"wandb": "disabled"},
-            }
+        tiny_config(
+            run_dir,
+            data={
+                "source": "csv", "root": folder, "csv": folder / "table.csv", "findings": ["A", "B"], "phantom": {},
+            },
         )
     )  # fmt: skip
     with progress_bars(shown=False) as progress:

@@ -65,6 +65,19 @@ def write_untrained_run(
     return run_dir
 
 
+def write_comparison(folder: Path, text: str) -> Path:
+    """A file for `dualview compare` whose `{dir}` is `folder/runs`; returns its path."""
+    path = folder / "compare.yaml"
+    path.write_text(text.format(dir=folder / "runs"))
+    return path
+
+
+def quickstart(run_dir: Path, *settings: str) -> list[str]:
+    """Words for `dualview`: train on 120 phantoms with dropout, a micro-batch of 4 and every step logged."""
+    given = ("data.phantom.num_studies=120", "model.dropout=0.1", "train.micro_batch_size=4", "train.log_every_steps=1")
+    return ["train", "configs/quickstart.yaml", f"run.dir={run_dir}", *given, *settings]
+
+
 def records(run_dir: Path) -> list[dict[str, Any]]:
     """What was logged, in order; a last line that is half written is left out."""
     text = (run_dir / "metrics.jsonl").read_text().rpartition("\n")[0] if (run_dir / "metrics.jsonl").exists() else ""
