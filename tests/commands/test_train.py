@@ -120,7 +120,7 @@ def test_sixteen_phantoms_are_overfitted(tmp_path, monkeypatch, network, view, m
     phantoms = dict(zip(("both", "pa_only", "lateral_only"), mix, strict=True)) | {"num_studies": 16}
     table, read = draw(PhantomConfig.model_validate(phantoms), seed=0, image_size_px=64)
     data = Data(
-        train=table, val=table, test=table.select([]), read=read, sources=(),
+        train=table, val=table, test=table.select([]), read=read, files=None, sources=(),
         whole_splits={"train": table, "val": table.select([]), "test": table.select([])},
     )  # fmt: skip
     monkeypatch.setattr(datasets, "load_data", lambda *_args, **_kwargs: data)
