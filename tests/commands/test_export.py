@@ -88,6 +88,7 @@ VOTING = {"joint_rule": "vote"}
 @pytest.mark.parametrize(
     ("format", "name", "model", "routes"),
     [
+        ("onnx", "auxloss", {}, ALL),
         ("onnx", "auxloss", VOTING, ALL),
         pytest.param("onnx", "auxloss", {"backbone": "densenet121"}, ALL, marks=pytest.mark.slow),
         ("onnx", "dualnet", {"merge_after_block": 4}, ALL),

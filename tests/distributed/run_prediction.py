@@ -3,7 +3,7 @@
 import os
 import signal
 
-import dualview.commands.predict as predicting
+from dualview.commands import predict as predicting
 from dualview.inference.csv_parts import Parts
 from tests.support.process_group import dualview
 
