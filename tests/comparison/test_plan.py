@@ -4,6 +4,7 @@ import pytest
 
 from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
+from dualview.config import load
 from dualview.errors import UserError
 from tests.support import ROOT
 from tests.support.runs import write_comparison
@@ -44,6 +45,17 @@ def test_every_run_is_the_file_with_the_changes_of_its_setting_and_variant(file,
         assert config.model.name == ("single" if run.variant == "one" else "auxloss")
         assert config.optim.learning_rate == (2e-3 if run.variant == "one" else 1e-3)
         assert (config.tracking.group, config.tracking.name) == ("runs", run.name)
+
+
+def test_what_one_variant_has_no_use_for_is_not_in_the_file_that_its_run_reads(file, tmp_path):
+    """The merge point stands in the file for both; `dualview train` would refuse it of the single network."""
+    text = file.read_text()
+    file.write_text(text.replace("{backbone: densenet_tiny}", "{backbone: densenet_tiny, merge_after_block: 4}"))
+    for run in read_plan(file).runs:
+        written = tmp_path / "run.yaml"
+        written.write_text(run.config.to_yaml())
+        assert load(written) == run.config
+        assert run.config.model.merge_after_block == (3 if run.variant == "one" else 4)
 
 
 def test_all_problems_of_all_runs_are_told_at_once_and_each_once(file):

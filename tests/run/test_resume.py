@@ -7,6 +7,7 @@ import pytest
 
 import dualview.commands.train as training
 from dualview.commands.train import train
+from dualview.config import Config
 from dualview.errors import Preempted, UserError
 from dualview.evaluation import evaluator
 from dualview.run import checkpoint, datasets
@@ -235,3 +236,11 @@ def test_a_second_run_on_the_same_directory_is_refused(tmp_path, at_count, on_ra
     assert second[0].statuses == [1]
     assert f"is in use by process {os.getpid()} on " in second[0].stderr
     assert "Nothing was changed" in second[0].stderr
+
+
+def test_a_run_goes_on_without_a_key_that_nothing_used():
+    """It was trained when such a key was taken without a word; a file with it is refused now."""
+    earlier = Config.model_validate({"model": {"name": "hemis", "merge_after_block": 4}})
+    config = Config.model_validate({"model": {"name": "hemis"}})
+    now = continued(config, earlier=earlier.model_dump(mode="json"), micro_batches_per_step=1, world_size=1)
+    assert now.model == config.model
