@@ -17,7 +17,7 @@ from dualview.models.backbone import BACKBONES, OTHERS
 from dualview.models.initial_weights import load_weights
 from dualview.training.optim import build_optimizer
 
-TWO_VIEWS = ("auxloss", "dualnet", "hemis", "attention")
+TWO_VIEWS = tuple(name for name, use in NETWORKS.items() if not use.needs_all_views)
 TAKES = {**dict.fromkeys(TWO_VIEWS, "bpl"), "single": "bp", "stacked": "b"}  # availabilities, `single` seeing PA
 MIXES = ("bbpl", "bpp", "lbpb", "ppp", "lll", "b", "p", "l")
 MERGED_LATE = {"merge_after_block": 4}
