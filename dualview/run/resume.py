@@ -79,7 +79,10 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
         UserError: an override would make it another network or other data.
     """
     new = changed(config, overrides=overrides)
-    refused = [key for key in differing_settings(new, config) if not key.startswith(ALSO_HARMLESS)]
+    # Keys that the run does not use are compared as well: an override of one would be obeyed by nobody.
+    now, before = _flat(new.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    refused = [key for key in differing if not key.startswith((*HARMLESS, *ALSO_HARMLESS))]
     if refused:
         raise UserError(
             f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "

@@ -12,7 +12,7 @@ from dualview.errors import Preempted, UserError
 from dualview.evaluation import evaluator
 from dualview.run import checkpoint, datasets
 from dualview.run.directory import RunDir
-from dualview.run.resume import continued
+from dualview.run.resume import continued, with_overrides
 from tests.support.process_group import dualview
 from tests.support.runs import PHANTOMS, records, same_bits, steps_logged, tiny_config, weights
 
@@ -244,3 +244,12 @@ def test_a_run_goes_on_without_a_key_that_nothing_used():
     config = Config.model_validate({"model": {"name": "hemis"}})
     now = continued(config, earlier=earlier.model_dump(mode="json"), micro_batches_per_step=1, world_size=1)
     assert now.model == config.model
+
+
+@pytest.mark.parametrize("override", ["data.cohort.adults_only=true", "data.uncertain=one", "loss.pa_weight=0.7"])
+def test_an_override_that_nothing_would_obey_is_refused_for_a_trained_network(tmp_path, override):
+    """Keys that the source or the network has no use for, too."""
+    config = config_for(tmp_path, model={"name": "hemis"})
+    with pytest.raises(UserError, match="cannot be changed for a network that is trained"):
+        with_overrides(config, [override])
+    assert with_overrides(config, ["data.num_workers=3"]).data.num_workers == 3
