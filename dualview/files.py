@@ -43,6 +43,7 @@ def link_whole(link: Path, *, to: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(to.name)
     temporary.replace(link)
+    flush_to_disk(link.parent)
 
 
 def flush_to_disk(path: Path) -> None:
