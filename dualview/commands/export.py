@@ -28,7 +28,6 @@ from dualview.files import sha256_of
 from dualview.inference.graph import RouteGraph
 from dualview.inference.predictor import read_points
 from dualview.models.build import build_configured
-from dualview.run import checkpoint as checkpoints
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, View
@@ -210,12 +209,11 @@ def _listed(differences: dict[int, float]) -> str:
 
 def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
     """What whoever runs the graphs must know; the same for all of a network."""
-    manifest = json.loads((trained.folder / checkpoints.MANIFEST).read_text(encoding="utf-8"))
     data, model = trained.config.data, trained.config.model
     return {
         "dualview_format": 1,
         "model": {"name": model.name, "backbone": model.backbone, "joint_rule": model.joint_rule},
-        "checkpoint": {"step": trained.step, "sha256": manifest["files"][checkpoints.WEIGHTS]["sha256"]},
+        "checkpoint": {"step": trained.step, "sha256": trained.weights_sha256},
         "findings": list(trained.findings),
         "image_size_px": data.image_size_px,
         "aspect": data.aspect,

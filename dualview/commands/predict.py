@@ -18,7 +18,6 @@ from dualview.inference.studies import ReadBatch, StudyRequest, request_loader
 from dualview.inference.studies_csv import RequestCsv
 from dualview.inference.studies_folder import list_studies
 from dualview.progress import progress_bars
-from dualview.run import checkpoint as checkpoints
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability
@@ -210,11 +209,10 @@ def _header(findings: tuple[str, ...], *, has_patients: bool) -> list[str]:
 
 def _fingerprint(trained: TrainedNetwork) -> Fingerprint:
     """What of the run the answers depend on."""
-    manifest = json.loads((trained.folder / checkpoints.MANIFEST).read_text(encoding="utf-8"))
     points = points_file(trained)
     return {
         "format": 1,
-        "checkpoint": manifest["files"][checkpoints.WEIGHTS]["sha256"],
+        "checkpoint": trained.weights_sha256,
         "operating points": sha256_of(points) if points.exists() else None,
         "chunk": CHUNK_STUDIES,
     }

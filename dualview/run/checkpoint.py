@@ -50,6 +50,7 @@ class Checkpoint:
     step: int
     findings: tuple[str, ...]  # (K,) names in the order of the logits
     config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`
+    weights_sha256: str  # of the file of weights: tells one network from another
     weights_bytes: bytes
     state_bytes: bytes | None  # training state; None: not read, only needed to resume
 
@@ -151,15 +152,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of a checkpoint's weights, as its manifest says: what tells one network from another.
-
-    Raises:
-        UserError: as `read_manifest`.
-    """
-    return str(read_manifest(folder)["files"][WEIGHTS]["sha256"])
-
-
 def read(folder: Path, *, with_state: bool = True) -> Checkpoint:
     """Read a checkpoint after checking size and SHA-256 of its files.
 
@@ -187,6 +179,7 @@ def read(folder: Path, *, with_state: bool = True) -> Checkpoint:
             step=manifest["step"],
             findings=tuple(described["findings"]),
             config=described["config"],
+            weights_sha256=manifest["files"][WEIGHTS]["sha256"],
             weights_bytes=content[WEIGHTS],
             state_bytes=content[STATE] if with_state else None,
         )
