@@ -6,9 +6,10 @@ SIGUSR1 and wants to be started again.
 
 import json
 import logging
+import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,6 +37,7 @@ from dualview.commands.tables import (
     auroc_table,
     comparison_tables,
     export_table,
+    images_table,
     value_of_lateral_table,
 )
 from dualview.commands.train import train as run_training
@@ -43,9 +45,10 @@ from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
 from dualview.comparison.tables import table_file
 from dualview.config import DistributedConfig, RunConfig, load
+from dualview.data.counts import count_images
 from dualview.data.load import load_data
 from dualview.distributed import is_alone_by_environment, is_main_by_environment, launcher_error_file, start
-from dualview.errors import AnotherRankFailed, Preempted, UserError, listed
+from dualview.errors import EXAMPLES, AnotherRankFailed, Preempted, UserError, told_by_reason
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.inference.predictor import BATCH_SIZE
@@ -102,7 +105,10 @@ def _errors_as_messages() -> Iterator[None]:
         if error.rank is None and not is_main_by_environment():
             # Every process found the same error: the launcher ends this one once the main process has printed it.
             time.sleep(3)
-        _print_error(f"rank {error.rank}: {error}" if error.rank else str(error))
+        message = f"rank {error.rank}: {error}" if error.rank else str(error)
+        if len(error.details) > EXAMPLES:
+            message += f"\nEvery one of them: {_written(error.details)}"
+        _print_error(message)
         raise typer.Exit(1) from None
     except OSError as error:
         if error.errno is None and error.__cause__ is None:
@@ -112,6 +118,15 @@ def _errors_as_messages() -> Iterator[None]:
     except Exception:
         _leave_last_words(traceback.format_exc())
         raise
+
+
+def _written(lines: Sequence[str]) -> Path:
+    """A new file in the folder for temporary files, for the user alone, as the lines can name patients."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="dualview-problems-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return Path(file.name)
 
 
 def _print_error(message: str) -> None:
@@ -164,7 +179,12 @@ def show_data(  # noqa: PLR0917 - the options of a command
     """Count what a configuration reads: images, studies, patients, labels. No training, and no image unless asked."""
     with _errors_as_messages():
         loaded = load(config, overrides=overrides)
-        counts = look_at_data(loaded, dropped=dropped, contact_sheet=contact_sheet, num_studies=num_studies)
+        try:
+            counts = look_at_data(loaded, dropped=dropped, contact_sheet=contact_sheet, num_studies=num_studies)
+        except UserError as error:
+            if error.account and not as_json:
+                get_console().print(images_table([count_images(source) for source in error.account]))
+            raise
         if as_json:
             typer.echo(json.dumps(counts))
         else:
@@ -182,8 +202,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
         console = get_console()
         console.print(f"{result.folder} {what}: {result.num_images:,} images, {result.num_bytes / 2**30:.2f} GiB")
         if result.bad:
-            reasons = [f"{path}: {reason}" for path, reason in result.bad.items()]
-            console.print(f"{len(reasons)} image(s) cannot be used\n{listed(reasons)}", highlight=False, markup=False)
+            told = f"{len(result.bad)} image(s) cannot be used\n{told_by_reason(result.bad.items())}"
+            console.print(told, highlight=False, markup=False)
             console.print(f"All of them are in {result.folder}/index.parquet, column reason", highlight=False)
 
 

@@ -1,4 +1,11 @@
-"""Exceptions that end a run with a message instead of a traceback."""
+"""Exceptions that end a run with a message instead of a traceback, and problems told by kind."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+EXAMPLES = 3  # number of examples of a kind that a message shows
+KINDS_SHOWN = 20
 
 
 class UserError(Exception):
@@ -8,6 +15,8 @@ class UserError(Exception):
     """
 
     rank: int | None = None  # rank that prints the error; None before a process group exists
+    details: Sequence[str] = ()  # every single problem, where the text has only examples
+    account: Any = None  # what was read before the problem was found, as `dualview data` shows it
 
 
 class Preempted(Exception):
@@ -33,3 +42,55 @@ def listed(problems: list[str], *, limit: int = 20) -> str:
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong, of a kind: problems whose `file`, `template` and `of` are equal are told together."""
+
+    file: str
+    place: str  # where in the file, such as its line; blank for the file as a whole
+    template: str  # what is wrong, with `{}` for each of `values`
+    values: tuple[str, ...] = ()
+    of: str = ""  # what keeps kinds with one template apart, such as the column
+
+    def __str__(self) -> str:
+        return f"{self.file}{':' if self.place else ''}{self.place}: {self.template.format(*self.values)}"
+
+
+def told_by_kind(problems: Iterable[Problem], *, what: str = "rows", places: str = "lines") -> str:
+    """A line per kind. Up to three problems of a kind are told one by one; of more, their number and examples."""
+    kinds: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.file, problem.template, problem.of), []).append(problem)
+    lines = []
+    for (file, template, _), same in kinds.items():
+        if len(same) <= EXAMPLES:
+            lines += [f"  - {problem}" for problem in same]
+            continue
+        values = (_examples([problem.values[n] for problem in same]) for n in range(len(same[0].values)))
+        where = f" ({places} {_examples([problem.place for problem in same])})" if same[0].place else ""
+        lines.append(f"  - {file}: {len(same)} {what}{where}: {template.format(*values)}")
+    if len(lines) > KINDS_SHOWN:
+        lines = [*lines[:KINDS_SHOWN], f"  ... and {len(lines) - KINDS_SHOWN} more kinds"]
+    return "\n".join(lines)
+
+
+def told_by_reason(bad: Iterable[tuple[str, ...]]) -> str:
+    """A line per reason of (path, reason) pairs: up to three images one by one, of more their number and examples."""
+    paths: dict[str, list[str]] = {}
+    for path, reason in bad:
+        paths.setdefault(reason, []).append(path)
+    lines = []
+    for reason, same in paths.items():
+        if len(same) <= EXAMPLES:
+            lines += [f"{path}: {reason}" for path in same]
+        else:
+            lines.append(f"{len(same)} images ({_examples(same)}): {reason}")
+    return listed(lines)
+
+
+def _examples(values: Sequence[str]) -> str:
+    """The first three different values."""
+    different = list(dict.fromkeys(values))
+    return ", ".join(different[:EXAMPLES]) + (", ..." if len(different) > EXAMPLES else "")

@@ -7,6 +7,7 @@ from dualview.config import Config
 from dualview.data.contact_sheet import draw
 from dualview.data.counts import count_data, dropped_images
 from dualview.data.load import load_data
+from dualview.errors import UserError
 
 
 def look_at_data(
@@ -22,9 +23,14 @@ def look_at_data(
     Raises:
         UserError: problems of a source or of the image store.
     """
-    data = load_data(config.data, seed=config.data_seed)
+    try:
+        data = load_data(config.data, seed=config.data_seed)
+    except UserError as error:
+        if dropped is not None and error.account:
+            dropped_images(error.account).to_csv(dropped, index=False)
+        raise
     if dropped is not None:
-        dropped_images(data).to_csv(dropped, index=False)
+        dropped_images(data.sources).to_csv(dropped, index=False)
     if contact_sheet is not None:
         draw(
             contact_sheet,

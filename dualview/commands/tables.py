@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from dualview.commands.export import ExportedGraph
 from dualview.comparison.tables import COMPARED_TITLES, Comparison, cell, find
+from dualview.data.remarks import Remark
 from dualview.evaluation.document import Estimate, Evaluation
 from dualview.evaluation.metrics import MACRO, GroupMetrics
 from dualview.evaluation.value_of_lateral import value_of_lateral
@@ -33,13 +35,7 @@ def auroc_table(metrics: dict[str, GroupMetrics], *, split: str) -> Table:
 
 def account_tables(account: dict[str, Any]) -> list[Table]:
     """What `dualview data` prints: images, studies by split, labels by finding."""
-    sources = Table(title="images")
-    for column in ("source", "read", "used", "left out because"):
-        sources.add_column(column, justify="left" if column in ("source", "left out because") else "right")
-    for source in account["sources"]:
-        images = source["images"]
-        reasons = "\n".join(f"{count:,}  {reason}" for reason, count in images["dropped"].items())
-        sources.add_row(source["name"], f"{images['read']:,}", f"{images['used']:,}", reasons or "-")
+    sources = images_table(account["sources"])
     if account["known_bad_images"]:
         sources.caption = (
             f"{len(account['known_bad_images'])} images are known to be missing or broken (--json lists them)"
@@ -64,6 +60,24 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
         counts = (label_counts[key] for key in ("positive", "negative", "unknown", "uncertain"))
         labels.add_row(finding, *(f"{count:,}" for count in counts))
     return [sources, studies, labels]
+
+
+def images_table(sources: list[dict[str, Any]]) -> Table:
+    """The images of each source: read, used, left out and why, and what is remarkable about those that are used."""
+    table = Table(title="images")
+    for column in ("source", "read", "used", "left out because"):
+        table.add_column(column, justify="left" if column in ("source", "left out because") else "right")
+    has_remarks = any(source["remarks"] for source in sources)
+    if has_remarks:
+        table.add_column("read, but")
+    for source in sources:
+        images = source["images"]
+        reasons = "\n".join(f"{count:,}  {escape(reason)}" for reason, count in images["dropped"].items())
+        used = "-" if images["used"] is None else f"{images['used']:,}"
+        remarks = "\n".join(escape(str(Remark(**remark))) for remark in source["remarks"])
+        cells = [escape(source["name"]), f"{images['read']:,}", used, reasons or "-"]
+        table.add_row(*cells, *([remarks or "-"] if has_remarks else []))
+    return table
 
 
 def value_of_lateral_table(evaluation: Evaluation) -> Table | None:

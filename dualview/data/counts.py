@@ -1,5 +1,6 @@
 """What the data are, in numbers: images read and left out, studies, patients, labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.data.load import Data
-from dualview.data.sources.image_rows import SourceTable
+from dualview.data.sources.image_rows import ReadImages, SourceTable
 from dualview.data.table import StudyTable
 from dualview.views import Availability, View
 
@@ -58,12 +59,17 @@ def left_out_of_training(data: Data) -> dict[str, int]:
 
 def count_source(source: SourceTable) -> dict[str, Any]:
     """Counts of one source."""
+    return {**count_images(source), **count_tables([source.table])}
+
+
+def count_images(source: ReadImages) -> dict[str, Any]:
+    """Counts of the images of one source; of one that could not be read to its end, `used` is None."""
     images = {
         "read": source.num_images_read,
-        "used": int(source.table.num_images.sum()),
+        "used": int(source.table.num_images.sum()) if isinstance(source, SourceTable) else None,
         "dropped": {str(reason): int(count) for reason, count in source.dropped["reason"].value_counts().items()},
     }
-    return {"name": source.name, "images": images, **count_tables([source.table])}
+    return {"name": source.name, "images": images, "remarks": [vars(remark) for remark in source.remarks]}
 
 
 def count_tables(tables: list[StudyTable]) -> dict[str, Any]:
@@ -82,9 +88,9 @@ def count_tables(tables: list[StudyTable]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def dropped_images(data: Data) -> pd.DataFrame:
+def dropped_images(sources: Sequence[ReadImages]) -> pd.DataFrame:
     """Every image that is left out: source, path, reason. Paths can identify patients."""
-    return pd.concat([source.dropped.assign(source=source.name) for source in data.sources], ignore_index=True)[
+    return pd.concat([source.dropped.assign(source=source.name) for source in sources], ignore_index=True)[
         ["source", "path", "reason"]
     ]
 

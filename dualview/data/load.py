@@ -53,7 +53,37 @@ def load_data(config: DataConfig, *, seed: int, store: Path | None = None) -> Da
         UserError: problems of a source, an empty split, or a stale store.
     """
     config = config.effective
-    sources = [read_source(source, data=config, seed=seed) for source in config.all_sources]
+    sources = read_sources(config, seed=seed)
+    try:
+        return _divided(sources, config=config, seed=seed, store=store)
+    except UserError as error:
+        error.account = error.account or tuple(sources)
+        raise
+
+
+def read_sources(config: DataConfig, *, seed: int) -> list[SourceTable]:
+    """The studies of every configured source.
+
+    Raises:
+        UserError: the problems of all sources together.
+    """
+    sources: list[SourceTable] = []
+    errors: list[UserError] = []
+    for source in config.all_sources:
+        try:
+            sources.append(read_source(source, data=config, seed=seed))
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        problem = UserError("\n".join(map(str, errors)))
+        problem.details = [line for error in errors for line in error.details]
+        problem.account = (*sources, *(account for error in errors for account in error.account or ()))
+        raise problem
+    return sources
+
+
+def _divided(sources: list[SourceTable], *, config: DataConfig, seed: int, store: Path | None) -> Data:
+    """The studies of the sources in their splits; see `load_data`."""
     read = _image_reader(sources, config=config)
     if len(sources) > 1:
         sources = [_with_name(source) for source in sources]

@@ -149,7 +149,7 @@ class RequestCsv:
         for name, remedy in remedies.items():
             for line in frame["line"][frame[name] == ""]:
                 if len(problems.found) < MOST_PROBLEMS:
-                    problems.add(int(line), f"{name} is blank; {remedy}")
+                    problems.add(line, "{} is blank; {}", name, remedy, of=name)
 
     def _add_returning(self, problems: Problems, hashes: np.ndarray) -> None:
         """Find the rows behind hashes that come more than once, and say where each study was first."""
@@ -163,11 +163,15 @@ class RequestCsv:
                 if key not in first:
                     first[key] = line
                 elif len(problems.found) < MOST_PROBLEMS:
-                    problems.add(line, f"study {study!r} " + (
-                        f"comes back after line {first[key]}; put the rows of a study one after another (sort the "
-                        "table by patient and study)" if self.by_image
-                        else f"stands in line {first[key]} already; give each study one row"
-                    ))  # fmt: skip
+                    problems.add(
+                        line,
+                        "study {} comes back after line {}; put the rows of a study one after another (sort the table "
+                        "by patient and study)"
+                        if self.by_image
+                        else "study {} stands in line {} already; give each study one row",
+                        repr(study),
+                        first[key],
+                    )
 
     def _header(self) -> list[str]:
         reader = self._open(nrows=0)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from dualview.data.dataset import Loaded
 from dualview.distributed import Job
-from dualview.errors import UserError, listed
+from dualview.errors import UserError, told_by_reason
 from dualview.run.directory import RunDir
 
 logger = logging.getLogger(__name__)
@@ -47,8 +47,11 @@ class BadImages:
             UserError: there are bad images and the policy is `error`; it names those of all ranks.
         """
         if num_bad_images and self.policy == "error":
-            found = self._job.gather_texts([f"{path}: {reason}" for path, reason in self._reasons.items()])
-            raise UserError(
-                f"{len(found)} image(s) cannot be used\n{listed(found)}\nMend or remove them, or set "
+            found = self._job.gather_texts([f"{path}\0{reason}" for path, reason in self._reasons.items()])
+            told = told_by_reason(tuple(text.split("\0")) for text in found)
+            error = UserError(
+                f"{len(found)} image(s) cannot be used\n{told}\nMend or remove them, or set "
                 "data.on_bad_image=treat_view_as_missing to go on with the views that can be read"
             )
+            error.details = [text.replace("\0", ": ") for text in found]
+            raise error

@@ -88,3 +88,35 @@ def test_prepare_without_sense_is_refused(arguments, more, message):
     result = CliRunner().invoke(app, ["prepare", *arguments, *more])
     assert result.exit_code == 1
     assert message in result.output
+
+
+def test_what_was_read_is_shown_before_it_fails_and_all_problems_go_to_a_file(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for file in tmp_path.glob("*L.png"):
+        file.unlink()
+    left_out = tmp_path / "out.csv"
+    result = CliRunner().invoke(app, ["data", *arguments, "--dropped", str(left_out)])
+    assert result.exit_code == 1
+    assert "31" in result.stdout and "view is OBLIQUE" in " ".join(result.stdout.split())
+    assert "10 rows (lines 5, 8, 11, ...): no image file" in result.stderr
+    (file,) = (tmp_path / "temporary").iterdir()
+    assert str(file) in result.stderr and file.stat().st_mode & 0o077 == 0
+    assert len(file.read_text().splitlines()) == 10
+    assert left_out.read_text().splitlines() == ["source,path,reason", "csv,o.png,view is OBLIQUE"]
+
+
+def test_problems_of_several_sources_come_together(arguments, tmp_path):
+    (tmp_path / "bad.csv").write_text("patient,study,view,path,A\np,s,PA,0PA.png,perhaps\n")
+    (tmp_path / "c.yaml").write_text(
+        "data: {image_size_px: 64, sources: ["
+        + ", ".join(
+            f"{{source: csv, name: {name}, root: {tmp_path}, csv: {tmp_path / table}, findings: [A],"
+            " ignored_views: [OBLIQUE]}"
+            for name, table in (("one", "bad.csv"), ("two", "metadata.csv"), ("three", "bad.csv"))
+        )
+        + "]}"
+    )
+    result = CliRunner().invoke(app, ["data", arguments[0]])
+    assert result.exit_code == 1 and result.stderr.count("A is 'perhaps'") == 2
+    assert [name in result.stdout for name in ("one", "two", "three")] == [True] * 3

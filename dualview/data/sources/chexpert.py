@@ -60,7 +60,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     rows.problems.more = more[1:]
     add_wrong_cells(rows.problems, table)
     for line, path in table.loc[parts[1].isna(), ["line", "Path"]].itertuples(index=False):
-        rows.problems.add(line, f"Path is {path}, not like .../train/patient00001/study1/view1_frontal.jpg")
+        rows.problems.add(line, "Path is {}, not like .../train/patient00001/study1/view1_frontal.jpg", path)
     rows.problems.raise_if_any()
     if rows.frame["split"].nunique() == 1:
         rows.frame = rows.frame.drop(columns="split")

@@ -56,7 +56,7 @@ def add_wrong_cells(problems: Problems, table: pd.DataFrame) -> None:
     """Add every cell of the 14 columns that is none of 1, 0, -1 and blank."""
     for column in CHEXPERT:
         for line, cell in table.loc[~table[column].isin(CELLS), ["line", column]].itertuples(index=False):
-            problems.add(int(line), f"{column} is {cell!r}; allowed are 1, 0, -1 and blank")
+            problems.add(line, "{} is {}; allowed are 1, 0, -1 and blank", column, repr(cell), of=column)
 
 
 def _findings(config: SourceConfig) -> dict[str, str]:

@@ -38,7 +38,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     rows = ImageRows(table, file=file, source=source)
     blank = (table["patientid"] == "") | (table["filename"] == "")
     for line in table["line"][blank]:
-        rows.problems.add(int(line), "patientid and filename must not be blank")
+        rows.problems.add(line, "patientid and filename must not be blank")
     row_diagnoses = table["finding"].map(lambda cell: {part.strip() for part in cell.split(",")} - UNKNOWN)
     study_diagnoses: dict[str, set[str]] = {study: set() for study in table["study"]}
     for study, diagnoses in zip(table["study"], row_diagnoses, strict=True):

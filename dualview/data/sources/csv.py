@@ -53,13 +53,13 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     usable = np.ones(len(frame), bool)
     for name, problem in blank.items():
         for line in frame["line"][frame[name] == ""]:
-            rows.problems.add(int(line), problem)
+            rows.problems.add(line, problem)
         usable &= (frame[name] != "").to_numpy()
     add_wrong_labels(rows.problems, frame, columns=label_columns)
     if split_column:
         split = frame[split_column].str.lower().map(SPLIT_OF_CELL)
         for line, cell in frame.loc[split.isna(), ["line", split_column]].itertuples(index=False):
-            rows.problems.add(int(line), f"split is {cell!r}; allowed are train, val and test")
+            rows.problems.add(line, "split is {}; allowed are train, val and test", repr(cell))
         rows.frame = frame.assign(split=split.fillna(""))
     rows.frame = rows.frame[usable]
     rows.assign_views(rows.frame[columns.view], frontal=FRONTAL, lateral=LATERAL, strict=True)
@@ -72,7 +72,7 @@ def add_wrong_labels(problems: Problems, table: pd.DataFrame, *, columns: dict[s
     """Add every cell that is none of 1, 0 and blank; `columns` is finding -> its column."""
     for finding, column in columns.items():
         for line, cell in table.loc[~table[column].isin(LABELS), ["line", column]].itertuples(index=False):
-            problems.add(int(line), f"{finding} is {cell!r}; allowed are 1, 0 and blank for unknown")
+            problems.add(line, "{} is {}; allowed are 1, 0 and blank for unknown", finding, repr(cell), of=column)
 
 
 def label_codes(table: pd.DataFrame, *, columns: dict[str, str]) -> np.ndarray:

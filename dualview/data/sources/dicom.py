@@ -147,7 +147,7 @@ def _labels(frame: pd.DataFrame, *, source: SourceConfig) -> tuple[list[str], np
     )
     label_rows = ImageRows(table, file=source.csv, source=source)
     for line, study in table.loc[table[key].duplicated() | (table[key] == ""), ["line", key]].itertuples(index=False):
-        label_rows.problems.add(int(line), f"{key} {study!r} is blank or comes twice; each study needs one row")
+        label_rows.problems.add(line, "{} {} is blank or comes twice; each study needs one row", key, repr(study))
     add_wrong_labels(label_rows.problems, table, columns=findings)
     label_rows.problems.raise_if_any()
     at = pd.Index(table[key])

@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,9 @@ import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.images.files import Aspect, FileImages, ImageReader
+from dualview.data.remarks import Remark
 from dualview.data.table import StudyTable
-from dualview.errors import UserError, listed
+from dualview.errors import Problem, UserError, told_by_kind
 from dualview.views import View
 
 HEADER_LINES = 1
@@ -46,14 +47,21 @@ class LabelNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceTable:
-    """What one source gives: its studies, how their images are read, and the images that it does not give."""
+class ReadImages:
+    """The account of the images of a source."""
 
     name: str
-    table: StudyTable
-    open_images: OpenImages
     num_images_read: int
     dropped: pd.DataFrame  # columns path and reason
+    remarks: tuple[Remark, ...] = ()  # what was read although it is not as it should be
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTable(ReadImages):
+    """What one source gives: its studies, how their images are read, and the images that it does not give."""
+
+    table: StudyTable
+    open_images: OpenImages
     label_names: LabelNames | None = None  # names that become labels later; None: `table` has its labels
     known_bad: tuple[str, ...] = ()  # images that others have found missing or broken
 
@@ -63,16 +71,29 @@ def nothing_dropped() -> pd.DataFrame:
     return pd.DataFrame({"path": [], "reason": []}, dtype=object)
 
 
-@dataclass
 class Problems:
-    """What is wrong with the rows of one file, or of several read one after another, to be reported together."""
+    """What is wrong with the rows of one file, or of several read one after another, to be reported together.
 
-    file: Path
-    found: list[tuple[int, str]] = field(default_factory=list)
-    more: list[tuple[int, Path]] = field(default_factory=list)  # (added to its line numbers, further file)
+    Args:
+        file: the file, or the first of them.
+        more: (what is added to its line numbers, file) of each further one.
+    """
 
-    def add(self, line: int, problem: str) -> None:
-        self.found.append((line, problem))
+    def __init__(self, file: Path, *, more: Sequence[tuple[int, Path]] = ()) -> None:
+        self.file = file
+        self.more = more
+        self.found: list[tuple[int, str, tuple[str, ...], str]] = []  # line, template, values, of
+
+    def add(self, line: int, template: str, *values: object, of: str = "") -> None:
+        """Problems with equal `template` and `of` are of one kind.
+
+        Args:
+            line: in the file.
+            template: what is wrong and what to do, with `{}` for each of the values; it holds no text of users.
+            values: what was found.
+            of: what keeps kinds with one template apart, such as the column.
+        """
+        self.found.append((int(line), template, tuple(map(str, values)), of))
 
     def place(self, line: int) -> tuple[Path, int]:
         """The file and the line in it."""
@@ -84,13 +105,26 @@ class Problems:
         file, within = self.place(line)
         return f"line {within} of {file.name}" if self.more else f"line {within}"
 
-    def raise_if_any(self) -> None:
-        """Raises: UserError naming file:line of each."""
-        if self.found:
-            places = [(*self.place(line), problem) for line, problem in sorted(self.found)]
-            lines = [f"{file}:{line}: {problem}" for file, line, problem in places]
-            files = " and ".join(dict.fromkeys(str(file) for file, _, _ in places))
-            raise UserError(f"{files} has {len(lines)} problem(s)\n{listed(lines)}")
+    def raise_if_any(self, *, account: ReadImages | None = None) -> None:
+        """Raise what was added, by kind, with examples; the error has every single one in its `details`.
+
+        Args:
+            account: what was read until then.
+
+        Raises:
+            UserError: naming file:line.
+        """
+        if not self.found:
+            return
+        problems = []
+        for line, template, values, of in sorted(self.found):
+            file, within = self.place(line)
+            problems.append(Problem(file=str(file), place=str(within), template=template, values=values, of=of))
+        files = " and ".join(dict.fromkeys(problem.file for problem in problems))
+        error = UserError(f"{files} has {len(problems)} problem(s)\n{told_by_kind(problems)}")
+        error.details = [str(problem) for problem in problems]
+        error.account = account and (account,)
+        raise error
 
 
 class ImageRows:
@@ -107,6 +141,27 @@ class ImageRows:
         self.problems = Problems(file)
         self._num_read = len(frame)
         self._dropped: list[pd.DataFrame] = []
+        self._remarks: list[Remark] = []
+
+    @property
+    def account(self) -> ReadImages:
+        """What was read and left out until now."""
+        return ReadImages(
+            name=self.source.name or self.source.source,
+            num_images_read=self._num_read,
+            dropped=pd.concat([nothing_dropped(), *self._dropped], ignore_index=True),
+            remarks=tuple(self._remarks),
+        )
+
+    def remark(self, mask: "pd.Series[bool] | np.ndarray", kind: str) -> None:
+        """Count the rows of the frame where `mask` is True: they are read, but not as they should be."""
+        if mask.any():
+            paths = self.frame.loc[mask, "path"]
+            self.add_remarks([Remark(kind, len(paths), str(paths.iloc[0]))])
+
+    def add_remarks(self, remarks: Iterable[Remark]) -> None:
+        """Add to the account what was counted elsewhere."""
+        self._remarks += remarks
 
     def drop(self, mask: "pd.Series[bool] | np.ndarray", reason: "str | pd.Series[str]") -> None:
         """Leave out the rows where `mask` is True; `reason` is a text, or one per row of the frame."""
@@ -142,9 +197,14 @@ class ImageRows:
             for line, value in zip(self.frame["line"][other], values[other], strict=True):
                 if value not in ignored:
                     self.problems.add(
-                        int(line),
-                        f"view is {value!r}; known are {frontal} (data.frontal_views), {lateral} "
-                        f"(data.lateral_views) and {ignored} (data.ignored_views)",
+                        line,
+                        "view is {}; known are {} (data.frontal_views), {} (data.lateral_views) and {} "
+                        "(data.ignored_views)",
+                        repr(value),
+                        frontal,
+                        lateral,
+                        ignored,
+                        of=value,
                     )
         self.drop(other, values.map(lambda value: f"view is {value}" if value else "view is not given"))
 
@@ -160,7 +220,7 @@ class ImageRows:
             self.drop(missing, "no such file")
             return
         for line, path in self.frame.loc[missing, ["line", "path"]].itertuples(index=False):
-            self.problems.add(int(line), f"no image file {root}/{path}")
+            self.problems.add(line, "no image file {}", f"{root}/{path}")
 
     def studies(
         self, *, findings: Sequence[str] = (), labels: np.ndarray | None = None, attributes: Sequence[str] = ()
@@ -183,8 +243,10 @@ class ImageRows:
             labels = np.zeros((len(frame), len(findings)), np.int8)
         self._check_rows()
         if frame.empty:
-            self.problems.raise_if_any()
-            raise UserError(f"{self.file} leaves no study: {self._reasons()}")
+            self.problems.raise_if_any(account=self.account)
+            nothing_left = UserError(f"{self.file} leaves no study: {self._reasons()}")
+            nothing_left.account = (self.account,)
+            raise nothing_left
         study_of_row = pd.factorize(frame["patient"] + "\0" + frame["study"])[0]
         order = np.argsort(study_of_row, kind="stable")
         starts = np.flatnonzero(np.diff(study_of_row[order], prepend=-1))
@@ -195,7 +257,7 @@ class ImageRows:
         )
         for s, k in np.argwhere(positive & negative):
             self._add_contradiction(study_of_row == s, finding=findings[k], labels=labels[:, k])
-        self.problems.raise_if_any()
+        self.problems.raise_if_any(account=self.account)
 
         images = (np.empty(len(starts), object), np.empty(len(starts), object))
         for view in View:
@@ -221,13 +283,14 @@ class ImageRows:
             split=column("split") if "split" in frame and (frame["split"] != "").all() else None,
             attributes={name: column(name) for name in attributes},
         )
-        dropped = pd.concat([nothing_dropped(), *self._dropped], ignore_index=True)
+        account = self.account
         return SourceTable(
-            name=self.source.name or self.source.source,
+            name=account.name,
+            num_images_read=account.num_images_read,
+            dropped=account.dropped,
+            remarks=account.remarks,
             table=table,
             open_images=partial(FileImages, self.source.root),
-            num_images_read=self._num_read,
-            dropped=dropped,
         )
 
     def _check_rows(self) -> None:
@@ -236,16 +299,18 @@ class ImageRows:
         for line, path, earlier in zip(frame["line"], frame["path"], first_line, strict=True):
             if line != earlier:
                 self.problems.add(
-                    line, f"image {path} stands in {self.problems.line(earlier)} already; list each image once"
+                    line, "image {} stands in {} already; list each image once", path, self.problems.line(earlier)
                 )
         if "split" in frame:
             patients = frame.groupby("patient", sort=False)
             split, line_of_split = patients["split"].transform("first"), patients["line"].transform("first")
             for row in np.flatnonzero(frame["split"] != split):
                 self.problems.add(
-                    int(frame["line"].iloc[row]),
-                    f"split is {frame['split'].iloc[row]}, but the same patient is in {split.iloc[row]} "
-                    f"in {self.problems.line(int(line_of_split.iloc[row]))}",
+                    frame["line"].iloc[row],
+                    "split is {}, but the same patient is in {} in {}",
+                    frame["split"].iloc[row],
+                    split.iloc[row],
+                    self.problems.line(int(line_of_split.iloc[row])),
                 )
 
     def _add_contradiction(self, rows: np.ndarray, *, finding: str, labels: np.ndarray) -> None:
@@ -258,7 +323,11 @@ class ImageRows:
             if label != known[0][1]:
                 self.problems.add(
                     line,
-                    f"{finding} is {label}, but {known[0][1]} in {self.problems.line(known[0][0])} of the same study",
+                    "{} is {}, but {} in {} of the same study",
+                    finding,
+                    label,
+                    known[0][1],
+                    self.problems.line(known[0][0]),
                 )
 
     def _reasons(self) -> str:

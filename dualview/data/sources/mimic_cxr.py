@@ -113,6 +113,6 @@ def _checked(file: Path, *, renamed: dict[str, str]) -> pd.DataFrame:
     problems = Problems(file)
     add_wrong_cells(problems, table)
     for line, study in table.loc[table["study_id"].duplicated(), ["line", "study_id"]].itertuples(index=False):
-        problems.add(int(line), f"study_id {study} stands above already; each study has one row of labels")
+        problems.add(line, "study_id {} stands above already; each study has one row of labels", study)
     problems.raise_if_any()
     return table

@@ -183,5 +183,5 @@ def test_covid_cxr_refuses_diagnoses_that_are_not_there(covid_cxr):
 
 def test_covid_cxr_needs_every_view_to_be_named(covid_cxr):
     config = DataConfig(source="covid_cxr", root=covid_cxr, findings={"X": ["COVID-19"]}, frontal_views=["PA", "AP"])
-    with pytest.raises(UserError, match=r"metadata\.csv:\d+: view is 'AP Supine'"):
+    with pytest.raises(UserError, match=r"metadata\.csv: 73 rows \(lines 32, 33, 34, \.\.\.\): view is 'AP Supine'"):
         covid_source.read(config, data=config, seed=0)

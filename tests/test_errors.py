@@ -1,0 +1,58 @@
+"""Problems are told by kind, so that many of one kind do not hide another."""
+
+from pathlib import Path
+
+import pytest
+
+from dualview.data.remarks import Remark, count_remarks
+from dualview.data.sources.image_rows import Problems
+from dualview.errors import UserError, told_by_reason
+
+
+def raised(problems):
+    with pytest.raises(UserError) as caught:
+        problems.raise_if_any()
+    return caught.value
+
+
+def test_369_problems_of_a_kind_are_one_line_with_three_examples_and_others_stay_visible():
+    problems = Problems(Path("a.csv"))
+    for line in range(2, 371):
+        problems.add(line, "no image file {}", f"images/{line}.png")
+    problems.add(200, "patient is blank")
+    error = raised(problems)
+    assert str(error).splitlines() == [
+        "a.csv has 370 problem(s)",
+        "  - a.csv: 369 rows (lines 2, 3, 4, ...): no image file images/2.png, images/3.png, images/4.png, ...",
+        "  - a.csv:200: patient is blank",
+    ]
+    assert len(error.details) == 370 and error.details[-1] == "a.csv:370: no image file images/370.png"
+
+
+def test_up_to_three_of_a_kind_are_told_one_by_one_and_columns_are_kinds_of_their_own():
+    problems = Problems(Path("a.csv"))
+    for line in range(2, 6):
+        problems.add(line, "{} is {}; allowed are 1 and 0", "Mass", "'yes'" if line % 2 else "'no'", of="Mass")
+    problems.add(3, "{} is {}; allowed are 1 and 0", "{Hernia}", "'{}'", of="Hernia")
+    assert str(raised(problems)).splitlines()[1:] == [
+        "  - a.csv: 4 rows (lines 2, 3, 4, ...): Mass is 'no', 'yes'; allowed are 1 and 0",
+        "  - a.csv:3: {Hernia} is '{}'; allowed are 1 and 0",
+    ]
+
+
+def test_without_problems_nothing_is_raised():
+    Problems(Path("a.csv")).raise_if_any()
+
+
+def test_images_are_told_by_reason():
+    bad = [(f"{n}.png", "is cut") for n in range(5)] + [("x.png", "no such file")]
+    assert told_by_reason(bad).splitlines() == [
+        "  - 5 images (0.png, 1.png, 2.png, ...): is cut", "  - x.png: no such file",
+    ]  # fmt: skip
+
+
+def test_remarks_are_counted_by_kind_with_the_first_example():
+    assert count_remarks([("dark", "a"), ("odd", "b"), ("dark", "c")]) == (
+        Remark("dark", 2, "a"),
+        Remark("odd", 1, "b"),
+    )
