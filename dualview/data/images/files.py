@@ -1,5 +1,6 @@
 """Reading one image file into the network's input, or saying why not."""
 
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ MIN_SIDE_PX = 16
 SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of the bit depth
 KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # types of pixels in memory
 SCALE_OF_DTYPE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+FIRST_GROUPS = (0x0002, 0x0008)  # groups of tags that a DICOM file begins with: its meta information, or its image
+FIRST_VRS = (b"UL", b"UI", b"CS", b"DA", b"TM", b"DT", b"LO", b"SH", b"OB", b"IS", b"US")
 
 
 @runtime_checkable
@@ -132,12 +135,33 @@ def decode(file: Path, *, name: str) -> np.ndarray:
         BadImage: see `FileImages`; `name` is what it calls the file.
     """
     try:
-        with file.open("rb") as opened:
-            is_dicom = opened.read(132)[128:] == b"DICM"
+        if is_dicom(file):
+            return dicom.decode(file, name=name)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise BadImage(name, reason="no such file" if missing else f"cannot be opened ({error.strerror})") from None
-    return dicom.decode(file, name=name) if is_dicom else _gray(file, name=name)
+    return _gray(file, name=name)
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its content, whatever its name; also one without the preamble of PS3.10, 7.1.
+
+    Without a preamble the data set itself must begin as one does: with a tag of group 2 or 8, and then a value
+    representation, or a short even length (PS3.5, 7.1).
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(132)
+    if head[128:] == b"DICM":
+        return True
+    if len(head) < 132:
+        return False
+    if head[4:6] in FIRST_VRS:
+        return any(struct.unpack_from(order + "H", head)[0] in FIRST_GROUPS for order in "<>")
+    group, element, length = struct.unpack_from("<HHI", head)
+    return group == 0x0008 and element <= 0x0060 and length <= 256 and length % 2 == 0
 
 
 def _gray(file: Path, *, name: str) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Image files: what is read agrees with the picture, what is not readable says why."""
 
+from pathlib import Path
+
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
 
-from dualview.data.images.files import BadImage, FileImages
+from dualview.data.images.files import BadImage, FileImages, is_dicom
 
 
 @pytest.fixture
@@ -135,3 +138,21 @@ def test_aspect_crops_pads_or_stretches(tmp_path, height, width):
     assert share_of_white("center_crop") == pytest.approx(1, abs=0.01)
     assert share_of_white("pad") == pytest.approx(min(height, width) / max(height, width), abs=0.04)
     assert share_of_white("stretch") == pytest.approx(1, abs=0.01)
+
+
+def test_a_dicom_file_is_known_by_its_content(tmp_path, gradient):
+    """pydicom's own files, those without a preamble too; and no picture, text or short file is taken for one."""
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    without_preamble = [
+        folder / name for name in ("ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm", "rtstruct.dcm")
+    ]
+    assert not any(file.read_bytes()[128:132] == b"DICM" for file in without_preamble)
+    assert all(is_dicom(file) for file in [*without_preamble, folder / "MR_small.dcm"])
+    for name in ("a.png", "a.jpg", "a.tif", "a.bmp", "a.gif", "a.webp"):
+        save(gradient, tmp_path / name)
+        (tmp_path / "a.dcm").write_bytes((tmp_path / name).read_bytes())
+        assert not is_dicom(tmp_path / "a.dcm"), name
+    (tmp_path / "text.dcm").write_text("patient,study\n" * 20)
+    (tmp_path / "zeros.dcm").write_bytes(bytes(200))
+    (tmp_path / "short.dcm").write_bytes(b"\x08\x00\x05\x00CS")
+    assert not any(is_dicom(tmp_path / name) for name in ("text.dcm", "zeros.dcm", "short.dcm"))
