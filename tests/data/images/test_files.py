@@ -105,7 +105,7 @@ def bad_files(folder, gradient):
         "1x1.png": "1x1 px; both sides need at least 16",
         "black.png": "one value everywhere",
         "frames.tif": "has 2 frames",
-        "float.tif": "Pillow mode F",
+        "float.tif": "floats from 0 to 255",
         "folder.png": "cannot be opened",
     }
 
