@@ -156,8 +156,9 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
     remarks += more
 
     largest = _largest(data, stored=stored, high=high)
-    if intensity_max is not None and black < intensity_max < white:
-        ends = (black, intensity_max)
+    if intensity_max is not None and intensity_max < white:
+        # Of signed values without a negative one, 0 is black: they are those of an unsigned detector.
+        ends = (-intensity_max - 1 if low < 0 else 0.0, intensity_max)
     else:
         ends = (black, largest or white)
     # Every value that the picture has is looked up in the shown ones, as there are far fewer than pixels.
@@ -175,7 +176,13 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
     pixels = np.zeros(stored.values.shape, np.float32)
     place = ... if stored.is_padding is None else ~stored.is_padding
     pixels[place] = unit[seen - low] if position is None else unit[position.reshape(seen.shape)]
-    return Picture(pixels, float(ends[1]) if by_stored else None, tuple(remarks))
+    return Picture(
+        pixels,
+        white=float(ends[1]) if by_stored else None,
+        remarks=tuple(remarks),
+        is_inverted=is_inverted and by_stored,
+        is_padding=stored.is_padding,
+    )
 
 
 def _largest(data: Any, *, stored: Stored, high: int) -> float | None:

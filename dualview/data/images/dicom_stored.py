@@ -14,7 +14,6 @@ from dualview.data.images.picture import Unclear
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # weights of red, green and blue, ITU-R 601
 
-LONGER = "has more pixel data than rows and columns need; the rest is not looked at"
 OVERLAY_BITS = "has overlays among its pixels, which are not shown"
 SHIFTED = "has its stored bits in the upper part of each word (HighBit)"
 
@@ -51,7 +50,7 @@ def read_stored(data: Any) -> Stored:
         raise Unclear(
             f"has BitsAllocated {allocated}, BitsStored {num_bits}, HighBit {high_bit}, which do not go together"
         )
-    words, remarks = _words(data, allocated=allocated)
+    words = _words(data, allocated=allocated)
     padding = _padding(words, data, allocated=allocated, is_signed=is_signed)
     shift = high_bit + 1 - num_bits
     if shift and data.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -59,7 +58,7 @@ def read_stored(data: Any) -> Stored:
     in_picture = words if padding is None else words[~padding]
     if shift and in_picture.size and int(in_picture.max()) < 2**num_bits and (in_picture & (2**shift - 1)).any():
         raise Unclear(f"has HighBit {high_bit} with BitsStored {num_bits}, but the highest bits are never used")
-    remarks += [SHIFTED] if shift else []
+    remarks = [SHIFTED] if shift else []
     remarks += _check_high_bits(in_picture, data, high_bit=high_bit, is_signed=is_signed)
     wide: np.ndarray = words.astype(np.int64 if allocated > 16 else np.int32)
     values = (wide >> shift) & (2**num_bits - 1)
@@ -68,23 +67,20 @@ def read_stored(data: Any) -> Stored:
     return Stored(values=values, num_bits=num_bits, is_signed=is_signed, is_padding=padding, remarks=tuple(remarks))
 
 
-def _words(data: Any, *, allocated: int) -> tuple[np.ndarray, list[str]]:
-    """Unsigned words (rows, columns) with all their bits as they stand in the file, and remarks."""
+def _words(data: Any, *, allocated: int) -> np.ndarray:
+    """Unsigned words (rows, columns) with all their bits as they stand in the file."""
     syntax = data.file_meta.TransferSyntaxUID
     rows, columns = int(data.Rows), int(data.Columns)
-    remarks = []
     if not syntax.is_encapsulated:
         needed, there = -(-rows * columns * allocated // 8), len(data.PixelData)
         if there >= 2 * needed > 0:
             raise Unclear(f"has {there} bytes of pixel data where rows, columns and bits need {needed}")
-        if there > needed + needed % 2:
-            remarks.append(LONGER)
     # What pydicom would do about bits beside the stored ones hides that they are used.
     data.pixel_array_options(correct_unused_bits=False)
     pixels: np.ndarray = data.pixel_array
     if pixels.shape != (rows, columns):
         raise Unclear(f"has pixels of shape {pixels.shape} where rows and columns are {rows} and {columns}")
-    return pixels.view(np.dtype(f"u{pixels.dtype.itemsize}").newbyteorder(pixels.dtype.byteorder)), remarks
+    return pixels.view(np.dtype(f"u{pixels.dtype.itemsize}").newbyteorder(pixels.dtype.byteorder))
 
 
 def _padding(words: np.ndarray, data: Any, *, allocated: int, is_signed: bool) -> np.ndarray | None:
