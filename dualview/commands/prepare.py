@@ -27,10 +27,10 @@ def prepare(config: Config, *, console: Console) -> Prepared:
     if data.files is None:
         raise UserError(f"{data.sources[0].name}s are drawn, not read from files; there is nothing to prepare")
     items = items_of(table.images for table in data.whole_splits.values())
-    if problems := too_dark(look_at_sources(data), config.data):
-        raise UserError("\n".join(problems))
     reader, settings = data.files, store_settings(config.data)
     if not (folder / MANIFEST).exists():
+        if problems := too_dark(look_at_sources(data), config.data):
+            raise UserError("\n".join(problems))
         num_bytes, seconds = estimate(items, reader=reader, settings=settings, num_workers=config.data.num_workers)
         refuse_full_disk(folder, num_bytes=num_bytes)
         duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"

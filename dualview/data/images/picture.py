@@ -20,9 +20,7 @@ class Picture(NamedTuple):
     """One decoded image, upright."""
 
     pixels: np.ndarray  # (height, width) float32 in [0, 1], gray
-    white: (
-        float | None
-    )  # stored value that is white by the range of the file or by `data.intensity_max`; None where a window or table of the file decides what is
+    white: float | None  # stored value that is white; None where a window or table of the file decides what is
     remarks: tuple[str, ...] = ()  # kinds of oddity that were coped with, each a sentence without number or name
     is_inverted: bool = False  # whether `white` is the stored value that is black, because 0 is white
     is_padding: np.ndarray | None = None  # (height, width) bool, pixels that are no part of the picture; None: none

@@ -34,7 +34,7 @@ class Sample:
 
     @property
     def is_dark(self) -> np.ndarray:
-        """(n,) bool: the brightest pixels stay below an eighth of white, or do not differ from the darkest by as much."""
+        """(n,) bool: the brightest pixels stay below an eighth of white, or less than that above the darkest."""
         return (self.brightest < DARK) | (self.contrast < DARK)
 
     @property
