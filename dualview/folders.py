@@ -12,7 +12,7 @@ NOT_READ = frozenset({
     "$recycle.bin", "recycler", "recycled", "system volume information", "lost+found", "@eadir", "@recycle", "#recycle",
     "@recently-snapshot", "#snapshot", "~snapshot", "__macosx",
 })  # fmt: skip
-"""Names of folders, in small letters, with what was thrown away, snapshots, and what file servers keep for themselves."""
+"""Names of folders, in small letters, with trash, snapshots, and what file servers keep for themselves."""
 SNAPSHOT = "@gmt-"  # how the names of Samba's snapshots begin
 ICLOUD = ".icloud"  # suffix of the hidden stand-in for a file that is in the cloud only
 PICTURE_SUFFIXES = (
@@ -99,22 +99,20 @@ def _is_read(folder: str) -> bool:
 
 
 def may_be_image(path: str) -> bool:
-    """Whether a file that cannot be read, or a folder, may be or hold an image, by its name: 1.2.840.1 may, a.txt not."""
+    """Whether a file that cannot be read may be an image, by its name (1.2.840.1 may, a.txt not); a folder may."""
     suffix = Path(path).suffix.lower()
     return path.endswith("/") or suffix in PICTURE_SUFFIXES + DICOM_SUFFIXES or not suffix[1:].isalpha()
 
 
 def why_unreadable(path: str | Path) -> str:
-    """Why a file cannot be read, as far as can be known without reading it; blank where it can."""
+    """Why a file cannot be opened, or is not the image but a pointer to it; blank where it can."""
     try:
         state = os.stat(path)
         if not stat.S_ISREG(state.st_mode):
             return next(f"is a {kind}, not a file" for is_kind, kind in SPECIAL if is_kind(state.st_mode))
-        if state.st_size == 0:
-            return EMPTY
         if not os.access(path, os.R_OK):
             return f"cannot be opened ({os.strerror(errno.EACCES)})"
-        return head_of(path)[1] if state.st_size <= HEAD_BYTES else ""  # Pointers are small files.
+        return head_of(path)[1] if 0 < state.st_size <= HEAD_BYTES else ""  # Pointers are small files.
     except OSError as error:
         return why_not_opened(path, error)
     except ValueError:  # A name with a zero byte.

@@ -186,7 +186,7 @@ def test_rare_findings_reach_every_split():
 
 def test_collate_packs_what_exists():
     dataset = dataset_of(table_of((("a",), ("l",)), ((), ("m",)), (("b",), ())))
-    batch, bad, _ = load(dataset, 2, 0, 1)
+    batch, bad, *_ = load(dataset, 2, 0, 1)
     assert bad == ()
     assert batch.view_mask.tolist() == [[True, False], [True, True], [False, True]]
     assert torch.equal(batch.pa, torch.stack([read("b"), read("a")]))
@@ -205,14 +205,14 @@ def test_no_study_gives_an_empty_batch():
 def test_all_studies_lateral_only_is_an_ordinary_data_set():
     table = table_of(*[((), (f"l{i}",)) for i in range(4)])
     assert (table.availability == Availability.LATERAL_ONLY).all()
-    batch, _, _ = load(dataset_of(table), 0, 1, 2, 3)
+    batch, *_ = load(dataset_of(table), 0, 1, 2, 3)
     assert batch.pa.shape[0] == 0
     assert batch.lateral.shape[0] == 4
 
 
 def test_a_bad_view_is_absent_and_a_study_without_any_is_left_out():
     dataset = dataset_of(table_of((("bad1",), ("l",)), (("bad2",), ()), (("a",), ())))
-    batch, bad, _ = load(dataset, 0, 1, 2)
+    batch, bad, *_ = load(dataset, 0, 1, 2)
     assert bad == (("bad1", "is bad"), ("bad2", "is bad"))
     assert batch.study_index.tolist() == [0, 2]
     assert batch.view_mask.tolist() == [[False, True], [True, False]]

@@ -18,23 +18,23 @@ CHEST_CODES = frozenset({"816094009", "51185008", "T-D3000", "39607008", "T-2800
 PART_WORDS = {
     CHEST: r"\w*CHEST\w*|CXR|THORA\w*|HEMITHORAX|THX|TORA[XCK]\w*|LUNGS?|LUNGE\w*|PULM\w*|POUMONS?|POLMON\w*|LONGEN|"
     r"BRUSTKORB|BRYSTKASSE|KLATK\w*|PLUC\w*|HRUDN\w*|MELLKAS|GOGUS|AKCIGER|HEART|PECHO",
-    "spine": r"[CTLS]{0,2}SPINES?|SPIN(AL|E)\w*|CERVIC\w*|ZERVIK\w*|LUMB\w*|SACRUM|SACRAL\w*|SACRO\w*|SAKR\w*|COCCY\w*|VERTEBR\w*|"
-    r"(HALS|BRUST|LENDEN)?WIRBEL\w*|[HBL]WS|LENDEN\w*|RACHIS|COLUMNA|COLONN[AE]|COLUNA|WERVEL\w*|KREGOSLUP\w*|ODONTOID|SCOLIOS\w*|SKOLIOSE",
+    "spine": r"[CTLS]{0,2}SPINES?|SPIN(AL|E)\w*|CERVIC\w*|ZERVIK\w*|LUMB\w*|SACRUM|SACRAL\w*|SACRO\w*|SAKR\w*|COCCY\w*|"
+    r"VERTEBR\w*|(HALS|BRUST|LENDEN)?WIRBEL\w*|[HBL]WS|LENDEN\w*|RACHIS|COLUMNA|COLONN[AE]|COLUNA|WERVEL\w*|KREGOSLUP\w*|ODONTOID|SCOLIOS\w*|SKOLIOSE",
     "head": r"SKULL|HEAD|CRANI\w*|KRANI\w*|SCHADEL|SCHAEDEL|KOPF|CRANE|CRANEO|CRANIO|CZASZK\w*|SCHEDEL|FACIAL|SINUSES|"
     r"PARANASAL|NASENN\w*|NNH|ORBITS?|ORBITA\w*|MANDIB\w*|JAW|KIEFER|NASAL|DENTAL|TEETH|TMJ|MASTOID\w*|ZYGOM\w*|OPG",
     "neck": r"NECK|HALS|CUELLO|COLLO|LARYNX",
     "shoulder": r"SHOULDERS?|SCHULTER\w*|EPAULES?|HOMBROS?|OMBRO|SPALLA|SCHOUDER|CLAVI\w*|KLAVIK\w*|SCAPUL\w*|"
     r"SCHLUSSELBEIN|OMOPLAT\w*",
-    "arm": r"ARM|FOREARMS?|HUMERUS|OBERARM|UNTERARM|ELBOWS?|ELLENBOGEN|COUDES?|CODOS?|GOMITO|ELLEBOOG|RADIUS|ULNA|WRISTS?|"
-    r"HANDGELENK|POIGNETS?|MUNECA|POLSO|POLS|HANDS?|HANDE|MANOS?|RE[KC][AE]|FINGERS?|DOIGTS?|DEDOS?|THUMBS?|DAUMEN|"
+    "arm": r"ARM|FOREARMS?|HUMERUS|OBERARM|UNTERARM|ELBOWS?|ELLENBOGEN|COUDES?|CODOS?|GOMITO|ELLEBOOG|RADIUS|ULNA|"
+    r"WRISTS?|HANDGELENK|POIGNETS?|MUNECA|POLSO|POLS|HANDS?|HANDE|MANOS?|RE[KC][AE]|FINGERS?|DOIGTS?|DEDOS?|THUMBS?|DAUMEN|"
     r"SCAPHOID\w*|CARP(AL|US)|EXTREMIT\w*|[UL]XTREMITY|[UL]EXT",
-    "leg": r"LEGS?|HIPS?|HUFTE\w*|HUEFT\w*|HUFTGELENK|HANCHES?|CADERAS?|ANCA|HEUP|FEMUR\w*|FEMORA\w*|THIGHS?|KNEES?|KNIE\w*|"
-    r"GENOUX?|RODILLAS?|GINOCCHI\w*|JOELHOS?|KOLAN\w*|TIBIA\w*|FIBULA\w*|PATELLA\w*|ANKLES?|SPRUNGGELENK|OSG|CHEVILLES?|"
+    "leg": r"LEGS?|HIPS?|HUFTE\w*|HUEFT\w*|HUFTGELENK|HANCHES?|CADERAS?|ANCA|HEUP|FEMUR\w*|FEMORA\w*|THIGHS?|KNEES?|"
+    r"KNIE\w*|GENOUX?|RODILLAS?|GINOCCHI\w*|JOELHOS?|KOLAN\w*|TIBIA\w*|FIBULA\w*|PATELLA\w*|ANKLES?|SPRUNGGELENK|OSG|CHEVILLES?|"
     r"TOBILLOS?|CAVIGLI\w*|ENKEL|FOOT|FEET|FUSS|PIEDS?|PIES?|PIEDE|VOET\w*|STOPA|TOES?|ZEHEN?|CALCAN\w*|HEEL|FERSE|"
     r"UNTERSCHENKEL|OBERSCHENKEL|TARSAL\w*|METATARS\w*",
     "pelvis": r"PELV\w*|BECKEN|BASSIN|BACINO|BEKKEN|MIEDNIC\w*|ILIUM|SACROILIAC\w*",
-    "abdomen": r"ABD|ABDO\w*|ABDOM\w*|ABDPELV\w*|KUB|BAUCH|VENTRE|ADDOME\w*|BUIK|BRZUCH\w*|STOMACH|BOWEL|COLON|KIDNEYS?|RENAL|"
-    r"BLADDER|URETER|ESOPHAGUS|OESOPHAGUS",
+    "abdomen": r"ABD|ABDO\w*|ABDOM\w*|ABDPELV\w*|KUB|BAUCH|VENTRE|ADDOME\w*|BUIK|BRZUCH\w*|STOMACH|BOWEL|COLON|"
+    r"KIDNEYS?|RENAL|BLADDER|URETER|ESOPHAGUS|OESOPHAGUS",
     "breast": r"BREASTS?|MAMM\w*",
     "ribs": r"RIBS?|RIPPEN?|COTES|COSTILLAS?|COSTAL\w*|COSTE|RIBBEN|ZEBRA",
     "sternum": r"STERNUM|STERNAL|BRUSTBEIN",
@@ -42,13 +42,21 @@ PART_WORDS = {
 }  # fmt: skip
 # Parts of words of scripts in which a part of the body is told within a longer word.
 LETTERS = {
-    CHEST: ("胸", "肺", "흉부", "ГРУД", "ОГК", "ЛЕГК"), "spine": ("椎", "척추", "ПОЗВОН"), "head": ("头", "頭", "颅", "ЧЕРЕП"),
-    "leg": ("膝", "足", "髋", "股", "КОЛЕН", "СТОП"), "arm": ("手", "肘", "腕", "КИСТ", "ЛОКТ"), "abdomen": ("腹", "복부", "ЖИВОТ"),
-    "pelvis": ("骨盆", "骨盤", "ТАЗ"), "shoulder": ("肩", "ПЛЕЧ"),
-}  # fmt: skip
+    CHEST: ("胸", "肺", "흉부", "ГРУД", "ОГК", "ЛЕГК"),
+    "spine": ("椎", "척추", "ПОЗВОН"),
+    "head": ("头", "頭", "颅", "ЧЕРЕП"),
+    "shoulder": ("肩", "ПЛЕЧ"),
+    "arm": ("手", "肘", "腕", "КИСТ", "ЛОКТ"),
+    "leg": ("膝", "足", "髋", "股", "КОЛЕН", "СТОП"),
+    "pelvis": ("骨盆", "骨盤"),
+    "abdomen": ("腹", "복부", "ЖИВОТ"),
+}
 BESIDE = frozenset({"abdomen", "ribs", "sternum"})  # parts that an image of the chest is taken together with
 # Values of BodyPartExamined that name no part.
-NO_PART = SAYS_NOTHING | frozenset("BODY WHOLEBODY WHOLE ANY MISC PATIENT PORTABLE XRAY X RAY RADIOGRAPHY TRUNK".split())
+NO_PART = SAYS_NOTHING | frozenset(
+    ["BODY", "WHOLEBODY", "WHOLE", "ANY", "MISC", "PATIENT", "PORTABLE", "XRAY", "X", "RAY", "RADIOGRAPHY", "TRUNK"]
+)
+CONTRADICTION = "BodyPartExamined says chest and the description another part; taken for a chest"
 _PART_WORDS = [(part, re.compile(pattern)) for part, pattern in PART_WORDS.items()]
 
 
@@ -85,27 +93,22 @@ def body_part(
         chests: further values of BodyPartExamined that are the chest (`data.body_parts`).
     """
     own = " ".join(examined.upper().split())
-    if own and own in {" ".join(name.upper().split()) for name in chests}:
-        return SaidPart()
+    is_chosen = own != "" and own in {" ".join(name.upper().split()) for name in chests}
+    parts = {CHEST} if is_chosen else parts_named(examined)
     described = next((parts for parts in map(parts_named, descriptions) if parts), set[str]())
-    examined_parts = parts_named(examined)
-    if examined_parts:
-        if not is_chest(examined_parts):
-            return SaidPart(f"body part is {own}")
-        if described and CHEST not in described and not described <= BESIDE:
-            return SaidPart("", "BodyPartExamined says chest and the description another part; taken for a chest")
-        return SaidPart()
-    coded = set[str]().union(*(_coded(region) for region in regions))
-    for parts, where in ((coded, "AnatomicRegionSequence"), (described, "the description")):
-        if is_chest(parts):
-            return SaidPart()
-        if parts:
-            others = ", ".join(sorted(parts - {CHEST}))
-            also = f"the chest and {others}" if CHEST in parts else f"another body part ({others})"
-            return SaidPart(f"{where} names {also}")
-    if own and not set(words_of(examined)) <= NO_PART and not own.isdigit():
+    if parts and not is_chest(parts):
         return SaidPart(f"body part is {own}")
-    return SaidPart()
+    if parts:
+        contradicts = not is_chosen and described and CHEST not in described and not described <= BESIDE
+        return SaidPart("", CONTRADICTION if contradicts else "")
+    coded = set[str]().union(*(_coded(region) for region in regions))
+    where, parts = ("AnatomicRegionSequence", coded) if coded else ("the description", described)
+    if not parts:
+        is_other = own != "" and not set(words_of(examined)) <= NO_PART and not own.isdigit()
+        return SaidPart(f"body part is {own}" if is_other else "")
+    others = ", ".join(sorted(parts - {CHEST}))
+    also = f"the chest and {others}" if CHEST in parts else f"another body part ({others})"
+    return SaidPart("" if is_chest(parts) else f"{where} names {also}")
 
 
 def _coded(region: Code) -> set[str]:

@@ -1,8 +1,8 @@
 """A folder of DICOM files, in any arrangement: one image per file, grouped by PatientID and StudyInstanceUID.
 
-View and part of the body are read by one table (dicom_views.py, body_parts.py): an image of another part of the body, or
-of a view that is neither frontal nor lateral, is left out and counted. Of several images of a view one that was made to
-be looked at comes first: derived images, secondary captures and raw data FOR PROCESSING come after it, in this order.
+View and part of the body are read by one table (dicom_views.py, body_parts.py): an image of another part, or of a view
+that is neither frontal nor lateral, is left out and counted. Of several images of a view one that was made to be looked
+at comes first: derived images, secondary captures and raw data FOR PROCESSING come after it, in this order.
 Labels come from a table at `data.csv`, one row per study: the column `data.columns.study` holds the StudyInstanceUID
 or the AccessionNumber.
 """
@@ -91,7 +91,7 @@ def is_index(name: str) -> bool:
 def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> Found:
     """What the headers of files say, for training and for prediction alike.
 
-    The columns are `path`, `patient`, `study`, `accession`, `date`, `sex`, `age`, `manufacturer`; `view` (int of `View`)
+    The columns are `path`, `patient`, `study`, `accession`, `date`, `sex`, `age`, `manufacturer`; `view` (of `View`)
     and `rank` (int, position in `RANKS`); `reason`, why an image is left out, blank where it is used.
 
     Args:
@@ -103,7 +103,9 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
     headers, remarks = read_headers(root, files)
     of_views = [branches(source) for source in sources]
     chests = [name for source in sources for name in source.body_parts]
-    unreadable = list(headers.loc[headers["unreadable"] != "", ["path", "unreadable"]].itertuples(index=False, name=None))
+    unreadable = list(
+        headers.loc[headers["unreadable"] != "", ["path", "unreadable"]].itertuples(index=False, name=None)
+    )
     frame = headers[headers["unreadable"] == ""].reset_index(drop=True)
     said = _by_distinct(
         frame[["position", "views", "orientation", *SERIES_TEXTS]],
@@ -173,13 +175,15 @@ def _ranks(frame: pd.DataFrame) -> np.ndarray:
 def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
     """Studies as they come; the images of each by rank, then by the numbers of series and image, then by path."""
     study = pd.factorize(frame["patient"] + "\0" + frame["study"])[0]
-    numbers = [pd.to_numeric(frame[column], errors="coerce").fillna(np.inf) for column in ("instance_number", "series_number")]
-    order = np.lexsort((np.arange(len(frame)), *numbers, frame["rank"], study))
-    return frame.iloc[order]
+    numbers = [
+        pd.to_numeric(frame[column], errors="coerce").fillna(np.inf) for column in ("instance_number", "series_number")
+    ]
+    keys = [np.arange(len(frame)), *numbers, frame["rank"], study]
+    return frame.iloc[np.lexsort([np.asarray(key) for key in keys])]
 
 
 def _without_copies(frame: pd.DataFrame) -> pd.DataFrame:
-    """With a reason for every image that stands in another file as well; the larger file stays, as a smaller is torn."""
+    """With a reason for images that stand in another file as well; the largest stays, as smaller ones may be torn."""
     named = (frame["reason"] == "") & (frame["instance"] != "")
     largest_first = frame[named].sort_values("num_bytes", ascending=False, kind="stable")
     is_copy = largest_first.duplicated(["patient", "study", "view", "instance"]).reindex(frame.index, fill_value=False)

@@ -40,7 +40,11 @@ TEXTS = {
     "requested": "RequestedProcedureDescription", "study_description": "StudyDescription",
 }  # fmt: skip
 """Column -> tag."""
-CODES = {"views": "ViewCodeSequence", "regions": "AnatomicRegionSequence", "orientation": "PatientOrientationCodeSequence"}
+CODES = {
+    "views": "ViewCodeSequence",
+    "regions": "AnatomicRegionSequence",
+    "orientation": "PatientOrientationCodeSequence",
+}
 MODIFIERS = {
     "ViewCodeSequence": "ViewModifierCodeSequence",
     "PatientOrientationCodeSequence": "PatientOrientationModifierCodeSequence",
@@ -121,14 +125,8 @@ def _files(root: Path, names: list[str]) -> Iterator[_File]:
 def _row(root: Path, file: _File, *, tags: Mapping[str, _Tag], heard: list[str]) -> tuple[dict[str, Any], str]:
     """The values of a file, and why it is no image."""
     values: dict[str, Any] = {**dict.fromkeys(TEXTS, ""), **dict.fromkeys(CODES, ())}
-    if file.unreadable:
-        return values, ""
-    if not begins_dicom(file.head):
-        picture = picture_format(file.head)
-        return values, f"is a {picture} picture, not a DICOM file" if picture else NOT_DICOM
-    if DEFLATED in file.head[:1024]:
-        # A deflated file unpacks to any size before a single tag can be checked.
-        return values, "is deflated as a whole, which is refused as unsafe; store it uncompressed"
+    if file.unreadable or (problem := _refusal(file.head)):
+        return values, "" if file.unreadable else problem
     try:
         data, has_pixels = _parsed(io.BytesIO(file.head), tags=tags)
         if not has_pixels and file.num_bytes > len(file.head):
@@ -142,11 +140,18 @@ def _row(root: Path, file: _File, *, tags: Mapping[str, _Tag], heard: list[str])
             return values, "is a DICOM file whose header cannot be read: it is damaged or cut off"
     values = {column: _text(data, tags[tag], heard=heard) for column, tag in TEXTS.items()}
     values |= {column: _codes(data, sequence, tags=tags, heard=heard) for column, sequence in CODES.items()}
-    if not has_pixels:
-        return values, "holds no image"
-    if values["frames"] not in ("", "0", "1"):
-        return values, "has several frames; one is needed"
-    return values, ""
+    has_frames = values["frames"] not in ("", "0", "1")
+    return values, "holds no image" if not has_pixels else "has several frames; one is needed" if has_frames else ""
+
+
+def _refusal(head: bytes) -> str:
+    """Why a file is not looked into; blank where it is."""
+    if not begins_dicom(head):
+        picture = picture_format(head)
+        return f"is a {picture} picture, not a DICOM file" if picture else NOT_DICOM
+    # A deflated file unpacks to any size before a single tag can be checked.
+    is_deflated = DEFLATED in head[:1024]
+    return "is deflated as a whole, which is refused as unsafe; store it uncompressed" if is_deflated else ""
 
 
 def _parsed(file: Any, *, tags: Mapping[str, _Tag]) -> tuple[Any, bool]:

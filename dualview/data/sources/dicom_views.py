@@ -71,12 +71,15 @@ WORDS = {
 PARTS = {"FRONTAL": ("正位", "正面", "정면", "ПРЯМ"), "PA": ("后前", "後前"), "AP": ("前后", "前後"),
          "LATERAL": ("侧位", "側位", "侧面", "側面", "측면", "БОКОВ"), "OBLIQUE": ("斜位",)}  # fmt: skip
 # Words that leave a view what it is.
-QUALIFIERS = frozenset(
-    "L R LT RT LEFT RIGHT LARGE SMALL ERECT UPRIGHT STANDING SITTING SEATED SUPINE PRONE SEMI SEMIERECT RECUMBENT LYING "
-    "PORTABLE PORT MOBILE BED BEDSIDE CHEST THORAX TORAX THX CXR GRID NON NONGRID VIEW PROJECTION INSP INSPIRATION EXP "
-    "EXPIRATION STEHEND LIEGEND SITZEND DIGITAL PLUS".split()
+QUALIFIERS = frozenset({
+    "L", "R", "LT", "RT", "LEFT", "RIGHT", "LARGE", "SMALL", "ERECT", "UPRIGHT", "STANDING", "SITTING", "SEATED",
+    "SUPINE", "PRONE", "SEMI", "SEMIERECT", "RECUMBENT", "LYING", "STEHEND", "LIEGEND", "SITZEND", "PORTABLE", "PORT",
+    "MOBILE", "BED", "BEDSIDE", "CHEST", "THORAX", "TORAX", "THX", "CXR", "GRID", "NON", "NONGRID", "VIEW",
+    "PROJECTION", "INSP", "INSPIRATION", "EXP", "EXPIRATION", "DIGITAL", "PLUS",
+})  # fmt: skip
+SAYS_NOTHING = frozenset(
+    {"UNKNOWN", "UNK", "UNDEFINED", "UNSPECIFIED", "NONE", "OTHER", "NA", "NAN", "NULL", "DEFAULT"}
 )
-SAYS_NOTHING = frozenset("UNKNOWN UNK UNDEFINED UNSPECIFIED NONE OTHER NA NAN NULL DEFAULT".split())
 _SPECIAL_PAIRS = (
     (r"\bP A\b", "PA"), (r"\bA P\b", "AP"), (r"\bL L\b", "LL"), (r"\b(X|CROSS) TABLE\b", "XTABLE"),
     (r"\bPOST(ERO|ERIOR)?( TO)? ANT(ERIOR\w*)?\b", "PA"), (r"\bANT(ERO|ERIOR)?( TO)? POST(ERIOR\w*)?\b", "AP"),
@@ -235,8 +238,10 @@ class Branches:
 
 
 def branches(source: SourceConfig) -> Branches:
-    """The branches of `data.frontal_views`, `lateral_views` and `ignored_views`, whose names are those of the table or a
-    value of ViewPosition; of another data set the names in its own table, as far as the table here knows them.
+    """The branches of `data.frontal_views`, `lateral_views` and `ignored_views`.
+
+    Their names are those of the table here, or values of ViewPosition. Of another data set they are the names in its
+    own table: where this one knows none of a list, the defaults hold.
 
     Raises:
         UserError: a view stands in two of the lists.
