@@ -62,7 +62,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     found = described(source.root, files, sources=[source])
     unreadable = sorted(listing.unreadable + found.unreadable)
     others = pd.DataFrame(unreadable, columns=["path", "reason"], dtype=object)
-    frame = pd.concat([found.frame, others], ignore_index=True)
+    frame = pd.concat([found.frame, others.assign(view=-1, rank=0)], ignore_index=True)
     frame.insert(0, "line", np.arange(len(frame)) + 1)
     rows = ImageRows(frame, file=source.root, source=source)
     rows.add_remarks(found.remarks)

@@ -28,6 +28,7 @@ READERS, AHEAD = 8, 64  # threads, and files read before they are asked for
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # PixelData and its floating-point siblings
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 NOT_DICOM = "is not a DICOM file"
+DAMAGED = "is a DICOM file whose header cannot be read: it is damaged or cut off"
 BROKEN_VALUE = "a value of the header cannot be read and counts as blank"
 TEXTS = {
     "patient": "PatientID", "study": "StudyInstanceUID", "accession": "AccessionNumber", "date": "StudyDate",
@@ -137,9 +138,11 @@ def _row(root: Path, file: _File, *, tags: Mapping[str, _Tag], heard: list[str])
             with (root / file.name).open("rb") as opened:
                 data, has_pixels = _parsed(opened, tags=tags)
         except Exception:
-            return values, "is a DICOM file whose header cannot be read: it is damaged or cut off"
+            return values, DAMAGED
     values = {column: _text(data, tags[tag], heard=heard) for column, tag in TEXTS.items()}
     values |= {column: _codes(data, sequence, tags=tags, heard=heard) for column, sequence in CODES.items()}
+    if not values["sop_class"] and not has_pixels:
+        return values, DAMAGED
     has_frames = values["frames"] not in ("", "0", "1")
     return values, "holds no image" if not has_pixels else "has several frames; one is needed" if has_frames else ""
 

@@ -255,7 +255,9 @@ def branches(source: SourceConfig) -> Branches:
         if {"PA", "AP"} <= wanted:
             wanted.add("FRONTAL")
         means_something = source.source == "dicom" or wanted & VIEWS_OF_A_CHEST
-        lists.append(wanted if names is not None and means_something else set(default) - ignored)
+        # FRONTAL may be either, so it takes the branch only where both do.
+        unwanted = ignored | {"FRONTAL"} if ignored & {"PA", "AP"} else ignored
+        lists.append(wanted if names is not None and means_something else set(default) - unwanted)
     if shared := sorted(lists[0] & lists[1]):
         raise UserError(f"{shared} stand in both data.frontal_views and data.lateral_views; put each view in one")
     view_of_name = dict.fromkeys(lists[0], View.PA) | dict.fromkeys(lists[1], View.LATERAL)
