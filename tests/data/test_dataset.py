@@ -218,6 +218,23 @@ def test_a_bad_view_is_absent_and_a_study_without_any_is_left_out():
     assert batch.view_mask.tolist() == [[False, True], [True, False]]
 
 
+def test_the_next_image_of_a_view_takes_the_place_of_a_bad_one():
+    dataset = dataset_of(table_of((("bad1", "bad2", "a", "b"), ("l",)), (("bad3", "bad4"), ("m",))))
+    batch, bad, _, replaced = load(dataset, 0, 1)
+    assert torch.equal(batch.pa, read("a")[None])
+    assert batch.view_mask.tolist() == [[True, True], [False, True]]
+    assert bad == tuple((name, "is bad") for name in ("bad1", "bad2", "bad3", "bad4"))
+    assert replaced == ("bad1", "bad2")
+
+
+def test_a_bad_image_drawn_at_random_is_replaced_too():
+    dataset = dataset_of(table_of((("a", "bad1", "b"), ())), several_images="random")
+    studies = [dataset[epoch, 0] for epoch in range(40)]
+    values = {float(study.images[View.PA][0, 0, 0]) for study in studies}
+    assert values == {float(read(name)[0, 0, 0]) for name in "ab"}
+    assert {study.replaced for study in studies} == {(), ("bad1",)}
+
+
 # -- view dropout --
 
 
