@@ -108,11 +108,13 @@ def touch_pictures(folder, *names):
 def test_numbers_that_count_the_images_of_a_folder_are_no_part_of_its_study(tmp_path):
     touch_pictures(
         tmp_path,
-        *("patient1/study1/view1_frontal.jpg", "patient1/study1/view2_lateral.jpg", "patient1/study2/view1_frontal.JFIF"),
-        *("patient2/study1/view1_frontal.jpg", "patient2/study1/view2_frontal.jpg", "patient2/study1/view3_lateral.jpg"),
+        *("patient1/study1/view1_frontal.jpg", "patient1/study1/view2_lateral.jpg"),
+        *("patient1/study2/view1_frontal.JFIF", "patient2/study1/view1_frontal.jpg"),
+        *("patient2/study1/view2_frontal.jpg", "patient2/study1/view3_lateral.jpg"),
         *("p3/1_PA.PNG", "p3/2_LL.PNG", "p4/img1-front.png", "p4/img2-profil.png"),
         # These are studies: numbers come back with both views, or there are more images than one study has.
-        *("site/1_pa.png", "site/1_lat.png", "site/2_pa.png", "site/2_lat.png", "b/1_pa.png", "b/2_pa.png", "b/3_lat.png"),
+        *("site/1_pa.png", "site/1_lat.png", "site/2_pa.png", "site/2_lat.png"),
+        *("b/1_pa.png", "b/2_pa.png", "b/3_lat.png"),
         "view1_frontal.jpg",
     )  # fmt: skip
     studies = {study: images for study, images, _ in listed(tmp_path)}
