@@ -201,6 +201,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
         what = "is up to date" if result.was_there else f"made in {result.seconds:.0f} s"
         console = get_console()
         console.print(f"{result.folder} {what}: {result.num_images:,} images, {result.num_bytes / 2**30:.2f} GiB")
+        for remark in result.remarks:
+            console.print(str(remark), highlight=False, markup=False, soft_wrap=True)
         if result.bad:
             told = f"{len(result.bad)} image(s) cannot be used\n{told_by_reason(result.bad.items())}"
             console.print(told, highlight=False, markup=False)

@@ -181,6 +181,7 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
         white=float(ends[1]) if by_stored else None,
         remarks=tuple(remarks),
         is_inverted=is_inverted and by_stored,
+        largest=float(high) if by_stored else None,
         is_padding=stored.is_padding,
     )
 

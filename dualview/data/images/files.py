@@ -1,6 +1,5 @@
 """Reading one image file into the network's input, or saying why not."""
 
-import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scale
 from dualview.data.images.png import significant_bits
 from dualview.data.images.tiff import HEADS, read_tiff
 from dualview.errors import BadImage
+from dualview.folders import begins_dicom, head_of, why_unreadable
 
 Aspect = Literal["center_crop", "pad", "stretch"]
 # An image reader takes a path of the study table and returns (1, S, S) float32 in [-1, 1] or stored pixels
@@ -28,8 +28,6 @@ SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of 
 KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # types of pixels in memory
 SCALE_OF_DTYPE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 FURTHER_PICTURES = "is a JPEG with further pictures after its first, which is read"
-FIRST_GROUPS = (0x0002, 0x0008)  # groups of tags that a DICOM file begins with: its meta information, or its image
-FIRST_VRS = (b"UL", b"UI", b"CS", b"DA", b"TM", b"DT", b"LO", b"SH", b"OB", b"IS", b"US")
 
 
 @runtime_checkable
@@ -167,14 +165,13 @@ def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -
     Raises:
         BadImage: see `FileImages`; `name` is what it calls the file.
     """
-    try:
-        if is_dicom(file):
-            return dicom.decode(file, name=name, intensity_max=intensity_max)
-        with file.open("rb") as opened:
-            is_tiff = opened.read(4) in HEADS
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        raise BadImage(name, reason="no such file" if missing else f"cannot be opened ({error.strerror})") from None
+    # A FIFO would be waited for, so what a file is comes first.
+    head, reason = (b"", unreadable) if (unreadable := why_unreadable(file)) else head_of(file)
+    if reason:
+        raise BadImage(name, reason=reason)
+    if begins_dicom(head):
+        return dicom.decode(file, name=name, intensity_max=intensity_max)
+    is_tiff = head[:4] in HEADS
     try:
         page, remarks, deep = read_tiff(file, intensity_max=intensity_max) if is_tiff else (None, (), None)
         picture = _gray(file, name=name, page=page, intensity_max=intensity_max) if deep is None else deep
@@ -190,27 +187,6 @@ def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -
     except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadImage(name, reason=f"cannot be decoded ({reason})") from None
-
-
-def is_dicom(file: Path) -> bool:
-    """Whether a file is DICOM by its content, whatever its name; also one without the preamble of PS3.10, 7.1.
-
-    Without a preamble the data set itself must begin as one does: with a tag of group 2 or 8, and then a value
-    representation, or a short even length (PS3.5, 7.1).
-
-    Raises:
-        OSError: the file cannot be opened.
-    """
-    with file.open("rb") as opened:
-        head = opened.read(132)
-    if head[128:] == b"DICM":
-        return True
-    if len(head) < 132:
-        return False
-    if head[4:6] in FIRST_VRS:
-        return any(struct.unpack_from(order + "H", head)[0] in FIRST_GROUPS for order in "<>")
-    group, element, length = struct.unpack_from("<HHI", head)
-    return bool(group == 0x0008 and element <= 0x0060 and length <= 256 and length % 2 == 0)
 
 
 def _gray(file: Path, *, name: str, page: int | None, intensity_max: float | None) -> Picture:

@@ -81,9 +81,9 @@ def _brightness(picture: Picture) -> tuple[float, float, float, float]:
         pixels = pixels[~picture.is_padding[::step, ::step]]
     if picture.is_inverted:
         pixels = 1 - pixels
-    darkest, brightest, most = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST, 100)) if pixels.size else (0, 0, 0)
-    white = np.nan if picture.white is None else picture.white
-    return float(brightest), float(brightest - darkest), white, float(most) * white
+    darkest, brightest = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST)) if pixels.size else (0, 0)
+    white, largest = (np.nan if value is None else value for value in (picture.white, picture.largest))
+    return float(brightest), float(brightest - darkest), white, largest
 
 
 def of_sample(remarks: tuple[Remark, ...]) -> list[Remark]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dualview.data.images.files import BadImage, FileImages, is_dicom
+from dualview.data.images.files import BadImage, FileImages
+from dualview.folders import begins_dicom, head_of
 
 
 @pytest.fixture
@@ -100,13 +101,13 @@ def bad_files(folder, gradient):
         "missing.png": "no such file",
         "truncated.png": "cannot be decoded",
         "truncated.jpg": "cannot be decoded",
-        "empty.png": "not an image",
+        "empty.png": "is empty (0 bytes)",
         "text.png": "not an image",
         "1x1.png": "1x1 px; both sides need at least 16",
         "black.png": "one value everywhere",
         "frames.tif": "has 2 frames",
         "float.tif": "floats from 0 to 255",
-        "folder.png": "cannot be opened",
+        "folder.png": "is a folder, not a file",
     }
 
 
@@ -138,6 +139,10 @@ def test_aspect_crops_pads_or_stretches(tmp_path, height, width):
     assert share_of_white("center_crop") == pytest.approx(1, abs=0.01)
     assert share_of_white("pad") == pytest.approx(min(height, width) / max(height, width), abs=0.04)
     assert share_of_white("stretch") == pytest.approx(1, abs=0.01)
+
+
+def is_dicom(file):
+    return begins_dicom(head_of(file)[0])
 
 
 def test_a_dicom_file_is_known_by_its_content(tmp_path, gradient):

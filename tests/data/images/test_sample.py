@@ -83,7 +83,7 @@ def test_every_reader_tells_what_is_too_dark_and_is_mended(source, tmp_path, cap
     mended = [*arguments, f"data.intensity_max={largest}"]
     assert json.loads(run("data", *mended, "--json")[1])["too_dark"] == []
     assert run("prepare", *mended, f"data.store={tmp_path / 'store'}")[0] == 0
-    stored = np.load(tmp_path / "store" / "pa.npy")[0] / 65535
+    stored = StoreImages(tmp_path / "store").picture(f"0PA.{suffix}").pixels
     expected = noise(0, largest) / largest
     np.testing.assert_allclose(
         stored, 1 - expected if "WHITE" in kind.upper() or "ROME1" in kind else expected, atol=1e-4
@@ -157,7 +157,7 @@ def test_oddities_of_images_are_counted_by_kind(source, tmp_path):
     (remark,) = counts["sources"][0]["remarks"]
     assert remark["kind"].startswith(kind) and remark["count"] == 30 and remark["example"] == "0PA.dcm"
     code, output = run("prepare", *arguments, f"data.store={tmp_path / 'store'}")
-    assert code == 0 and f"30 {kind}, such as 0PA.dcm" in output
+    assert code == 0 and f"30 {kind}, such as " in output
 
 
 # -- the look itself ---------------------------------------------------------------------------------
@@ -165,7 +165,8 @@ def test_oddities_of_images_are_counted_by_kind(source, tmp_path):
 
 def look(images, **settings):
     return look_at(
-        [str(n) for n in range(len(images))], read=lambda path: Picture(images[int(path)], 65535.0, **settings)
+        [str(n) for n in range(len(images))],
+        read=lambda path: Picture(images[int(path)], 65535.0, largest=4000.0, **settings),
     )
 
 
