@@ -233,6 +233,9 @@ def predict(  # noqa: PLR0917 - the options of a command
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read images, per rank; by default as in training")
     ] = None,
+    intensity_max: Annotated[
+        float | None, typer.Option(help="Stored value that is white, as data.intensity_max [default: of the run]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another CSV at --out")] = False,
 ) -> None:
     """Probabilities and decisions for studies with either view or both. Goes on where it was interrupted."""
@@ -247,9 +250,12 @@ def predict(  # noqa: PLR0917 - the options of a command
             device=device,
             batch_size=batch_size,
             num_workers=workers,
+            intensity_max=intensity_max,
             overwrite=overwrite,
         )
         if result.counts is not None:
+            for remark in result.remarks:
+                get_console().print(str(remark), soft_wrap=True, highlight=False, markup=False)
             studies, predicted = result.counts.studies, result.counts.predicted
             there = " was there already" if result.was_there else ""
             without = f", {studies - predicted:,} without a prediction (column reason)" if predicted < studies else ""
