@@ -149,10 +149,12 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
     if not seen.size:
         return Picture(np.zeros(stored.values.shape, np.float32), None, tuple(remarks))
     low, high = int(seen.min()), int(seen.max())
-    modality, more = dicom_tags.modality(data, ends=stored.ends)
+    modality, more = dicom_tags.modality(
+        dicom_tags.of_frame(data, "PixelValueTransformationSequence"), ends=stored.ends
+    )
     remarks += more
     black, white = stored.ends
-    voi, more = dicom_tags.voi(data, ends=modality.ends(stored.ends))
+    voi, more = dicom_tags.voi(dicom_tags.of_frame(data, "FrameVOILUTSequence"), ends=modality.ends(stored.ends))
     remarks += more
 
     largest = _largest(data, stored=stored, high=high)
@@ -182,6 +184,7 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
         remarks=tuple(remarks),
         is_inverted=is_inverted and by_stored,
         largest=float(high) if by_stored else None,
+        is_signed=ends[0] < 0 and by_stored,
         is_padding=stored.is_padding,
     )
 

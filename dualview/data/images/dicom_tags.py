@@ -110,6 +110,15 @@ def table(data: Any, *, descriptor: str, entries: str, ends: tuple[float, float]
     return Table(first=first_mapped(described, ends=ends), entries=found[:num_entries])
 
 
+def of_frame(data: Any, module: str) -> Any:
+    """Where the tags of a module stand: in a group of an enhanced object (C.7.6.16), else in the data set."""
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in list(data.get(groups) or [])[:1]:
+            for item in list(group.get(module) or [])[:1]:
+                return item
+    return data
+
+
 def modality(data: Any, *, ends: tuple[float, float]) -> tuple[Rescale | Table, list[str]]:
     """The modality transform of stored values between these ends, and remarks.
 

@@ -24,6 +24,7 @@ class Picture(NamedTuple):
     remarks: tuple[str, ...] = ()  # kinds of oddity that were coped with, each a sentence without number or name
     is_inverted: bool = False  # whether `white` is the stored value that is black, because 0 is white
     largest: float | None = None  # largest stored value, where `white` is one
+    is_signed: bool = False  # whether black is a stored value below 0
     is_padding: np.ndarray | None = None  # (height, width) bool, pixels that are no part of the picture; None: none
 
 

@@ -91,6 +91,7 @@ def test_each_function_of_a_window_is_that_of_the_standard(shown, function, expe
         ({}, {0x00281050: ("DS", b"inf "), 0x00281051: ("DS", b"10")}, dicom_tags.BAD_WINDOW),
         ({"WindowCenter": 60000, "WindowWidth": 100}, None, gray_scale.WINDOW_MISSES),
         ({"WindowCenter": -500, "WindowWidth": 100}, None, gray_scale.WINDOW_MISSES),
+        ({"WindowCenter": 2000, "WindowWidth": 1e9}, None, gray_scale.WINDOW_MISSES),
         ({"WindowCenter": -9999, "WindowWidth": 100, "VOILUTFunction": "SIGMOID"}, None, gray_scale.WINDOW_MISSES),
         ({"WindowCenter": 2000, "WindowWidth": 100, "VOILUTFunction": "CUBIC"}, None, dicom_tags.BAD_FUNCTION),
     ],
@@ -99,6 +100,15 @@ def test_a_window_that_cannot_be_used_counts_as_absent_and_is_told(shown, tags, 
     picture = shown(RAMP, raw=raw, **tags)
     np.testing.assert_allclose(picture.pixels, RAMP / 4095, atol=1e-6)
     assert picture.remarks == (kind,)
+
+
+def test_the_groups_of_an_enhanced_object_are_read(shown):
+    voi, transform, group = Dataset(), Dataset(), Dataset()
+    voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = 976, 2000, "LINEAR_EXACT"
+    transform.RescaleSlope, transform.RescaleIntercept = 1, -1024
+    group.FrameVOILUTSequence, group.PixelValueTransformationSequence = [voi], [transform]
+    picture = shown(RAMP, SharedFunctionalGroupsSequence=[group])
+    np.testing.assert_allclose(picture.pixels, WINDOW_1000_TO_3000, atol=1e-6)
 
 
 def test_the_first_window_that_can_be_used_is(shown):
