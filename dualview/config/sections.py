@@ -232,6 +232,10 @@ class SourceConfig(Section):
     """Look for every image file before anything else; false also works without images, from the tables alone."""
     on_missing_file: Literal["error", "drop"] = "error"
     """A file that is not there ends it with a list, or is left out and counted."""
+    intensity_max: float | None = Field(None, gt=0)
+    """The stored value that is white, such as 4095 for 12 bits in 16-bit files, in gray files that can hold more and
+    have no DICOM window or VOI LUT. null: the largest that a file can hold. Where most images come out too dark to be
+    true without it, `dualview data` and `predict` warn, and `prepare` and `train` end."""
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,7 @@ ANY = frozenset({
 })  # fmt: skip
 """Keys that act on any data set."""
 FILES = ANY | {
-    "root", "csv", "findings", "check_files", "min_positive_patients", "cohort.availability",
+    "root", "csv", "findings", "check_files", "intensity_max", "min_positive_patients", "cohort.availability",
     "cohort.one_image_per_view",
 }  # fmt: skip
 """Keys of a data set in files."""
