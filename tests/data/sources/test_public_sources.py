@@ -286,7 +286,7 @@ def test_policies_act_on_uncertain_labels_only(tmp_path, policy, low, high):
     rows = [(f"patient{n:05}/study1/view1_frontal.jpg", {"Edema": "-1" if n % 2 else "0"}) for n in range(200)]
     chexpert_folder(tmp_path, train=rows)
     config = SourceConfig(source="chexpert", root=tmp_path, findings={"Edema": ["Edema"]}, uncertain={"Edema": policy})
-    table = with_policies(read_source(config, data=config, seed=0).table, source=config, seed=0)
+    table = with_policies(read_source(config, data=DataConfig(), seed=0).table, source=config, seed=0)
     uncertain = table.labels[1::2, 0][table.label_mask[1::2, 0]]
     assert table.labels[::2].max() == 0 and table.label_mask[::2].all()
     if low is None:
@@ -295,7 +295,7 @@ def test_policies_act_on_uncertain_labels_only(tmp_path, policy, low, high):
     assert len(uncertain) == 100
     assert uncertain.min() >= low and uncertain.max() <= high
     assert len(set(uncertain)) == (1 if low == high else 100)
-    again = with_policies(read_source(config, data=config, seed=0).table, source=config, seed=0)
+    again = with_policies(read_source(config, data=DataConfig(), seed=0).table, source=config, seed=0)
     assert np.array_equal(again.labels, table.labels)
 
 
