@@ -102,7 +102,7 @@ def test_ignored_views_are_left_out(table):
         (("p,1,PA,a.png,1,0",), {"findings": ["A", "C"]}, "has no column 'C'"),
         (("p,1,PA,a.png,1,0",), {"csv": "/nowhere.csv"}, "no such table: /nowhere.csv"),
         (("p,1,PA,a.png,1,0",), {"root": "/nowhere"}, "data.root /nowhere is not a folder"),
-        (("p,1,PA,a.png,1,0,3,4",), {"header": "a,b"}, "more cells than the header"),
+        (("p,1,PA,a.png,1,0,3,4",), {}, "more cells than the header"),
     ],
 )
 def test_unusable_tables_say_what_is_wrong(table, rows, changes, message):
@@ -113,7 +113,7 @@ def test_unusable_tables_say_what_is_wrong(table, rows, changes, message):
 def test_rows_longer_than_the_header_do_not_shift_cells(table):
     with pytest.raises(UserError, match="more cells than the header"):
         table("x,p,1,PA,a.png,1,0")
-    with pytest.raises(UserError, match="cannot be read as CSV"):
+    with pytest.raises(UserError, match=r":3: row has more cells than the header \(9 instead of 6\)"):
         table("p,1,PA,a.png,1,0", "x,p,1,PA,b.png,1,0,1,1")
 
 
