@@ -10,7 +10,7 @@ import unicodedata
 import numpy as np
 import pandas as pd
 
-from dualview.data.sources.problems import Problems
+from dualview.data.sources.problems import Problems, repeated
 
 NOTHING = frozenset({
     "nan", "none", "null", "na", "n/a", "<na>", "nat", "nil", "undefined", "unknown", "missing", "-", "--", "?", ".",
@@ -21,7 +21,7 @@ ROUNDED = re.compile(r"[+-]?(\d[.,]\d*e[+-]?\d+|\d+e\+\d+)", re.IGNORECASE)
 """A number as Excel shows a long one, such as 2.16840E+44: its other digits are lost."""
 WHOLE = re.compile(r"([^\W\d_]*-?)0*(\d+)(?:\.0*)?")
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-QUOTE_MARKS = "'\"`’‘“”´"
+QUOTE_MARKS = "'\"`\u2018\u2019\u201c\u201d\u00b4"
 
 
 def form_of(identifier: str) -> str:
@@ -90,32 +90,21 @@ def add_alike(problems: Problems, frame: pd.DataFrame) -> None:
         frame: with `line`, `patient` and `study`, a row per image.
     """
     remedy = "write each in one way, or say that the difference is meant: data.identifiers=exact"
-    patients = frame.drop_duplicates("patient")[["line", "patient"]]
-    patients = patients.assign(form=patients["patient"].map(form_of))
-    for twin in _twins(patients, by=["form"]):
+    patients = frame.drop_duplicates("patient")
+    forms = patients["patient"].map(form_of)
+    _add_twins(
+        problems, patients, "patient", forms, template="patient {} differs only in form from {} in {}; " + remedy
+    )
+    studies = frame.drop_duplicates(["patient", "study"])
+    forms = studies["patient"] + "\0" + studies["study"].map(form_of)
+    template = "study {} differs only in form from {} of the same patient in {}; " + remedy
+    _add_twins(problems, studies, "study", forms, template=template)
+
+
+def _add_twins(problems: Problems, frame: pd.DataFrame, column: str, forms: "pd.Series[str]", *, template: str) -> None:
+    identifiers, lines = frame[column].to_numpy(object), frame["line"].to_numpy()
+    for row, first in repeated(forms.to_numpy(object)):
+        # What cannot be seen is shown as an escape.
         problems.add(
-            twin["line"], "patient {} differs only in form from {} in {}; " + remedy,
-            _shown(twin["patient"]), _shown(twin["patient_first"]), problems.line(twin["line_first"]),
-        )  # fmt: skip
-    studies = frame.drop_duplicates(["patient", "study"])[["line", "patient", "study"]]
-    studies = studies.assign(form=studies["study"].map(form_of))
-    for twin in _twins(studies, by=["patient", "form"]):
-        problems.add(
-            twin["line"], "study {} differs only in form from {} of the same patient in {}; " + remedy,
-            _shown(twin["study"]), _shown(twin["study_first"]), problems.line(twin["line_first"]),
-        )  # fmt: skip
-
-
-def _twins(frame: pd.DataFrame, *, by: list[str]) -> list[dict[str, object]]:
-    """Rows whose `by` an earlier row has; what that one has is under the names with `_first`."""
-    again = frame[frame.duplicated(by)]
-    if again.empty:
-        return []
-    first = frame.drop_duplicates(by)
-    joined = again.merge(first, on=by, suffixes=("", "_first"))
-    return joined.to_dict("records")  # type: ignore[return-value]
-
-
-def _shown(identifier: str) -> str:
-    """In quotes, with everything that cannot be seen as an escape."""
-    return ascii(identifier)
+            lines[row], template, ascii(identifiers[row]), ascii(identifiers[first]), problems.line(int(lines[first]))
+        )

@@ -14,7 +14,9 @@ import pandas as pd
 from dualview.config import SourceConfig
 from dualview.data.images.files import Aspect, FileImages, ImageReader
 from dualview.data.remarks import Remark
+from dualview.data.sources.identifiers import add_alike, add_unusable
 from dualview.data.sources.problems import Problems as Problems  # noqa: PLC0414 - readers take it from here too
+from dualview.data.sources.same_files import add_listed_twice
 from dualview.data.sources.text_table import text_table as text_table  # noqa: PLC0414
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
@@ -81,7 +83,8 @@ class ImageRows:
         self.frame = frame
         self.file = file
         self.source = source
-        self.problems = Problems(file)
+        # Rows that come from the files of a folder are named by their files.
+        self.problems = Problems(file, names=frame.set_index("line")["path"].to_dict() if file.is_dir() else {})
         self._num_read = len(frame)
         self._dropped: list[pd.DataFrame] = []
         self._remarks: list[Remark] = []
@@ -238,12 +241,11 @@ class ImageRows:
 
     def _check_rows(self) -> None:
         frame = self.frame
-        first_line = frame.groupby("path", sort=False)["line"].transform("first")
-        for line, path, earlier in zip(frame["line"], frame["path"], first_line, strict=True):
-            if line != earlier:
-                self.problems.add(
-                    line, "image {} stands in {} already; list each image once", path, self.problems.line(earlier)
-                )
+        root = self.source.root if self.source.check_files else None
+        self.add_remarks(add_listed_twice(self.problems, frame, root=root))
+        if self.source.identifiers == "checked":
+            add_unusable(self.problems, frame)
+            add_alike(self.problems, frame)
         if "split" in frame:
             patients = frame.groupby("patient", sort=False)
             split, line_of_split = patients["split"].transform("first"), patients["line"].transform("first")

@@ -50,9 +50,9 @@ def test_images_become_studies_by_patient_and_study(table):
 
 def test_identifiers_stay_text(table):
     long = "216840111366964013076187734852011201090749220" + "001"
-    studies = table(f"{long},1e5,PA,a.png,1,0", "1.0,NA,PA,b.png,0,1")
+    studies = table(f"{long},1e5,PA,a.png,1,0", "1.0,E5,PA,b.png,0,1")
     assert studies.patient_ids.tolist() == [long, "1.0"]
-    assert studies.study_ids.tolist() == ["1e5", "NA"]
+    assert studies.study_ids.tolist() == ["1e5", "E5"]
 
 
 def test_all_row_errors_come_at_once_with_file_and_line(table, tmp_path):
