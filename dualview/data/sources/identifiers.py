@@ -36,11 +36,13 @@ def form_of(identifier: str) -> str:
     >>> form_of("P-007/A") == form_of("p\\u20137/a"), form_of("1.2.840") == form_of("1.2.84")
     (True, False)
     """
-    text = identifier.casefold()
-    if not text.isalnum() or not text.isascii():
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = identifier.lower()
+    if not text.isascii() or not text.isprintable():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", identifier).casefold())
         text = "".join(map(_plain, text))
-    return re.sub(r"[^/:]+", _number_form, text)
+    if text.isalnum():
+        return _number_form(text)
+    return "".join(part if part in "/:" else _number_form(part) for part in re.split("([/:])", text.replace(" ", "")))
 
 
 def _plain(character: str) -> str:
@@ -50,8 +52,8 @@ def _plain(character: str) -> str:
     return "-" if category == "Pd" or character == "\u2212" else character
 
 
-def _number_form(part: re.Match[str]) -> str:
-    text = part[0].strip(QUOTE_MARKS)
+def _number_form(part: str) -> str:
+    text = part.strip(QUOTE_MARKS)
     if THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
     whole = WHOLE.fullmatch(text)

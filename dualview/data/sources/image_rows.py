@@ -84,7 +84,7 @@ class ImageRows:
         self.file = file
         self.source = source
         # Rows that come from the files of a folder are named by their files.
-        self.problems = Problems(file, names=frame.set_index("line")["path"].to_dict() if file.is_dir() else {})
+        self.problems = Problems(file, names=_paths_of_lines(frame) if file.is_dir() else {})
         self._num_read = len(frame)
         self._dropped: list[pd.DataFrame] = []
         self._remarks: list[Remark] = []
@@ -280,6 +280,10 @@ class ImageRows:
             return "it has no usable row"
         counts = pd.concat(self._dropped)["reason"].value_counts()
         return ", ".join(f"{count} image(s) left out because {reason}" for reason, count in counts.head(5).items())
+
+
+def _paths_of_lines(frame: pd.DataFrame) -> dict[int, str]:
+    return dict(zip(frame["line"].tolist(), frame["path"].tolist(), strict=True))
 
 
 def check_root(source: SourceConfig) -> None:

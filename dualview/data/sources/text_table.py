@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.table_lines import table_lines
 from dualview.errors import UserError
 
-ROWS_AT_ONCE = 2_000
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 QUOTES = 'double the quotes within a cell (""), and close what is opened'
 
@@ -69,12 +69,11 @@ def text_rows(file: Path, *, columns: Sequence[str], hint: str, optional: Sequen
             header, or quotes that swallow rows.
     """
     problems = Problems(file)
-    parts = list(text_chunks(file, columns=columns, hint=hint, optional=optional, problems=problems))
+    rows = list(text_chunks(file, columns=columns, hint=hint, optional=optional, problems=problems, rows_at_once=None))
     problems.raise_if_any()
-    if not parts:
+    if not rows:
         raise UserError(f"{file} has no rows")
-    lines = np.concatenate([part.lines for part in parts])
-    return TextRows(lines=lines, cells=pd.concat([part.cells for part in parts], ignore_index=True))
+    return rows[0]
 
 
 def text_chunks(
@@ -83,13 +82,14 @@ def text_chunks(
     columns: Sequence[str],
     hint: str,
     problems: Problems,
+    rows_at_once: int | None,
     optional: Sequence[str] = (),
-    rows_at_once: int = ROWS_AT_ONCE,
 ) -> Iterator[TextRows]:
     """The table a few rows at a time, without blank lines; arguments as of `text_table`.
 
     Args:
         problems: takes rows that are not as they should be; they are in no chunk.
+        rows_at_once: None takes the whole table at once.
 
     Raises:
         UserError: as `text_rows`, where reading cannot go on.
@@ -97,30 +97,36 @@ def text_chunks(
     records = _records(file)
     header = _header(file, records)
     names = _checked_names(file, header, columns=columns, optional=optional, hint=hint)
-    there = [name for name in names if name in header.cells]
-    at = [header.cells.index(name) for name in there]
-    kept: list[_Record] = []
+    at = {name: header.cells.index(name) for name in names if name in header.cells}
+    lines: list[int] = []
+    cells: dict[str, list[str]] = {name: [] for name in at}
     inside: list[_Inside] = []
-
-    def taken() -> TextRows:
-        cells = {name: [record.cells[n].strip() for record in kept] for name, n in zip(there, at, strict=True)}
-        _add_swallowed(problems, inside, columns=cells)
-        frame = pd.DataFrame({name: pd.Series(cells.get(name, [""] * len(kept)), dtype=str) for name in names})
-        return TextRows(lines=np.array([record.line for record in kept], np.int64), cells=frame)
-
     for record in records:
         if not any(map(str.strip, record.cells)):
             continue  # a blank line
         if len(record.text) > 1:
-            _add_line_breaks(problems, record, header=header, at=at)
-            inside += _rows_inside(record, at=at)
+            _add_line_breaks(problems, record, columns=at)
+            inside += _rows_inside(record, columns=at, width=len(header.cells))
         if _is_as_long(record, header, problems):
-            kept.append(record)
-        if len(kept) == rows_at_once:
-            yield taken()
-            kept, inside = [], []
-    if kept:
-        yield taken()
+            # Cells go to their columns at once: rows that are kept cost as much again in garbage collection.
+            lines.append(record.line)
+            for name, n in at.items():
+                cells[name].append(record.cells[n].strip())
+        if len(lines) == rows_at_once:
+            _add_swallowed(problems, inside, columns=cells)
+            yield _rows(lines, cells, names=names)
+            lines, cells, inside = [], {name: [] for name in at}, []
+    _add_swallowed(problems, inside, columns=cells)
+    if lines:
+        yield _rows(lines, cells, names=names)
+
+
+def _rows(lines: list[int], cells: dict[str, list[str]], *, names: Sequence[str]) -> TextRows:
+    """The rows with columns of these names; one that has no cells is blank."""
+    blank = [""] * len(lines)
+    # Arrow makes columns of text in a fifth of pandas' time.
+    columns = {name: pyarrow.array(cells.get(name, blank), pyarrow.large_string()) for name in names}
+    return TextRows(lines=np.array(lines, np.int64), cells=pyarrow.table(columns).to_pandas())
 
 
 def header_of(file: Path) -> list[str]:
@@ -233,31 +239,33 @@ class _Inside(NamedTuple):
     cells: list[str]  # of the columns that are read, in their order
 
 
-def _add_line_breaks(problems: Problems, record: _Record, *, header: _Record, at: list[int]) -> None:
+def _add_line_breaks(problems: Problems, record: _Record, *, columns: dict[str, int]) -> None:
     """Add cells that go over several lines, among those that are read: no identifier, path or label does."""
-    for n in at:
+    for name, n in columns.items():
         cell = record.cells[n].strip() if n < len(record.cells) else ""
         if "\n" in cell or "\r" in cell:
-            opened = next((quoted for quoted in _quoted(record.text) if quoted.cell == n), None)
+            quoted = next(quoted for quoted in _quoted(record.text) if quoted.cell == n)
             problems.add(
-                record.line + (opened.opens if opened else 0),
+                record.line + quoted.opens,
                 "{} opens a quote that closes in line {}, with line breaks between; " + QUOTES,
-                header.cells[n],
-                record.line + (opened.closes if opened else 0),
-                of=header.cells[n],
+                name,
+                record.line + quoted.closes,
+                of=name,
             )
 
 
-def _rows_inside(record: _Record, *, at: list[int]) -> list[_Inside]:
+def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> list[_Inside]:
     """The lines within quoted cells that could be rows of the table."""
     inside = []
-    width = len(record.cells)
     for number, line in enumerate(record.text[1:], 1):
         cells = next(csv.reader([line]), [])
-        if len(cells) == width:
-            opened = [quoted.opens for quoted in _quoted(record.text) if quoted.opens < number <= quoted.closes]
-            if opened:
-                inside.append(_Inside(record.line + opened[0], record.line + number, [cells[n].strip() for n in at]))
+        if len(cells) != width:
+            continue
+        for quoted in _quoted(record.text):
+            if quoted.opens < number <= quoted.closes:
+                read = [cells[n].strip() for n in columns.values()]
+                inside.append(_Inside(record.line + quoted.opens, record.line + number, read))
+                break
     return inside
 
 
