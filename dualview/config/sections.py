@@ -197,6 +197,13 @@ class SourceConfig(Section):
     """Table of images; without it the data set's own file in `data.root` (for `csv`: `metadata.csv`). For
     `dicom` a table of labels, one row per study, or null."""
     columns: ColumnsConfig = ColumnsConfig()
+    identifiers: Literal["checked", "exact"] = "checked"
+    """`checked`: patients, or studies of a patient, that differ only in form (1001 and 1001.0, 01001, upper and lower
+    case, blanks) are an error, and so are words for nothing (nan, NULL, ?) and numbers that Excel has rounded; `exact`:
+    every text is an identifier as it stands."""
+    date_format: str | None = None
+    """How the dates of studies are written, as for Python's `strptime`, such as `%d/%m/%Y`; needed where day and month
+    could be taken for each other. null: YYYYMMDD, YYYY-MM-DD and the like, with or without a time."""
     findings: dict[str, list[str]] = {}
     """Findings to learn: a list of names, or finding -> what the data set calls it: for `csv`, `chexpert`,
     `chexpert_plus`, `mimic_cxr` and `dicom` its one column, for `padchest`, `openi`, `nih`, `vindr` and `covid_cxr`

@@ -13,7 +13,7 @@ ANY = frozenset({
     "source", "name", "weight", "split.file",
     # These keys let `dualview predict` read tables of images, whatever the run was trained on.
     "columns.study", "columns.patient", "columns.view", "columns.path",
-    "frontal_views", "lateral_views", "ignored_views", "body_parts",
+    "frontal_views", "lateral_views", "ignored_views", "body_parts", "identifiers",
 })  # fmt: skip
 """Keys that act on any data set."""
 FILES = ANY | {
@@ -23,7 +23,7 @@ FILES = ANY | {
 """Keys of a data set in files."""
 TABLE = FILES | {"on_missing_file"}
 """Keys of a data set whose table names its image files."""
-DATES = frozenset({"cohort.one_study_per_patient", "cohort.tie_seed"})
+DATES = frozenset({"cohort.one_study_per_patient", "cohort.tie_seed", "date_format"})
 """Keys of a cohort for data sets that know the date of each study."""
 LABEL_NAMES = frozenset({
     "cohort.labelled_only", "cohort.drop_labels", "cohort.neutral_labels", "on_missing_finding",
