@@ -220,6 +220,9 @@ class SourceConfig(Section):
     ignored_views: list[str] = []
     """`csv`, `covid_cxr`: values of the view column whose rows are left out, and counted; any other is an error.
     The public data sets leave out, and count, every view that stands in neither list."""
+    body_parts: list[str] = []
+    """`dicom`, and DICOM files in `dualview predict`: further values of BodyPartExamined that are the chest. An image
+    whose BodyPartExamined, or where that is blank its description, says another part is left out, and counted."""
     uncertain: str | dict[str, str] = "ignore"
     """What training makes of uncertain labels: ignore, zero, one or smooth(a,b), for all findings or per finding
     (`default` names the rest). In val and test they are unknown."""

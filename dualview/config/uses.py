@@ -13,7 +13,7 @@ ANY = frozenset({
     "source", "name", "weight", "split.file",
     # These keys let `dualview predict` read tables of images, whatever the run was trained on.
     "columns.study", "columns.patient", "columns.view", "columns.path",
-    "frontal_views", "lateral_views", "ignored_views", "identifiers",
+    "frontal_views", "lateral_views", "ignored_views", "body_parts", "identifiers",
 })  # fmt: skip
 """Keys that act on any data set."""
 FILES = ANY | {
@@ -37,7 +37,7 @@ SOURCES: Mapping[str, frozenset[str]] = {
     "mimic_cxr": TABLE | DATES | CHEXPERT_LABELS | {"labeler"},
     "chexpert": TABLE | CHEXPERT_LABELS,
     "openi": TABLE | LABEL_NAMES | {"vocabulary"},
-    "dicom": FILES | DATES | {"vocabulary"},
+    "dicom": FILES | DATES | {"vocabulary", "on_missing_file"},
 }
 """Source -> the keys of `data` that its reader, or what is done with what it reads, looks at."""
 

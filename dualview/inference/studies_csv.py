@@ -23,7 +23,7 @@ from dualview.data.sources import csv
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.text_table import header_of, text_chunks
 from dualview.errors import UserError
-from dualview.inference.studies import StudyRequest
+from dualview.inference.studies import StudyRequest, request_of
 from dualview.views import View
 
 ROWS_AT_ONCE = 1000
@@ -111,18 +111,18 @@ class RequestCsv:
 
     def _by_image(self) -> Iterator[StudyRequest]:
         for (patient, study), rows in groupby(self._image_rows(), key=lambda row: row[:2]):
-            images: list[str | None] = [None, None]
+            images: tuple[list[str], list[str]] = ([], [])
             reasons: list[str] = []
             ignored: list[str] = []
             for _, _, name, path in rows:
                 view = self._view_of.get(name)
                 if view is None:
                     (ignored if name in self._ignored else reasons).append(f"view is {name or 'not given'}")
-                elif images[view] is None:  # The first of several images counts, as in evaluation.
-                    images[view] = path
+                else:
+                    images[view].append(path)
             if not any(images):
                 reasons += ignored
-            yield StudyRequest((images[View.PA], images[View.LATERAL]), tuple(dict.fromkeys(reasons)), study, patient)
+            yield request_of(images, reasons=reasons, study=study, patient=patient)
 
     def _image_rows(self) -> Iterator[tuple[str, str, str, str]]:
         for frame in self._frames():

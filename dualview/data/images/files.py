@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from dualview.data.images import dicom
 from dualview.errors import BadImage
+from dualview.folders import begins_dicom, head_of, why_unreadable
 
 Aspect = Literal["center_crop", "pad", "stretch"]
 # An image reader takes a path of the study table and returns (1, S, S) float32 in [-1, 1] or stored pixels
@@ -131,13 +132,11 @@ def decode(file: Path, *, name: str) -> np.ndarray:
     Raises:
         BadImage: see `FileImages`; `name` is what it calls the file.
     """
-    try:
-        with file.open("rb") as opened:
-            is_dicom = opened.read(132)[128:] == b"DICM"
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        raise BadImage(name, reason="no such file" if missing else f"cannot be opened ({error.strerror})") from None
-    return dicom.decode(file, name=name) if is_dicom else _gray(file, name=name)
+    # A FIFO would be waited for, so what a file is comes first.
+    head, reason = (b"", unreadable) if (unreadable := why_unreadable(file)) else head_of(file)
+    if reason:
+        raise BadImage(name, reason=reason)
+    return dicom.decode(file, name=name) if begins_dicom(head) else _gray(file, name=name)
 
 
 def _gray(file: Path, *, name: str) -> np.ndarray:

@@ -74,7 +74,8 @@ def add_unusable(problems: Problems, frame: pd.DataFrame) -> None:
                 row = int(np.flatnonzero(codes == code)[0])
                 problems.add(
                     frame["line"].iloc[row],
-                    "{} is {}, which stands for nothing (image {}); give each its identifier, or leave the rows out"
+                    "{} is {}, which stands for nothing (image {}); give each its identifier, leave the images out, or say that it "
+                    "is meant: data.identifiers=exact"
                     if is_nothing
                     else "{} is {}, a number that a spreadsheet has rounded (image {}): its other digits are lost; "
                     "export the table again with the column as text",

@@ -20,6 +20,7 @@ from dualview.data.sources.same_files import add_listed_twice
 from dualview.data.sources.text_table import text_table as text_table  # noqa: PLC0414
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
+from dualview.folders import NO_FILE, why_unreadable
 from dualview.views import View
 
 
@@ -155,18 +156,21 @@ class ImageRows:
         self.drop(other, values.map(lambda value: f"view is {value}" if value else "view is not given"))
 
     def check_files(self) -> None:
-        """Look for every file, if the configuration says so; those that are not there are problems, or dropped."""
+        """Look for every file, if the configuration says so; those that cannot be read are problems, or dropped."""
         if not self.source.check_files:
             return
         root = str(self.source.root)
         # 400,000 files are looked up: os.path takes a tenth of pathlib's time.
-        there = [os.path.isfile(os.path.join(root, path)) for path in self.frame["path"]]
-        missing = ~np.array(there, dtype=bool)
+        reasons = np.array([why_unreadable(os.path.join(root, path)) for path in self.frame["path"]], dtype=object)
+        unreadable = reasons != ""
         if self.source.on_missing_file == "drop":
-            self.drop(missing, "no such file")
+            self.drop(unreadable, pd.Series(reasons, index=self.frame.index, dtype=object))
             return
-        for line, path in self.frame.loc[missing, ["line", "path"]].itertuples(index=False):
-            self.problems.add(line, "no image file {}", f"{root}/{path}")
+        for line, path, reason in zip(
+            self.frame["line"][unreadable], self.frame["path"][unreadable], reasons[unreadable], strict=True
+        ):
+            what = "no image file {}" if reason == NO_FILE else f"image file {{}} {reason}"
+            self.problems.add(line, what, f"{root}/{path}")
 
     def studies(
         self, *, findings: Sequence[str] = (), labels: np.ndarray | None = None, attributes: Sequence[str] = ()

@@ -97,13 +97,13 @@ def bad_files(folder, gradient):
         "missing.png": "no such file",
         "truncated.png": "cannot be decoded",
         "truncated.jpg": "cannot be decoded",
-        "empty.png": "not an image",
+        "empty.png": "is empty (0 bytes)",
         "text.png": "not an image",
         "1x1.png": "1x1 px; both sides need at least 16",
         "black.png": "one value everywhere",
         "frames.tif": "has 2 frames",
         "float.tif": "Pillow mode F",
-        "folder.png": "cannot be opened",
+        "folder.png": "is a folder, not a file",
     }
 
 

@@ -18,6 +18,7 @@ from dualview.commands.prepare import prepare
 from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data.augment import to_input
+from dualview.data.dataset import read_first
 from dualview.data.images.files import FileImages
 from dualview.data.images.store import MANIFEST, SHARD_BYTES, StoreImages, stage
 from dualview.data.images.store_build import Track, refuse_full_disk
@@ -70,6 +71,8 @@ def test_the_store_holds_the_pixels_of_the_files_to_its_depth(folder, console, b
         torch.testing.assert_close(to_input(store(path)[None])[0], files(path), atol=1.01 / (2**bits - 1), rtol=0)
     with pytest.raises(BadImage, match="not an image"):
         store("3L.png")
+    assert read_first(("3L.png", "5L.png"), read=store).bad == (("3L.png", done.bad["3L.png"]),)
+    assert torch.equal(read_first(("3L.png", "5L.png"), read=store).image, store("5L.png"))
     index = pd.read_parquet(done.folder / "index.parquet")
     assert index.groupby("view").size().tolist() == [24, 12]
     assert not list(folder.parent.glob("*.partial"))

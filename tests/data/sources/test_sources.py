@@ -1,5 +1,7 @@
 """Study tables from the generic CSV and from the covid-cxr folder."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +83,25 @@ def test_all_row_errors_come_at_once_with_file_and_line(table, tmp_path):
         f"{file}:9: A is 0, but 1 in line 2 of the same study",
     ):
         assert part in message, part
+
+
+def test_files_that_are_there_and_cannot_be_read_have_a_reason_of_their_own(table, tmp_path):
+    (tmp_path / "gone_missing.png").symlink_to("absent")
+    os.mkfifo(tmp_path / "pipe_missing.png")
+    (tmp_path / "lfs_missing.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    rows = [f"p{n},{n},PA,{name},1,0" for n, name in enumerate(("gone", "pipe", "lfs", "not"))]
+    rows = [row.replace(",1,0", "_missing.png,1,0") for row in rows]
+    with pytest.raises(UserError) as caught:
+        table(*rows)
+    for part in (
+        "gone_missing.png is a link to a file that is not there",
+        "pipe_missing.png is a FIFO, not a file",
+        "lfs_missing.png is not fetched yet: it is a Git LFS pointer",
+        f":5: no image file {tmp_path}/not_missing.png",
+    ):
+        assert part in str(caught.value), part
+    left = table(*rows, "p5,5,PA,good.png,1,0", on_missing_file="drop")
+    assert left.study_ids.tolist() == ["5"]
 
 
 def test_ignored_views_are_left_out(table):
