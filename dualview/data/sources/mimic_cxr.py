@@ -11,7 +11,9 @@ import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
+from dualview.data.sources.dates import padded_time
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
+from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 
@@ -55,10 +57,14 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         study=study,
         path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + table["dicom_id"] + ".jpg",
         split=text(table["split"]).replace("validate", "val"),
-        date=table["StudyDate"] + " " + table["StudyTime"],
+        date=(table["StudyDate"] + " " + padded_time(table["StudyTime"]))
+        .str.strip()
+        .where(table["StudyDate"] != "", ""),
         projection=table["ViewPosition"],
     )
     rows = ImageRows(table, file=file, source=source)
+    labels_file = _table(folder, source.labeler)
+    rows.add_remarks(rows_of_labels([study], labelled=labels["study_id"], file=labels_file, source=source)[1])
     rows.assign_views(table["ViewPosition"], frontal=FRONTAL, lateral=LATERAL)
     rows.drop(~rows.frame["split"].isin(("train", "val", "test")), "image is not in the table of splits")
     preferred = [*(source.frontal_views or FRONTAL), *(source.lateral_views or LATERAL)]
