@@ -185,6 +185,8 @@ def show_data(  # noqa: PLR0917 - the options of a command
             if error.account and not as_json:
                 get_console().print(images_table([count_images(source) for source in error.account]))
             raise
+        for text in counts["too_dark"]:
+            typer.secho(f"warning: {text}", err=True, fg=typer.colors.YELLOW)
         if as_json:
             typer.echo(json.dumps(counts))
         else:

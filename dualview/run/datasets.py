@@ -27,13 +27,20 @@ class Studies:
     evaluated: dict[str, StudyDataset]  # split -> each of its studies once, without augmentation
 
 
-def load_studies(config: Config, *, job: Job) -> Studies:
+def load_studies(config: Config, *, job: Job, findings: tuple[str, ...] | None = None) -> Studies:
     """Read the study tables of a run; images are read later, study by study. All ranks call.
+
+    Args:
+        findings: of the trained network that the studies are for. One that `data.on_missing_finding` has dropped is
+            unknown in all of them.
 
     Raises:
         UserError: problems of the tables or of the image store, or no study that the network can take.
     """
     whole = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
+    drops = any(source.on_missing_finding == "drop" for source in config.data.all_sources)
+    if findings is not None and drops and set(whole.train.findings) < set(findings):
+        whole = whole.with_findings(findings)
     data = for_network(whole, config, job=job)
     return Studies(
         data=data,

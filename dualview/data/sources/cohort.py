@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import CohortConfig, SourceConfig
+from dualview.data.remarks import Remark
+from dualview.data.sources.dates import times_of
 from dualview.data.sources.image_rows import SourceTable
+from dualview.data.sources.missing_findings import findings_there
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.views import ROUTES, Availability, View
@@ -16,7 +19,7 @@ from dualview.views import ROUTES, Availability, View
 KIND_NEEDS = {kind.key: kind.views for kind in Availability}
 
 
-def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
+def select(source: SourceTable, *, cohort: CohortConfig, date_format: str | None = None) -> SourceTable:
     """The studies that the rules leave.
 
     With `one_study_per_patient` each kind of `availability` is taken in turn, as the authors do it
@@ -27,6 +30,7 @@ def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
     Args:
         source: its table has the attribute `date` where `one_study_per_patient` is wanted.
             The rules on labels look at its label names.
+        date_format: `data.date_format`.
 
     Raises:
         UserError: no study is left, rules on labels for a data set without label names, or on dates for one
@@ -40,7 +44,8 @@ def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
     if cohort.labelled_only:
         out.leave_out(_each(names, lambda labels: not labels), "study has no label")
     if cohort.one_study_per_patient:
-        kind_of = _one_per_patient(table, out, cohort=cohort, names=names)
+        times = _times(table, date_format=date_format)
+        kind_of = _one_per_patient(table, out, times=times, cohort=cohort, names=names)
     else:
         if cohort.one_image_per_view:
             out.leave_out(np.any(table.num_images > 1, axis=1), "study has several images of one view")
@@ -95,10 +100,24 @@ class _Reasons:
         self.reason[mask & (self.reason == "")] = reason
 
 
-def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, names: np.ndarray) -> np.ndarray:
-    """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
+def _times(table: StudyTable, *, date_format: str | None) -> np.ndarray:
+    """(S,) when each study was, as `times_of`.
+
+    Raises:
+        UserError: there are no dates, or some cannot be read.
+    """
     if "date" not in table.attributes:
         raise UserError("data.cohort.one_study_per_patient takes the earliest study, but this data set has no dates")
+    try:
+        return times_of(table.attributes["date"], date_format=date_format)
+    except UserError as error:
+        raise UserError(f"data.cohort.one_study_per_patient takes the earliest study, but {error}") from None
+
+
+def _one_per_patient(
+    table: StudyTable, out: _Reasons, *, times: np.ndarray, cohort: CohortConfig, names: np.ndarray
+) -> np.ndarray:
+    """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
     kinds: list[str] = [*cohort.availability] if cohort.availability else [*ROUTES]
     bad, neutral = _have(names, cohort.drop_labels), _say_nothing(names, cohort)
     patient = np.unique(table.patient_ids.astype(str), return_inverse=True)[1]
@@ -114,7 +133,7 @@ def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, 
         ties = [
             hashlib.sha256(f"{cohort.tie_seed}/{kind}/{study}".encode()).digest() for study in table.study_ids[rows]
         ]
-        order = rows[np.lexsort((np.array(ties), table.attributes["date"][rows].astype(str)))]
+        order = rows[np.lexsort((np.array(ties), times[rows]))]
         _, first = np.unique(patient[order], return_index=True)
         chosen = np.zeros(len(table), bool)
         chosen[order[first]] = True
@@ -155,22 +174,20 @@ def label_by_names(source: SourceTable, *, config: SourceConfig) -> SourceTable:
     without any name is unknown. Findings are those of the configuration; of the vocabulary; or all names.
 
     Raises:
-        UserError: the configuration names labels that no study has.
+        UserError: the configuration names findings of which no study has a label, and does not drop them.
     """
     if source.label_names is None:
         return source
     table, names, to_xrv = source.table, source.label_names.studies, source.label_names.to_xrv
     there = frozenset().union(*names)
-    findings = dict(config.findings)
+    findings, remarks = dict(config.findings), list[Remark]()
     if config.vocabulary == "xrv":
         wanted = list(findings) or list(to_xrv)
         findings = {name: list(to_xrv[name]) for name in wanted if name in to_xrv}
     elif not findings:
         findings = {name: [name] for name in sorted(there - frozenset(source.label_names.not_findings))}
-    elif wrong := sorted(name for name, positive in findings.items() if not there & frozenset(positive)):
-        raise UserError(
-            f"data.findings: no study of {source.name} has any of the labels of {wrong}; there are {sorted(there)}"
-        )
+    else:
+        findings, remarks = findings_there(config, there=there)
     kinds, kind_of = _distinct(names)
     labels = np.array(
         [[bool(kind & frozenset(positive)) for positive in findings.values()] for kind in kinds], np.float32
@@ -183,7 +200,7 @@ def label_by_names(source: SourceTable, *, config: SourceConfig) -> SourceTable:
         label_mask=np.repeat(known[kind_of][:, None], len(findings), axis=1),
         uncertain=None,
     )
-    return replace(source, table=table)
+    return replace(source, table=table, remarks=(*source.remarks, *remarks))
 
 
 def _distinct(names: np.ndarray) -> tuple[list[frozenset[str]], np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dualview.data.images.files import BadImage, FileImages
-from dualview.folders import begins_dicom, head_of
+from dualview.folders import begins_dicom
 
 
 @pytest.fixture
@@ -141,10 +141,6 @@ def test_aspect_crops_pads_or_stretches(tmp_path, height, width):
     assert share_of_white("stretch") == pytest.approx(1, abs=0.01)
 
 
-def is_dicom(file):
-    return begins_dicom(head_of(file)[0])
-
-
 def test_a_dicom_file_is_known_by_its_content(tmp_path, gradient):
     """pydicom's own files, those without a preamble too; and no picture, text or short file is taken for one."""
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -152,12 +148,12 @@ def test_a_dicom_file_is_known_by_its_content(tmp_path, gradient):
         folder / name for name in ("ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm", "rtstruct.dcm")
     ]
     assert not any(file.read_bytes()[128:132] == b"DICM" for file in without_preamble)
-    assert all(is_dicom(file) for file in [*without_preamble, folder / "MR_small.dcm"])
+    assert all(begins_dicom(file.read_bytes()) for file in [*without_preamble, folder / "MR_small.dcm"])
     for name in ("a.png", "a.jpg", "a.tif", "a.bmp", "a.gif", "a.webp"):
         save(gradient, tmp_path / name)
         (tmp_path / "a.dcm").write_bytes((tmp_path / name).read_bytes())
-        assert not is_dicom(tmp_path / "a.dcm"), name
+        assert not begins_dicom((tmp_path / "a.dcm").read_bytes()), name
     (tmp_path / "text.dcm").write_text("patient,study\n" * 20)
     (tmp_path / "zeros.dcm").write_bytes(bytes(200))
     (tmp_path / "short.dcm").write_bytes(b"\x08\x00\x05\x00CS")
-    assert not any(is_dicom(tmp_path / name) for name in ("text.dcm", "zeros.dcm", "short.dcm"))
+    assert not any(begins_dicom((tmp_path / name).read_bytes()) for name in ("text.dcm", "zeros.dcm", "short.dcm"))

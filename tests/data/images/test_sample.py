@@ -70,18 +70,25 @@ def run(command, *arguments):
     return result.exit_code, " ".join(result.output.split())
 
 
+def account(*arguments):
+    """What `dualview data --json` prints, and what it warns of."""
+    result = CliRunner().invoke(app, ["data", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_reader_tells_what_is_too_dark_and_is_mended(source, tmp_path, caplog, kind):
+def test_every_reader_tells_what_is_too_dark_and_is_mended(source, tmp_path, kind):
     write, suffix, largest = WRITERS[kind]
     arguments = source(write, suffix=suffix, largest=largest)
-    code, output = run("data", *arguments, "--json")
-    (told,) = json.loads(output)["too_dark"]
-    assert code == 0 and told in caplog.messages
+    counts, warned = account(*arguments)
+    (told,) = counts["too_dark"]
+    assert warned == f"warning: {told}"
     assert "30 of 30 images" in told and "data.intensity_max" in told and f"white: {largest} if" in told
     code, output = run("prepare", *arguments, f"data.store={tmp_path / 'store'}")
     assert code == 1 and "too dark to be true" in output and not (tmp_path / "store").exists()
     mended = [*arguments, f"data.intensity_max={largest}"]
-    assert json.loads(run("data", *mended, "--json")[1])["too_dark"] == []
+    assert account(*mended)[0]["too_dark"] == []
     assert run("prepare", *mended, f"data.store={tmp_path / 'store'}")[0] == 0
     stored = StoreImages(tmp_path / "store").picture(f"0PA.{suffix}").pixels
     expected = noise(0, largest) / largest
@@ -152,7 +159,7 @@ def test_oddities_of_images_are_counted_by_kind(source, tmp_path):
     arguments = source(
         lambda path, stored: write_dicom(path, stored, WindowCenter=2000, WindowWidth=0), suffix="dcm"
     )  # fmt: skip
-    counts = json.loads(run("data", *arguments, "--json")[1])
+    counts, _ = account(*arguments)
     kind = "has a window without a usable centre and width; it counts as absent"
     (remark,) = counts["sources"][0]["remarks"]
     assert remark["kind"].startswith(kind) and remark["count"] == 30 and remark["example"] == "0PA.dcm"
