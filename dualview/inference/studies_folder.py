@@ -121,7 +121,7 @@ def _named(names: list[str], *, of_views: list[Branches]) -> list[_Image]:
     found = []
     for name in names:
         path = Path(name)
-        match = NAMED.fullmatch(path.stem)
+        match = NAMED.fullmatch(path.stem if path.suffix[1:].isalnum() else path.name)
         view = named_view(match["view"]) if match else ""
         parent = "" if path.parent == Path() else path.parent.as_posix()
         if match is None or not view or not (match["study"] or parent):
@@ -166,7 +166,15 @@ def _tagged(folder: Path, names: list[str], *, sources: list[SourceConfig]) -> l
     described = dicom.described(folder, names, sources=sources)
     for remark in described.remarks:
         logger.warning("%s", remark)
-    columns = described.frame[["path", "study", "view", "rank", "reason"]]
+    frame = described.frame
+    # Careless anonymisation gives one identifier to the studies of several patients.
+    num_patients = frame["patient"].where(frame["patient"] != "").groupby(frame["study"]).transform("nunique")
+    is_shared = (num_patients > 1) & (frame["study"] != "")
+    if is_shared.any():
+        logger.warning("%d image(s) have a StudyInstanceUID of several patients; their studies are PATIENT/STUDY",
+                       is_shared.sum())  # fmt: skip
+    columns = frame.assign(study=frame["study"].mask(is_shared, frame["patient"] + "/" + frame["study"]))
+    columns = columns[["path", "study", "view", "rank", "reason"]]
     found = []
     for place, (name, study, view, rank, reason) in enumerate(columns.itertuples(index=False)):
         why = reason or ("" if study else "StudyInstanceUID is blank")

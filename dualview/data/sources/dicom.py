@@ -173,7 +173,7 @@ def _ranks(frame: pd.DataFrame) -> np.ndarray:
     is_raw = frame["intent"].str.upper().str.startswith("FOR PROC") | frame["sop_class"].isin(FOR_PROCESSING_CLASSES)
     sop_class = frame["sop_class"]
     is_capture = (sop_class == SECONDARY_CAPTURE) | sop_class.str.startswith(f"{SECONDARY_CAPTURE}.")
-    is_derived = frame["image_type"].str.upper().str.startswith("DERIVED")
+    is_derived = frame["image_type"].str.upper().str.contains(r"^DERIVED|^[^\\]*\\SECONDARY")  # PS3.3, C.7.6.1.1.2
     ranks: np.ndarray = np.select([is_raw, is_capture, is_derived], [3, 2, 1], 0)
     return ranks
 
