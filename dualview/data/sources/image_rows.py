@@ -240,7 +240,7 @@ class ImageRows:
             dropped=account.dropped,
             remarks=account.remarks,
             table=table,
-            open_images=partial(FileImages, self.source.root),
+            open_images=partial(FileImages, self.source.root, intensity_max=self.source.intensity_max),
         )
 
     def _check_rows(self) -> None:

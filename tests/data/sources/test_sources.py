@@ -198,7 +198,7 @@ def test_covid_cxr_counts_are_those_of_its_readme(covid_cxr):
 
 def test_covid_cxr_refuses_diagnoses_that_are_not_there(covid_cxr):
     config = DataConfig(source="covid_cxr", root=covid_cxr, findings={"X": ["Covid"]})
-    with pytest.raises(UserError, match=r"names \['Covid'\].*COVID-19"):
+    with pytest.raises(UserError, match=r"names 'Covid'.*COVID-19"):
         covid_source.read(config, data=config, seed=0)
 
 
