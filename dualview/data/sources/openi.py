@@ -22,6 +22,7 @@ import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, text_table
+from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.openi_views import PROJECTIONS, assign_positions
 from dualview.data.sources.vocabularies import OPENI_TO_XRV
 from dualview.errors import UserError
@@ -85,7 +86,9 @@ def _from_csv(folder: Path, *, source: SourceConfig) -> tuple[ImageRows, dict[st
         position=projections["projection"],
         sex="",
     )
-    return ImageRows(frame, file=file, source=source), headings
+    rows = ImageRows(frame, file=file, source=source)
+    rows.add_remarks(rows_of_labels([frame["study"]], labelled=reports["uid"], file=folder / REPORTS, source=source)[1])
+    return rows, headings
 
 
 def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[ImageRows, dict[str, frozenset[str]]]:
