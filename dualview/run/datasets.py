@@ -59,7 +59,7 @@ def check_training(studies: Studies, config: Config, *, job: Job) -> None:
     if job.is_main:
         for source in studies.data.sources:
             for remark in source.remarks:
-                logger.warning("%s: %d image(s): %s (dualview data names one)", source.name, remark.count, remark.kind)
+                logger.warning("%s: %d x %s (dualview data names one)", source.name, remark.count, remark.kind)
     left_out = left_out_of_training(studies.whole)
     if left_out["studies"] and job.is_main:
         logger.info(
