@@ -197,6 +197,13 @@ class SourceConfig(Section):
     """Table of images; without it the data set's own file in `data.root` (for `csv`: `metadata.csv`). For
     `dicom` a table of labels, one row per study, or null."""
     columns: ColumnsConfig = ColumnsConfig()
+    identifiers: Literal["checked", "exact"] = "checked"
+    """`checked`: patients, or studies of a patient, that differ only in form (1001 and 1001.0, 01001, upper and lower
+    case, blanks) are an error, and so are words for nothing (nan, NULL, ?) and numbers that Excel has rounded; `exact`:
+    every text is an identifier as it stands."""
+    date_format: str | None = None
+    """How the dates of studies are written, as for Python's `strptime`, such as `%d/%m/%Y`; needed where day and month
+    could be taken for each other. null: YYYYMMDD, YYYY-MM-DD and the like, with or without a time."""
     findings: dict[str, list[str]] = {}
     """Findings to learn: a list of names, or finding -> what the data set calls it: for `csv`, `chexpert`,
     `chexpert_plus`, `mimic_cxr` and `dicom` its one column, for `padchest`, `openi`, `nih`, `vindr` and `covid_cxr`
@@ -215,6 +222,9 @@ class SourceConfig(Section):
     ignored_views: list[str] = []
     """`csv`, `covid_cxr`: values of the view column whose rows are left out, and counted; any other is an error.
     The public data sets leave out, and count, every view that stands in neither list."""
+    body_parts: list[str] = []
+    """`dicom`, and DICOM files in `dualview predict`: further values of BodyPartExamined that are the chest. An image
+    whose BodyPartExamined, or where that is blank its description, says another part is left out, and counted."""
     uncertain: str | dict[str, str] = "ignore"
     """What training makes of uncertain labels: ignore, zero, one or smooth(a,b), for all findings or per finding
     (`default` names the rest). In val and test they are unknown."""
@@ -236,6 +246,10 @@ class SourceConfig(Section):
     """Look for every image file before anything else; false also works without images, from the tables alone."""
     on_missing_file: Literal["error", "drop"] = "error"
     """A file that is not there ends it with a list, or is left out and counted."""
+    intensity_max: float | None = Field(None, gt=0)
+    """The stored value that is white, such as 4095 for 12 bits in 16-bit files, in gray files that can hold more and
+    have no DICOM window or VOI LUT. null: the largest that a file can hold. Where most images come out too dark to be
+    true without it, `dualview data` and `predict` warn, and `prepare` and `train` end."""
     on_missing_finding: Literal["error", "drop"] = "error"
     """A finding of whose labels no study has any, as in a part of a data set, ends it, or is left out and counted:
     with several sources unknown in this one, in an evaluation unknown in these data."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from dualview.config import DataConfig, SourceConfig
 from dualview.config.uses import SOURCES
 from dualview.data.images.files import FileReader, ImageReader
+from dualview.data.images.picture import Picture
+from dualview.data.images.sample import Sample, darkness, look_at, spread_paths
 from dualview.data.images.store import StoreImages, StoreSettings
 from dualview.data.remarks import Remark
 from dualview.data.shared_patients import equal_identifiers, strictest_given
@@ -128,9 +130,32 @@ def _divided(sources: list[SourceTable], *, config: DataConfig, seed: int, store
     return Data(**merged, read=read, files=files, sources=tuple(sources), whole_splits=whole)
 
 
+def look_at_sources(data: Data) -> dict[str, Sample]:
+    """Source -> a look at some of its images, from the store where there is one; none where images are not files."""
+    reader = data.read if isinstance(data.read, StoreImages) else data.files
+    if reader is None:
+        return {}
+    return {source.name: look_at(spread_paths(source.table.images), read=reader.picture) for source in data.sources}
+
+
+def too_dark(samples: dict[str, Sample], config: DataConfig) -> list[str]:
+    """What to say of each source whose images are too dark to be true, and that does not say which value is white."""
+    key = "intensity_max in its entry of data.sources" if config.sources else "data.intensity_max"
+    unsaid = [source.name or source.source for source in config.all_sources if source.intensity_max is None]
+    said = [darkness(sample, source=name, key=key) for name, sample in samples.items() if name in unsaid]
+    return [text for text in said if text is not None]
+
+
 def store_settings(config: DataConfig) -> StoreSettings:
     """What the pixels of the configured store depend on."""
-    return StoreSettings(image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect)
+    intensity_max = {
+        source.name or source.source: source.intensity_max
+        for source in config.all_sources
+        if source.intensity_max is not None
+    }
+    return StoreSettings(
+        image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect, intensity_max=intensity_max
+    )
 
 
 def with_policies(table: StudyTable, *, source: SourceConfig, seed: int, number: int = 0) -> StudyTable:
@@ -216,6 +241,16 @@ class SeveralSources:
         """The image at `NAME:path` in [0, 1], as `FileImages.unit` of the source gives it."""
         reader, within = self._reader(path)
         return reader.unit(within)
+
+    def picture(self, path: str) -> Picture:
+        """The image at `NAME:path` as it is decoded."""
+        reader, within = self._reader(path)
+        return reader.picture(within)
+
+    def unit_of(self, path: str, picture: Picture) -> Tensor:
+        """The `picture` of this path as `unit` gives it."""
+        reader, within = self._reader(path)
+        return reader.unit_of(within, picture)
 
     def file(self, path: str) -> Path:
         """Where the image at `NAME:path` is."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from dualview.config import Config
 from dualview.data.counts import left_out_of_training
 from dualview.data.dataset import StudyDataset, expand_all
+from dualview.data.images.sample import of_sample
 from dualview.data.images.store import stage
-from dualview.data.load import Data, check_labels, load_data
+from dualview.data.load import Data, check_labels, load_data, look_at_sources, too_dark
 from dualview.distributed import Job
 from dualview.errors import UserError
 
@@ -53,12 +54,16 @@ def check_training(studies: Studies, config: Config, *, job: Job) -> None:
     """Say what is left out of training and what is unusual about it.
 
     Raises:
-        UserError: no finding has both positive and negative studies.
+        UserError: images too dark to be true, or no finding has both positive and negative studies.
     """
     check_labels(studies.data.train)
+    samples = job.share(look_at_sources(studies.whole) if job.is_main else {})
+    if problems := too_dark(samples, config.data):
+        raise UserError("\n".join(problems))
     if job.is_main:
         for source in studies.data.sources:
-            for remark in source.remarks:
+            sample = samples.get(source.name)
+            for remark in (*source.remarks, *(of_sample(sample.remarks) if sample else ())):
                 logger.warning("%s: %d x %s (dualview data names one)", source.name, remark.count, remark.kind)
     left_out = left_out_of_training(studies.whole)
     if left_out["studies"] and job.is_main:

@@ -23,7 +23,6 @@ from dualview.config.uncertain import UncertainPolicy
 from dualview.config.uses import SOURCES
 from dualview.data.counts import count_data
 from dualview.data.load import load_data, with_policies
-from dualview.data.sources.dicom import view_of
 from dualview.data.sources.readers import read_source
 from dualview.data.sources.vocabularies import CHEXPERT, XRV
 from dualview.errors import UserError
@@ -588,22 +587,6 @@ def test_what_a_source_does_not_label_is_unknown_there(tmp_path):
     assert counts["findings"]["A"] == {"positive": 10, "negative": 10, "unknown": 20, "uncertain": 0}
     assert [source["name"] for source in counts["sources"]] == ["one", "two"]
     assert counts["patients"] == 40
-
-
-# -- DICOM headers -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("position", "codes", "description", "view"),
-    [
-        ("PA", [], "", "PA"), ("LL", [], "", "LATERAL"), ("LLD", [], "Lateral", "LLD"),
-        ("", ["399067008"], "Chest PA", "LATERAL"), ("", ["R-10206"], "", "AP"), ("", ["unheard"], "Chest pa", "PA"),
-        ("", [], "Thorax lat.", "LATERAL"), ("", [], "CHEST PA AND LAT", ""), ("", [], "Chest", ""),
-        ("", [], "spa", ""),
-    ],
-)  # fmt: skip
-def test_view_from_position_then_codes_then_words(position, codes, description, view):
-    assert view_of(position, codes=codes, description=description) == view
 
 
 def test_every_reader_says_what_it_raises():
