@@ -76,7 +76,7 @@ def test_without_it_equal_identifiers_are_counted_and_said(tmp_path, caplog):
     tested = {patient.removeprefix("two:") for split in ("val", "test") for patient in patients_in(data, split, "two")}
     assert found["two"][leaking] == len(trained & tested) > 0
     assert {patient.partition(":")[0] for patient in data.train.patient_ids} == {"one", "two", "three"}
-    job = SimpleNamespace(is_main=True)
+    job = SimpleNamespace(is_main=True, share=lambda value: value)
     with caplog.at_level(logging.WARNING):
         check_training(Studies(data=data, whole=data, train=None, evaluated={}), Config(data=config), job=job)
     assert f"one: 20 x {kind}" in caplog.text
@@ -111,6 +111,20 @@ def test_equal_identifiers_by_hand():
              np.array(["train"], object)]  # fmt: skip
     counts = [[remark.count for remark in remarks] for remarks in equal_identifiers(ids, names=names)]
     assert counts == [[2, 1], [2, 1], []]
+
+
+def test_identifiers_that_sources_write_in_two_ways_are_not_two_patients(tmp_path):
+    one, two = [f"{n}" for n in range(1, 41)], [f"{n:03}" for n in range(21, 61)]
+    entries = sources_of(tmp_path, one=one, two=two)
+    counts = {source.name: max(remark.count for remark in source.remarks)
+              for source in load_data(data_of(entries), seed=0).sources}  # fmt: skip
+    assert counts == {"one": 20, "two": 20}
+    with pytest.raises(
+        UserError, match=r"20 patient identifier\(s\) differ only in form from another, such as '21' and"
+    ):
+        load_data(data_of(entries, shared_patients=True), seed=0)
+    entries = [entry | {"identifiers": "exact"} for entry in entries]
+    assert count_data(load_data(data_of(entries, shared_patients=True), seed=0))["patients"] == 80
 
 
 def test_one_source_has_nobody_to_share(tmp_path):

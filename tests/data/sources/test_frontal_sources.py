@@ -44,8 +44,6 @@ def test_nih_counts_are_those_of_the_real_table():
         expected = rows["Finding Labels"].str.split("|").map(lambda names, name=finding: name in names)
         assert table.labels[:, k].sum() == expected.sum(), finding
     assert (table.attributes["projection"] == "PA").sum() == (rows["View Position"] == "PA").sum() == 67310
-    only_pa = read(source="nih", csv=file, frontal_views=["PA"])
-    assert only_pa.dropped["reason"].value_counts().to_dict() == {"view is AP": 44810}
 
 
 NIH_ROW = {
@@ -80,6 +78,8 @@ def test_nih_images_are_found_in_either_layout(tmp_path):
     ]  # fmt: skip
     assert source.table.attributes["age"].tolist() == ["57", "57"]
     assert source.table.attributes["sex"].tolist() == ["F", "F"]
+    only_pa = read(source="nih", root=folder, frontal_views=["PA"])
+    assert only_pa.dropped["reason"].tolist() == ["view is AP"]
     (tmp_path / "images_012/images/00000002_000.png").unlink()
     with pytest.raises(UserError, match=r"csv:3: no image file .*images/00000002_000.png"):
         read(source="nih", root=folder, check_files=True)
