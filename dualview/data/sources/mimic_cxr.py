@@ -6,15 +6,16 @@ of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opaci
 and split from CXR-LT instead. Sex, age, race and insurance are known where MIMIC-IV's tables lie beside.
 """
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.remarks import Remark
+from dualview.data.sources.body_parts import CHEST, parts_named
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
 from dualview.data.sources.cxr_lt import CxrLt, read_cxr_lt
+from dualview.data.sources.dicom_views import named_view
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
 from dualview.data.sources.mimic_iv import demographics
 from dualview.data.sources.vocabularies import CHEXPERT
@@ -23,12 +24,6 @@ from dualview.errors import UserError
 VERSIONS = ("2.1.0", "2.0.0")
 FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL", "LL")
 RENAMED = {"Airspace Opacity": "Lung Opacity"}
-# Words of PerformedProcedureStepDescription that say a view, and those that say that there are other images too.
-DESCRIBED = {"PA": r"\b(PA|P\.A\.?)(?!\w)", "AP": r"\b(AP|A\.P\.?)(?!\w)", "LATERAL": r"\b(LAT|LATERAL)\b"}
-OTHER_IMAGES = (
-    r"DECUB|OBLIQ|LORDOTIC|APICAL|PELVI|ABD|SPINE|RIB|SHOULDER|SKULL|HIP|STERN|CLAVIC|KUB|NECK|BABYGRAM|BODY|EXTREM|"
-    r"EXPIRATION|SWIMMER"
-)
 HINT = "Is it MIMIC-CXR-JPG's own table?"
 
 
@@ -105,11 +100,9 @@ def _positions(metadata: pd.DataFrame) -> "tuple[pd.Series[str], pd.Series[bool]
 
 
 def _view_described(text: str) -> str:
-    """The one view that a description of a procedure names, or blank."""
-    if not re.search(r"\b(CHEST|CXR|THORAX)\b", text) or re.search(OTHER_IMAGES, text):
-        return ""
-    named = [view for view, words in DESCRIBED.items() if re.search(words, text)]
-    return named[0] if len(named) == 1 else ""
+    """The one view of the chest alone that a description of a procedure names, or blank."""
+    view = named_view(text) if parts_named(text) == {CHEST} else ""
+    return view if view in (*FRONTAL, *LATERAL) else ""
 
 
 def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> pd.DataFrame:
