@@ -47,7 +47,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         table.assign(
             patient=table["Patient ID"],
             study=stem,
-            path=stem.map(where).fillna("images/" + table["Image Index"]),
+            path=stem.map(where).astype(object).fillna("images/" + table["Image Index"]),
             sex=table["Patient Sex"].where(table["Patient Sex"] != "", table["Patient Gender"]),
             age=age.map(lambda years: f"{years:.0f}" if years <= OLDEST else ""),
             projection=table["View Position"],
