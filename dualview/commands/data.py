@@ -1,5 +1,6 @@
 """`dualview data`: what a configuration reads, counted before any training."""
 
+import logging
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from rich.console import Console
 from dualview.config import Config
 from dualview.data.contact_sheet import draw, draw_suspects
 from dualview.data.counts import count_data, dropped_images
+from dualview.data.images.sample import of_sample
 from dualview.data.images.store import MANIFEST
-from dualview.data.load import Data, load_data
+from dualview.data.load import Data, load_data, look_at_sources, too_dark
 from dualview.data.view_check import check_views
 from dualview.errors import UserError
 from dualview.progress import progress_bars
+
+logger = logging.getLogger(__name__)
 
 ON_SHEET = 48  # number of doubtful views on the contact sheet
 
@@ -38,7 +42,10 @@ def look_at_data(
     num_studies: int = 12,
     views: ViewCheckRequest | None = None,
 ) -> dict[str, Any]:
-    """Counts of images, studies, patients and labels; no image is read unless a contact sheet or check is wanted.
+    """Counts of images, studies, patients and labels, and a look at some images of each source.
+
+    Images that are too dark to be true are a warning. With `data.check_files=false` no image is read, unless a contact
+    sheet or a check of views is wanted.
 
     Args:
         dropped: CSV to write, of every image that is left out and why. It holds paths, which can identify patients.
@@ -60,14 +67,7 @@ def look_at_data(
         raise
     if dropped is not None:
         dropped_images(data.sources).to_csv(dropped, index=False)
-    counts = count_data(data)
-    if views is not None:
-        try:
-            counts["check_views"] = _check_views(data, config=config, request=views, contact_sheet=contact_sheet)
-        except UserError as error:
-            error.account = data.sources
-            raise
-    elif contact_sheet is not None:
+    if contact_sheet is not None and views is None:
         draw(
             contact_sheet,
             table=data.train,
@@ -76,6 +76,21 @@ def look_at_data(
             num_studies=num_studies,
             seed=config.run.seed,
         )
+    counts = count_data(data)
+    checks_files = all(source.check_files for source in config.data.all_sources)
+    samples = look_at_sources(data) if checks_files else {}
+    for source in counts["sources"]:
+        if (sample := samples.get(source["name"])) is not None:
+            source["remarks"] += [vars(remark) for remark in of_sample(sample.remarks)]
+    counts["too_dark"] = too_dark(samples, config.data)
+    for text in counts["too_dark"]:
+        logger.warning(text)
+    if views is not None:
+        try:
+            counts["check_views"] = _check_views(data, config=config, request=views, contact_sheet=contact_sheet)
+        except UserError as error:
+            error.account = data.sources
+            raise
     return counts
 
 

@@ -86,7 +86,7 @@ def evaluate_run(
     config = with_overrides(network.config, overrides or [])
     with start(config.run, distributed=config.distributed) as job:
         network.model.to(job.device)
-        studies = load_studies(config, job=job)
+        studies = load_studies(config, job=job, findings=network.findings)
         whole, data = studies.whole, studies.data
         if by is not None and (unknown := sorted(set(by) - set(whole.test.attributes))):
             raise UserError(

@@ -84,7 +84,7 @@ def predict(
     else:
         assert folder is not None
         root, has_patients = folder, False
-        studies, listing = list_studies(folder)
+        studies, listing = list_studies(folder, sources=config.data.all_sources)
         num_studies, identity = len(studies), f"{folder.resolve()} {listing}"
     fingerprint = _fingerprint(trained) | {
         "input": identity, "root": str(root.resolve()), "batch size": batch_size,

@@ -9,7 +9,7 @@ from rich.console import Console
 from dualview.config import Config
 from dualview.data.images.store import MANIFEST
 from dualview.data.images.store_build import Prepared, estimate, items_of, refuse_full_disk, write
-from dualview.data.load import load_data, store_settings
+from dualview.data.load import load_data, look_at_sources, store_settings, too_dark
 from dualview.errors import UserError
 from dualview.progress import progress_bars
 
@@ -18,7 +18,7 @@ def prepare(config: Config, *, console: Console) -> Prepared:
     """Store every image of every whole split, after saying how much space and time it will take.
 
     Raises:
-        UserError: no `data.store`, nothing to store, no space, or a store that is stale.
+        UserError: no `data.store`, images too dark to be true, nothing to store, no space, or a store that is stale.
     """
     folder = config.data.store
     if folder is None:
@@ -29,6 +29,8 @@ def prepare(config: Config, *, console: Console) -> Prepared:
     items = items_of(table.images for table in data.whole_splits.values())
     reader, settings = data.files, store_settings(config.data)
     if not (folder / MANIFEST).exists():
+        if problems := too_dark(look_at_sources(data), config.data):
+            raise UserError("\n".join(problems))
         num_bytes, seconds = estimate(items, reader=reader, settings=settings, num_workers=config.data.num_workers)
         refuse_full_disk(folder, num_bytes=num_bytes)
         duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"

@@ -62,7 +62,8 @@ class SplitConfig(Section):
     file: Path | None = None
     """A `split.csv` of an earlier run (patient, split), to be used instead of the fractions."""
     official: bool = True
-    """Use the split that a data set comes with, where it has one."""
+    """Use the split that a data set comes with, where it has one; val is drawn from its train where it has no val.
+    false: only val is drawn anew; an official test set stays one, for `chexpert` valid too."""
     max_train_patients: int | None = Field(None, ge=1)
     """Train on at most this many patients of the train split, drawn from `data.seed` in the proportions of the
     split's strata; a smaller number's are among a larger's. `data.train_on` acts after it. val and test are whole."""
@@ -196,9 +197,17 @@ class SourceConfig(Section):
     """Table of images; without it the data set's own file in `data.root` (for `csv`: `metadata.csv`). For
     `dicom` a table of labels, one row per study, or null."""
     columns: ColumnsConfig = ColumnsConfig()
+    identifiers: Literal["checked", "exact"] = "checked"
+    """`checked`: patients, or studies of a patient, that differ only in form (1001 and 1001.0, 01001, upper and lower
+    case, blanks) are an error, and so are words for nothing (nan, NULL, ?) and numbers that Excel has rounded; `exact`:
+    every text is an identifier as it stands."""
+    date_format: str | None = None
+    """How the dates of studies are written, as for Python's `strptime`, such as `%d/%m/%Y`; needed where day and month
+    could be taken for each other. null: YYYYMMDD, YYYY-MM-DD and the like, with or without a time."""
     findings: dict[str, list[str]] = {}
     """Findings to learn: a list of names, or finding -> what the data set calls it: for `csv`, `chexpert`,
-    `mimic_cxr` and `dicom` its one column, for `padchest`, `openi` and `covid_cxr` the labels that make it positive.
+    `chexpert_plus`, `mimic_cxr` and `dicom` its one column, for `padchest`, `openi`, `nih`, `vindr` and `covid_cxr`
+    the labels that make it positive.
     Empty: all that the data set has (not for `csv`, `covid_cxr`). Not used by `phantom`."""
     vocabulary: Literal["own", "xrv"] = "own"
     """`xrv`: torchxrayvision's 18 pathologies instead of the data set's own names; those it does not have are
@@ -213,13 +222,21 @@ class SourceConfig(Section):
     ignored_views: list[str] = []
     """`csv`, `covid_cxr`: values of the view column whose rows are left out, and counted; any other is an error.
     The public data sets leave out, and count, every view that stands in neither list."""
+    body_parts: list[str] = []
+    """`dicom`, and DICOM files in `dualview predict`: further values of BodyPartExamined that are the chest. An image
+    whose BodyPartExamined, or where that is blank its description, says another part is left out, and counted."""
     uncertain: str | dict[str, str] = "ignore"
     """What training makes of uncertain labels: ignore, zero, one or smooth(a,b), for all findings or per finding
     (`default` names the rest). In val and test they are unknown."""
     unmentioned: Literal["unknown", "negative"] = "unknown"
-    """`chexpert`, `mimic_cxr`: what a blank label is, beside those that `No Finding` makes negative."""
-    labeler: Literal["chexpert", "negbio"] = "chexpert"
-    """`mimic_cxr`: whose labels."""
+    """`chexpert`, `chexpert_plus`, `mimic_cxr`: what a blank label is, beside those that `No Finding` makes
+    negative."""
+    labeler: Literal["chexpert", "negbio", "cxr_lt"] = "chexpert"
+    """`mimic_cxr`: whose labels; `cxr_lt` takes the labels and the split of CXR-LT, whose tables lie beside, or in
+    cxr-lt-2023/ or cxr-lt-2024/."""
+    labelled_section: Literal["impression", "report", "findings"] = "impression"
+    """`chexpert_plus`: which part of a report was labelled. CheXpert's own labels come from the impression; most
+    reports have no findings section, which then counts as No Finding."""
     cohort: CohortConfig = CohortConfig()
     min_positive_patients: int = Field(0, ge=0)
     """Leave out findings with fewer patients, counted in the whole cohort."""
@@ -229,6 +246,13 @@ class SourceConfig(Section):
     """Look for every image file before anything else; false also works without images, from the tables alone."""
     on_missing_file: Literal["error", "drop"] = "error"
     """A file that is not there ends it with a list, or is left out and counted."""
+    intensity_max: float | None = Field(None, gt=0)
+    """The stored value that is white, such as 4095 for 12 bits in 16-bit files, in gray files that can hold more and
+    have no DICOM window or VOI LUT. null: the largest that a file can hold. Where most images come out too dark to be
+    true without it, `dualview data` and `predict` warn, and `prepare` and `train` end."""
+    on_missing_finding: Literal["error", "drop"] = "error"
+    """A finding of whose labels no study has any, as in a part of a data set, ends it, or is left out and counted:
+    with several sources unknown in this one, in an evaluation unknown in these data."""
 
     @model_validator(mode="before")
     @classmethod
@@ -249,7 +273,7 @@ class SourceConfig(Section):
             problems.append(f"source '{self.source}' needs data.root, the folder of the images")
         if self.source in ("csv", "covid_cxr") and not self.findings:
             problems.append(f"source '{self.source}' needs data.findings, the findings to learn")
-        if self.source in ("csv", "chexpert", "mimic_cxr", "dicom") and self.vocabulary == "own":
+        if self.source in ("csv", "chexpert", "chexpert_plus", "mimic_cxr", "dicom") and self.vocabulary == "own":
             for finding, columns in self.findings.items():
                 if len(columns) != 1:
                     problems.append(f"finding '{finding}' must name exactly one column, found {columns}")
@@ -294,6 +318,9 @@ class DataConfig(SourceConfig):
     sources: list[SourceConfig] = []
     """Several data sets to train on together, each with the keys above. A finding that one of them does not
     have is unknown there."""
+    shared_patients: bool = False
+    """Equal patient identifiers of several `sources` mean the same people, who are then divided once: whom an official
+    split tests is in test, in all sources. Without it they are taken for different people, and are counted."""
     several_images: Literal["first", "random", "all"] = "first"
     """A study with several images of one view trains on the first listed; on one drawn anew each
     epoch; or on all, each pairing once per epoch. Evaluation always uses the first listed."""
@@ -333,6 +360,8 @@ class DataConfig(SourceConfig):
     @model_validator(mode="after")
     def _one_source_or_several(self) -> Self:
         if not self.sources:
+            if self.shared_patients:
+                raise ValueError("shared_patients is for data.sources, and there is one source: leave it out")
             return self
         given = [
             name

@@ -13,31 +13,36 @@ ANY = frozenset({
     "source", "name", "weight", "split.file",
     # These keys let `dualview predict` read tables of images, whatever the run was trained on.
     "columns.study", "columns.patient", "columns.view", "columns.path",
-    "frontal_views", "lateral_views", "ignored_views",
+    "frontal_views", "lateral_views", "ignored_views", "body_parts", "identifiers",
 })  # fmt: skip
 """Keys that act on any data set."""
 FILES = ANY | {
-    "root", "csv", "findings", "check_files", "min_positive_patients", "cohort.availability",
+    "root", "csv", "findings", "check_files", "intensity_max", "min_positive_patients", "cohort.availability",
     "cohort.one_image_per_view",
 }  # fmt: skip
 """Keys of a data set in files."""
 TABLE = FILES | {"on_missing_file"}
 """Keys of a data set whose table names its image files."""
-DATES = frozenset({"cohort.one_study_per_patient", "cohort.tie_seed"})
+DATES = frozenset({"cohort.one_study_per_patient", "cohort.tie_seed", "date_format"})
 """Keys of a cohort for data sets that know the date of each study."""
-LABEL_NAMES = frozenset({"cohort.labelled_only", "cohort.drop_labels", "cohort.neutral_labels"})
-"""Keys of a cohort for data sets that name what a study has."""
+LABEL_NAMES = frozenset({
+    "cohort.labelled_only", "cohort.drop_labels", "cohort.neutral_labels", "on_missing_finding",
+})  # fmt: skip
+"""Keys for data sets that name what a study has."""
 CHEXPERT_LABELS = frozenset({"vocabulary", "uncertain", "unmentioned", "split.official"})
 
 SOURCES: Mapping[str, frozenset[str]] = {
     "phantom": ANY,
     "csv": TABLE | DATES | {"attributes", "split.column"},
-    "covid_cxr": TABLE,
+    "covid_cxr": TABLE | {"on_missing_finding"},
     "padchest": TABLE | DATES | LABEL_NAMES | {"vocabulary", "cohort.adults_only", "cohort.drop_repeated_rows"},
     "mimic_cxr": TABLE | DATES | CHEXPERT_LABELS | {"labeler"},
     "chexpert": TABLE | CHEXPERT_LABELS,
     "openi": TABLE | LABEL_NAMES | {"vocabulary"},
-    "dicom": FILES | DATES | {"vocabulary"},
+    "dicom": FILES | DATES | {"vocabulary", "on_missing_file"},
+    "nih": TABLE | LABEL_NAMES | {"vocabulary", "split.official"},
+    "vindr": TABLE | LABEL_NAMES | {"vocabulary", "split.official"},
+    "chexpert_plus": TABLE | CHEXPERT_LABELS | {"labelled_section"},
 }
 """Source -> the keys of `data` that its reader, or what is done with what it reads, looks at."""
 

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dualview.data.augment import to_input
+from dualview.data.dataset import read_first
 from dualview.data.images.files import ImageReader
 from dualview.data.table import StudyTable
-from dualview.errors import BadImage
 from dualview.views import View
 
 GAP, CAPTION = 8, 18
@@ -89,11 +89,11 @@ def _draw_view(
 ) -> None:
     says = f"{view.title}\nabsent"
     if paths:
-        try:
-            sheet.paste(_as_picture(read(paths[0])), corner)
+        first = read_first(paths, read=read)
+        if first.image is not None:
+            sheet.paste(_as_picture(first.image), corner)
             return
-        except BadImage as error:
-            says = f"cannot be read:\n{error.reason[:60]}"
+        says = f"cannot be read:\n{first.bad[0][1][:60]}"
     _draw_absent(sheet, corner, size=size, says=says)
 
 

@@ -1,8 +1,9 @@
 """Studies as tensors: images read, augmented and packed into batches of what exists."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class LoadedStudy(NamedTuple):
     label_mask: Tensor  # (K,) bool
     weight: float
     bad_images: tuple[tuple[str, str], ...]  # (path, reason)
+    replaced: tuple[str, ...] = ()  # paths of the bad images in whose place another of the view was read
 
 
 class Loaded(NamedTuple):
@@ -45,6 +47,25 @@ class Loaded(NamedTuple):
     batch: StudyBatch
     bad_images: tuple[tuple[str, str], ...]  # (path, reason)
     keys: tuple[Tensor, Tensor] | None = None  # keys of PA and lateral rows; None: no augmentation is left to do
+    replaced: tuple[str, ...] = ()  # paths of the bad images in whose place another of the view was read
+
+
+class FirstRead(NamedTuple):
+    """The first of several images of a view that can be read."""
+
+    image: Tensor | None  # as the reader gives it; None: none can be read
+    bad: tuple[tuple[Any, str], ...]  # (image, reason) of those before it
+
+
+def read_first(images: Sequence[Any], *, read: Callable[[Any], Tensor]) -> FirstRead:
+    """Read images of one view, one after another, until one can be read."""
+    bad: list[tuple[Any, str]] = []
+    for image in images:
+        try:
+            return FirstRead(read(image), tuple(bad))
+        except BadImage as error:
+            bad.append((image, error.reason))
+    return FirstRead(None, tuple(bad))
 
 
 class StudyDataset(Dataset[LoadedStudy]):
@@ -88,22 +109,23 @@ class StudyDataset(Dataset[LoadedStudy]):
     def __getitem__(self, key: Key | tuple[int, int]) -> LoadedStudy:
         """Read one study, by `Key` or (epoch, row).
 
-        A bad image is recorded, not raised: a worker's traceback helps nobody.
+        A bad image is recorded, not raised: a worker's traceback helps nobody. Another of its view takes its place.
         """
         epoch, row, availability = Key(*key)
         left = Availability(availability).views
         images: list[Tensor | None] = [None, None]
         keys = [random_key(self.seed, epoch, row, view) for view in View]
         bad_images: list[tuple[str, str]] = []
+        replaced: list[str] = []
         for view in View:
             paths = self.table.images[view][row]
             if not paths or view not in left:
                 continue
-            path = paths[keys[view] % len(paths)] if self.several_images == "random" else paths[0]
-            try:
-                images[view] = self.read(path)
-            except BadImage as error:
-                bad_images.append((path, error.reason))
+            first = keys[view] % len(paths) if self.several_images == "random" else 0
+            read = read_first(paths[first:] + paths[:first], read=self.read)
+            images[view] = read.image
+            bad_images += read.bad
+            replaced += [path for path, _ in read.bad if read.image is not None]
         return LoadedStudy(
             row=row,
             images=(images[View.PA], images[View.LATERAL]),
@@ -112,6 +134,7 @@ class StudyDataset(Dataset[LoadedStudy]):
             label_mask=torch.from_numpy(self.table.label_mask[row]),
             weight=1.0 if self.table.weight is None else float(self.table.weight[row]),
             bad_images=tuple(bad_images),
+            replaced=tuple(replaced),
         )
 
     def collate(self, studies: list[LoadedStudy]) -> Loaded:
@@ -130,12 +153,13 @@ class StudyDataset(Dataset[LoadedStudy]):
             image_shape=(1, self.image_size_px, self.image_size_px),
         )
         bad_images = tuple(bad for study in studies for bad in study.bad_images)
+        replaced = tuple(path for study in studies for path in study.replaced)
         if self.augment is None:
-            return Loaded(to_input_batch(batch), bad_images)
+            return Loaded(to_input_batch(batch), bad_images, replaced=replaced)
         keys = (_keys(usable, View.PA), _keys(usable, View.LATERAL))
         if self.augment_on == "device":
-            return Loaded(batch, bad_images, keys)
-        return Loaded(to_input_batch(batch, keys=keys, augment=self.augment), bad_images)
+            return Loaded(batch, bad_images, keys, replaced)
+        return Loaded(to_input_batch(batch, keys=keys, augment=self.augment), bad_images, replaced=replaced)
 
 
 def _keys(studies: list[LoadedStudy], view: View) -> Tensor:

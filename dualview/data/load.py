@@ -1,6 +1,7 @@
 """From a configuration to the studies of each split and a reader of their images."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,12 +9,17 @@ import numpy as np
 from torch import Tensor
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.config.uses import SOURCES
 from dualview.data.images.files import FileReader, ImageReader
+from dualview.data.images.picture import Picture
+from dualview.data.images.sample import Sample, darkness, look_at, spread_paths
 from dualview.data.images.store import StoreImages, StoreSettings
+from dualview.data.remarks import Remark
+from dualview.data.shared_patients import equal_identifiers, strictest_given
 from dualview.data.sources.image_rows import SourceTable
 from dualview.data.sources.readers import read_source
 from dualview.data.sources.vocabularies import XRV
-from dualview.data.splits import SPLITS, first_in_line, places_in_line, split_by_patient
+from dualview.data.splits import SPLITS, first_in_line, given_splits, places_in_line, split_names
 from dualview.data.table import StudyTable, concatenate
 from dualview.errors import UserError
 from dualview.views import Availability, View
@@ -37,12 +43,19 @@ class Data:
     def splits(self) -> dict[str, StudyTable]:
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def with_findings(self, findings: Sequence[str]) -> "Data":
+        """The same studies with these findings; see `StudyTable.with_findings`."""
+        train, val, test = (table.with_findings(findings) for table in self.splits.values())
+        whole = {name: table.with_findings(findings) for name, table in self.whole_splits.items()}
+        return replace(self, train=train, val=val, test=test, whole_splits=whole)
+
 
 def load_data(config: DataConfig, *, seed: int, store: Path | None = None) -> Data:
     """Read the study tables of the configured sources and divide each by patient. No image is read yet.
 
     With several sources, findings are the union of theirs, patients and images carry the name of
-    their source, and what a source does not label is unknown there. Policies for uncertain labels
+    their source, and what a source does not label is unknown there. With `data.shared_patients`, studies carry
+    that name instead of patients, who are divided once. Policies for uncertain labels
     act on the training split; in val and test an uncertain label is unknown. Of the training split the
     patients of `data.split.max_train_patients` are taken, and of these the studies of `data.train_on`.
 
@@ -85,14 +98,24 @@ def read_sources(config: DataConfig, *, seed: int) -> list[SourceTable]:
 def _divided(sources: list[SourceTable], *, config: DataConfig, seed: int, store: Path | None) -> Data:
     """The studies of the sources in their splits; see `load_data`."""
     read = _image_reader(sources, config=config)
+    tables = [_weighted(source.table, section) for source, section in zip(sources, config.all_sources, strict=True)]
+    identifiers = [table.patient_ids for table in tables]
     if len(sources) > 1:
-        sources = [_with_name(source) for source in sources]
-    parts, places = [], []
-    for number, (source, section) in enumerate(zip(sources, config.all_sources, strict=True)):
-        splits = split_by_patient(_weighted(source.table, section), config=config.split, seed=seed)
-        places.append(places_in_line(splits["train"], seed=seed, number=number))
+        tables = [_with_name(table, source.name, shared=config.shared_patients)
+                  for table, source in zip(tables, sources, strict=True)]  # fmt: skip
+        sources = [replace(source, table=table) for source, table in zip(sources, tables, strict=True)]
+    names, remarks = _split_names(tables, config=config, seed=seed)
+    if not config.shared_patients:
+        remarks = equal_identifiers(identifiers, names=names)
+    sources = [replace(source, remarks=(*source.remarks, *more)) for source, more in zip(sources, remarks, strict=True)]
+    parts = [{name: table.select(np.flatnonzero(of_table == name)) for name in SPLITS}
+             for table, of_table in zip(tables, names, strict=True)]  # fmt: skip
+    trains = [splits["train"] for splits in parts]
+    # Patients who stand in several sources stand in line once.
+    lines = [concatenate(trains)] if config.shared_patients else trains
+    places = [places_in_line(train, seed=seed, number=number) for number, train in enumerate(lines)]
+    for number, (splits, section) in enumerate(zip(parts, config.all_sources, strict=True)):
         splits["train"] = with_policies(splits["train"], source=section, seed=seed, number=number)
-        parts.append(splits)
     whole = {name: _merged([splits[name] for splits in parts], config=config) for name in SPLITS}
     merged = {**whole, "train": _to_train_on(whole["train"], places=np.concatenate(places), config=config)}
     files = read if isinstance(read, FileReader) else None
@@ -107,9 +130,32 @@ def _divided(sources: list[SourceTable], *, config: DataConfig, seed: int, store
     return Data(**merged, read=read, files=files, sources=tuple(sources), whole_splits=whole)
 
 
+def look_at_sources(data: Data) -> dict[str, Sample]:
+    """Source -> a look at some of its images, from the store where there is one; none where images are not files."""
+    reader = data.read if isinstance(data.read, StoreImages) else data.files
+    if reader is None:
+        return {}
+    return {source.name: look_at(spread_paths(source.table.images), read=reader.picture) for source in data.sources}
+
+
+def too_dark(samples: dict[str, Sample], config: DataConfig) -> list[str]:
+    """What to say of each source whose images are too dark to be true, and that does not say which value is white."""
+    key = "intensity_max in its entry of data.sources" if config.sources else "data.intensity_max"
+    unsaid = [source.name or source.source for source in config.all_sources if source.intensity_max is None]
+    said = [darkness(sample, source=name, key=key) for name, sample in samples.items() if name in unsaid]
+    return [text for text in said if text is not None]
+
+
 def store_settings(config: DataConfig) -> StoreSettings:
     """What the pixels of the configured store depend on."""
-    return StoreSettings(image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect)
+    intensity_max = {
+        source.name or source.source: source.intensity_max
+        for source in config.all_sources
+        if source.intensity_max is not None
+    }
+    return StoreSettings(
+        image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect, intensity_max=intensity_max
+    )
 
 
 def with_policies(table: StudyTable, *, source: SourceConfig, seed: int, number: int = 0) -> StudyTable:
@@ -134,9 +180,37 @@ def _weighted(table: StudyTable, source: SourceConfig) -> StudyTable:
     return table if source.weight == 1 else replace(table, weight=np.full(len(table), source.weight, np.float32))
 
 
-def _with_name(source: SourceTable) -> SourceTable:
-    """The source with its name before every patient and image, as several sources may use the same ones."""
-    table, prefix = source.table, f"{source.name}:"
+def _split_names(
+    tables: list[StudyTable], *, config: DataConfig, seed: int
+) -> tuple[list[np.ndarray], list[tuple[Remark, ...]]]:
+    """For each source (S,) the split of each of its studies, and what is remarkable about its patients.
+
+    Raises:
+        UserError: a split that was asked for is empty, or a patient is in two.
+    """
+    given = []
+    for table, section in zip(tables, config.all_sources, strict=True):
+        has_column = "split.column" in SOURCES[section.source]
+        split = config.split if has_column else config.split.model_copy(update={"column": None})
+        given.append(given_splits(table, config=split))
+    if not config.shared_patients:
+        names = [split_names(table, given=of_table, config=config.split, seed=seed)
+                 for table, of_table in zip(tables, given, strict=True)]  # fmt: skip
+        return names, [() for _ in tables]
+    together = concatenate(tables)
+    strictest, remarks = strictest_given(together.patient_ids, given=np.concatenate(given))
+    names_together = split_names(together, given=strictest, config=config.split, seed=seed)
+    ends = np.cumsum([len(table) for table in tables])
+    return np.split(names_together, ends[:-1]), [remarks, *[()] * (len(tables) - 1)]
+
+
+def _with_name(table: StudyTable, name: str, *, shared: bool) -> StudyTable:
+    """The table with its source's name before every image, and before every patient, as several may use the same.
+
+    Args:
+        shared: equal patients are the same people; then the name stands before every study instead.
+    """
+    prefix = f"{name}:"
     images = []
     for view in View:
         named = np.empty(len(table), object)
@@ -144,13 +218,11 @@ def _with_name(source: SourceTable) -> SourceTable:
             named[row] = tuple(prefix + path for path in paths)
         images.append(named)
     return replace(
-        source,
-        table=replace(
-            table,
-            patient_ids=prefix + table.patient_ids,
-            images=(images[View.PA], images[View.LATERAL]),
-            attributes={**table.attributes, "source": np.full(len(table), source.name, object)},
-        ),
+        table,
+        patient_ids=table.patient_ids if shared else prefix + table.patient_ids,
+        study_ids=prefix + table.study_ids if shared else table.study_ids,
+        images=(images[View.PA], images[View.LATERAL]),
+        attributes={**table.attributes, "source": np.full(len(table), name, object)},
     )
 
 
@@ -169,6 +241,16 @@ class SeveralSources:
         """The image at `NAME:path` in [0, 1], as `FileImages.unit` of the source gives it."""
         reader, within = self._reader(path)
         return reader.unit(within)
+
+    def picture(self, path: str) -> Picture:
+        """The image at `NAME:path` as it is decoded."""
+        reader, within = self._reader(path)
+        return reader.picture(within)
+
+    def unit_of(self, path: str, picture: Picture) -> Tensor:
+        """The `picture` of this path as `unit` gives it."""
+        reader, within = self._reader(path)
+        return reader.unit_of(within, picture)
 
     def file(self, path: str) -> Path:
         """Where the image at `NAME:path` is."""

@@ -12,37 +12,72 @@ from dualview.errors import UserError, listed
 from dualview.files import write_whole
 
 SPLITS = ("train", "val", "test")
+TRAIN_OR_VAL, NOT_GIVEN = "train or val", ""
 
 
 def split_by_patient(table: StudyTable, *, config: SplitConfig, seed: int) -> dict[str, StudyTable]:
-    """Divide the studies of a table: by a file, by the table's own split, else by fractions.
+    """The studies of a table in their splits; see `split_names`.
 
-    By fractions, patients are stratified by what views their studies have and by the rarest finding
-    they have, so that rare laterals and rare findings reach every split. A function of the table,
-    the fractions and the seed.
+    Raises:
+        UserError: as `split_names`.
+    """
+    names = split_names(table, given=given_splits(table, config=config), config=config, seed=seed)
+    return {name: table.select(np.flatnonzero(names == name)) for name in SPLITS}
+
+
+def split_names(table: StudyTable, *, given: np.ndarray, config: SplitConfig, seed: int) -> np.ndarray:
+    """(S,) split of each study: what the file says, else what is given, else drawn by fractions.
+
+    Those of `TRAIN_OR_VAL` are divided in the proportion of the two fractions. Where something is drawn,
+    patients are stratified by what views their studies have and by the rarest finding they have, so that rare
+    laterals and rare findings reach every split. A function of the table, the fractions and the seed.
+
+    Args:
+        given: (S,) as `given_splits` has it.
 
     Raises:
         UserError: a split that was asked for is empty, or a patient is in two.
     """
     if config.file is not None:
         names = _from_file(table, file=config.file)
-    elif table.split is not None and (config.official or config.column):
-        names = table.split
     else:
-        names = _draw(table, config=config, seed=seed)
+        names = given.copy()
+        without_test = config.train + config.val
+        for which, fractions in (
+            (TRAIN_OR_VAL, (config.train / without_test, config.val / without_test, 0.0)),
+            (NOT_GIVEN, (config.train, config.val, config.test)),
+        ):
+            rows = np.flatnonzero(given == which)
+            if len(rows):
+                names[rows] = _draw(table.select(rows), fractions=fractions, seed=seed)
     _refuse_patients_in_two(table, names)
-    tables = {name: table.select(np.flatnonzero(names == name)) for name in SPLITS}
-    given = config.file is not None or table.split is not None
-    wanted = [name for name in SPLITS if name != "test" or (config.test > 0 and not given)]
-    empty = [name for name in wanted if len(tables[name]) == 0]
-    if empty:
-        counts = ", ".join(f"{name} {len(tables[name])}" for name in SPLITS)
+    is_drawn = config.file is None and (given == NOT_GIVEN).any()
+    wanted = [name for name in SPLITS if name != "test" or (config.test > 0 and is_drawn)]
+    if empty := [name for name in wanted if not (names == name).any()]:
+        counts = ", ".join(f"{name} {(names == name).sum()}" for name in SPLITS)
         raise UserError(
             f"the {' and '.join(empty)} split is empty ({counts} studies of {len(set(table.patient_ids))} patients). "
             "Change the fractions of data.split, the split that the data comes with (data.split.official, .column, "
             ".file), or bring more patients"
         )
-    return tables
+    return names
+
+
+def given_splits(table: StudyTable, *, config: SplitConfig) -> np.ndarray:
+    """(S,) what is known of each study's split before any is drawn: one of `SPLITS`, `TRAIN_OR_VAL`, `NOT_GIVEN`.
+
+    An official test set stays one whatever is drawn. val is drawn from the official training set, and from
+    the official val, where there is none or where `data.split.official` is false.
+    """
+    if table.split is None:
+        return np.full(len(table), NOT_GIVEN, object)
+    if config.column is not None:
+        return table.split
+    if config.official and (table.split == "val").any():
+        return table.split
+    if not (table.split == "test").any():
+        return np.full(len(table), NOT_GIVEN, object)
+    return np.where(table.split == "test", "test", TRAIN_OR_VAL).astype(object)
 
 
 def places_in_line(train: StudyTable, *, seed: int, number: int = 0) -> np.ndarray:
@@ -75,10 +110,9 @@ def write_splits(path: Path, splits: dict[str, StudyTable]) -> None:
     write_whole(path, pd.DataFrame(rows, columns=["patient", "split"]).to_csv(index=False))
 
 
-def _draw(table: StudyTable, *, config: SplitConfig, seed: int) -> np.ndarray:
-    """(S,) split name of each study, by fractions."""
+def _draw(table: StudyTable, *, fractions: tuple[float, float, float], seed: int) -> np.ndarray:
+    """(S,) split name of each study, by fractions of the patients for train, val and test."""
     patients, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
-    fractions = (config.train, config.val, config.test)
     bounds = np.rint(np.cumsum(fractions) * len(patients)).astype(int)
     strata = _strata(table, patient_of, smallest=int(np.ceil(1 / min(f for f in fractions if f > 0))))
     in_train, rest = _divide(np.arange(len(patients)), bounds[0], strata=strata, seed=seed)

@@ -4,15 +4,16 @@ What cannot be read is a reason, not an error: a study with one readable view is
 one without any has reasons alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dualview.batch import StudyBatch
+from dualview.data.dataset import read_first
 from dualview.data.loading import loader
-from dualview.errors import BadImage, UserError
+from dualview.errors import UserError
 from dualview.views import View
 
 
@@ -24,10 +25,25 @@ class StudyRequest(NamedTuple):
     study: str = ""
     patient: str = ""
     row: int = 0  # row among all studies of the input
+    spares: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())  # further images of each View, tried in this order
 
     @property
     def view_mask(self) -> tuple[bool, bool]:
         return (self.images[View.PA] is not None, self.images[View.LATERAL] is not None)
+
+
+def request_of(
+    images: tuple[Sequence[Any], Sequence[Any]], *, reasons: Iterable[str] = (), study: str, patient: str = ""
+) -> StudyRequest:
+    """A study with any number of images of each View: the first counts, as in evaluation, where it can be read."""
+    firsts = [paths[0] if paths else None for paths in images]
+    return StudyRequest(
+        images=(firsts[View.PA], firsts[View.LATERAL]),
+        reasons=tuple(dict.fromkeys(reasons)),
+        study=study,
+        patient=patient,
+        spares=(tuple(images[View.PA][1:]), tuple(images[View.LATERAL][1:])),
+    )
 
 
 class ReadStudy(NamedTuple):
@@ -84,11 +100,12 @@ class RequestDataset(Dataset[ReadStudy]):
             if not there[view]:
                 continue
             try:
-                images[view] = self.read(request.images[view])
-            except BadImage as bad:
-                reasons.append(f"{view.key}: {bad.reason}")
+                read = read_first((request.images[view], *request.spares[view]), read=self.read)
             except UserError as error:
                 return ReadStudy(request, (None, None), (), is_served=False, error=str(error))
+            images[view] = read.image
+            instead = "" if read.image is None else " (another image of the view is used)"
+            reasons += [f"{view.key}: {reason}{instead}" for _, reason in read.bad]
         is_served = self.can_serve((images[View.PA] is not None, images[View.LATERAL] is not None))
         if not is_served:
             images = [None, None]

@@ -11,24 +11,24 @@ Other columns are not looked at. Texts stay texts. A first pass finds what is wr
 number of 8 bytes per study.
 """
 
-import warnings
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources import csv
-from dualview.data.sources.image_rows import HEADER_LINES, Problems
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import header_of, text_chunks
 from dualview.errors import UserError
-from dualview.inference.studies import StudyRequest
+from dualview.inference.studies import StudyRequest, request_of
 from dualview.views import View
 
 ROWS_AT_ONCE = 1000
-MOST_PROBLEMS = 1000  # number of problems that are kept; a message lists 20
+MOST_PROBLEMS = 1000  # number of problems that are kept
+LINE = "line\0"  # a name that no column of a user has, as no table holds a NUL
 
 
 class RequestCsv:
@@ -44,10 +44,8 @@ class RequestCsv:
 
     def __init__(self, file: Path, *, source: SourceConfig) -> None:
         self.file = file
-        if not file.is_file():
-            raise UserError(f"no such table: {file}")
         names = source.columns
-        header = self._header()
+        header = header_of(file)
         self._columns: list[str]
         image_columns = [names.study, names.view, names.path]
         if "study" in header and {"pa", "lateral"} & set(header):
@@ -79,15 +77,16 @@ class RequestCsv:
         Raises:
             UserError: all problems of the table together, each with file:line.
         """
-        problems = Problems(self.file)
+        problems = Problems(self.file, most=MOST_PROBLEMS)
         hashes: list[np.ndarray] = []
         last = None
-        for frame in self._frames():
+        for frame in self._frames(problems):
             self._add_blanks(problems, frame)
             keys, starts = self._starts(frame, last=last)
             last = keys.iloc[-1]
             hashes.append(pd.util.hash_array(keys[starts].to_numpy(object)))
         if not hashes:
+            problems.raise_if_any()
             raise UserError(f"{self.file} has no rows")
         every = np.concatenate(hashes)
         del hashes
@@ -112,18 +111,18 @@ class RequestCsv:
 
     def _by_image(self) -> Iterator[StudyRequest]:
         for (patient, study), rows in groupby(self._image_rows(), key=lambda row: row[:2]):
-            images: list[str | None] = [None, None]
+            images: tuple[list[str], list[str]] = ([], [])
             reasons: list[str] = []
             ignored: list[str] = []
             for _, _, name, path in rows:
                 view = self._view_of.get(name)
                 if view is None:
                     (ignored if name in self._ignored else reasons).append(f"view is {name or 'not given'}")
-                elif images[view] is None:  # The first of several images counts, as in evaluation.
-                    images[view] = path
+                else:
+                    images[view].append(path)
             if not any(images):
                 reasons += ignored
-            yield StudyRequest((images[View.PA], images[View.LATERAL]), tuple(dict.fromkeys(reasons)), study, patient)
+            yield request_of(images, reasons=reasons, study=study, patient=patient)
 
     def _image_rows(self) -> Iterator[tuple[str, str, str, str]]:
         for frame in self._frames():
@@ -147,9 +146,8 @@ class RequestCsv:
         if self.by_image:
             remedies[self._path] = "leave out the row of a view that does not exist"
         for name, remedy in remedies.items():
-            for line in frame["line"][frame[name] == ""]:
-                if len(problems.found) < MOST_PROBLEMS:
-                    problems.add(line, "{} is blank; {}", name, remedy, of=name)
+            for line in frame[LINE][frame[name] == ""]:
+                problems.add(line, "{} is blank; {}", name, remedy, of=name)
 
     def _add_returning(self, problems: Problems, hashes: np.ndarray) -> None:
         """Find the rows behind hashes that come more than once, and say where each study was first."""
@@ -159,10 +157,10 @@ class RequestCsv:
             keys, starts = self._starts(frame, last=last)
             last = keys.iloc[-1]
             chosen = starts & np.isin(pd.util.hash_array(keys.to_numpy(object)), hashes)
-            for key, line, study in zip(keys[chosen], frame["line"][chosen], frame[self._study][chosen], strict=True):
+            for key, line, study in zip(keys[chosen], frame[LINE][chosen], frame[self._study][chosen], strict=True):
                 if key not in first:
                     first[key] = line
-                elif len(problems.found) < MOST_PROBLEMS:
+                else:
                     problems.add(
                         line,
                         "study {} comes back after line {}; put the rows of a study one after another (sort the table "
@@ -173,38 +171,15 @@ class RequestCsv:
                         first[key],
                     )
 
-    def _header(self) -> list[str]:
-        reader = self._open(nrows=0)
-        return [str(name) for name in reader.columns]
-
-    def _frames(self) -> Iterator[pd.DataFrame]:
-        """The table a few rows at a time: stripped texts, and `line`, the line in the file."""
-        line = 1 + HEADER_LINES
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)  # A row with too many cells is an error.
-                for chunk in self._open(chunksize=ROWS_AT_ONCE):
-                    frame = pd.DataFrame({name: chunk[name].fillna("").str.strip() for name in self._columns})
-                    frame.insert(0, "line", np.arange(line, line + len(frame)))
-                    line += len(frame)
-                    frame = frame[(chunk.fillna("") != "").any(axis=1).to_numpy()].reset_index(drop=True)
-                    if len(frame):
-                        yield frame
-        except pd.errors.ParserWarning:
-            raise UserError(
-                f"{self.file}: rows have more cells than the header has columns; quote cells that hold commas"
-            ) from None
-        except (UnicodeDecodeError, pd.errors.ParserError, OSError, EOFError) as error:
-            raise self._unreadable(error) from None
-
-    def _open(self, **options: Any) -> Any:
-        try:
-            return pd.read_csv(
-                self.file, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
-                encoding="utf-8-sig", **options,
-            )  # fmt: skip
-        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError) as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: Exception) -> UserError:
-        return UserError(f"{self.file} cannot be read as CSV in UTF-8: {error}")
+    def _frames(self, problems: Problems | None = None) -> Iterator[pd.DataFrame]:
+        """The table a few rows at a time: texts, stripped, and LINE, the line in the file."""
+        chunks = text_chunks(
+            self.file,
+            columns=self._columns,
+            hint="",
+            problems=problems or Problems(self.file, most=MOST_PROBLEMS),
+            rows_at_once=ROWS_AT_ONCE,
+        )
+        for rows in chunks:
+            rows.cells.insert(0, LINE, rows.lines)
+            yield rows.cells

@@ -1,112 +1,174 @@
 """Studies to predict, from a folder of images in any arrangement.
 
-- DICOM files, known by their content: study and view are those of their tags (data/sources/dicom.py).
+- DICOM files, known by their content: study, view and part of the body are those of their tags, read as for training
+  (data/sources/dicom.py).
 - Other images say what they are by their names: `S1_pa.png` and `S1_lateral.jpg` are study S1, and so are
-  `S1/pa.png` and `S1/lateral.jpg`; `frontal` stands for pa and `lat` for lateral, in any case. Below a further folder
-  the study is `folder/S1`.
+  `S1/pa.png` and `S1/lateral.jpg`; a view has the names of data/sources/dicom_views.py, in any case, where `frontal`
+  stands for pa. Below a further folder the study is `folder/S1`. A number before the view tells images of one study
+  apart, as in CheXpert's `patient1/study1/view1_frontal.jpg`, which is of study `patient1/study1` (`_counters`).
 
-The folder is listed, and DICOM headers are read, before the first study is known to be complete; so this keeps a
-few hundred bytes per file, where a CSV needs almost nothing. Of several images of a view the first by name is
-used, as in evaluation. An image without a study or view becomes a row of its own, under its path, with the reason.
+Views take the branches that the run's settings give them. The folder is listed, and DICOM headers are read, before the
+first study is known to be complete; so this keeps a few hundred bytes per file, where a CSV needs almost nothing. Of
+several images of a view the first is used, as in evaluation, and where it cannot be read the next. An image without a
+study or view becomes a row of its own, under its path, with the reason.
 """
 
 import hashlib
 import logging
-import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from dualview.config import SourceConfig
 from dualview.data.sources import dicom
+from dualview.data.sources.dicom_views import FRONTAL, Branches, branches, named_view
 from dualview.errors import UserError
-from dualview.inference.studies import StudyRequest
+from dualview.folders import (
+    DICOM_SUFFIXES,
+    PICTURE_SUFFIXES,
+    begins_dicom,
+    head_of,
+    list_files,
+    may_be_image,
+    picture_format,
+)
+from dualview.inference.studies import StudyRequest, request_of
 from dualview.views import View
 
 logger = logging.getLogger(__name__)
 
-IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-DICOMS = (".dcm", ".dicom", ".dic")
-NAMED = re.compile(r"(?:(?P<study>.*)[_\-. ])?(?P<view>pa|frontal|lateral|lat)", re.IGNORECASE)
-VIEW_OF_POSITION = dict.fromkeys(dicom.FRONTAL, View.PA) | dict.fromkeys(dicom.LATERAL, View.LATERAL)
+NAMED = re.compile(
+    r"(?:(?P<study>.*?)[_\-. ])?(?P<view>p\.?a\.?|a\.?p\.?|(?:(?:left|right)[_\-. ])?[^\W\d_]{2,})", re.IGNORECASE
+)
+COUNTER = re.compile(r"(?P<of>view|img|image|im|pic|picture|)[_\-. ]?(?P<number>\d+)", re.IGNORECASE)
 UNNAMED = "the name does not say study and view; call it STUDY_pa or STUDY_lateral, or STUDY/pa or STUDY/lateral"
 
 
-def list_studies(folder: Path) -> tuple[list[StudyRequest], str]:
+class _Image(NamedTuple):
+    """What is known of one image."""
+
+    name: str
+    study: str  # study, blank where it is not known
+    view: View | None
+    reason: str  # why there is no view
+    place: int = 0  # place among the images of the study
+
+
+def list_studies(folder: Path, *, sources: Sequence[SourceConfig] = ()) -> tuple[list[StudyRequest], str]:
     """Studies by the first of their files in alphabetical order, and a SHA-256 of names, sizes and times of all files.
+
+    Args:
+        sources: of the run, for the views that take each branch; without any the defaults.
 
     Raises:
         UserError: no such folder, no image in it, or DICOM files and pydicom is not installed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    digest = hashlib.sha256()
+    settings = list(sources) or [SourceConfig()]
+    listing = list_files(folder)
     pictures, dicoms, num_others = [], [], 0
-    for name in _files(folder):
+    unreadable = [(name, reason) for name, reason in listing.unreadable if may_be_image(name)]
+    for name in listing.files:
+        if dicom.is_index(name):
+            continue
+        head, reason = head_of(folder / name)
         suffix = Path(name).suffix.lower()
-        if suffix in DICOMS or _is_dicom(folder / name):
-            dicoms.append(name)
-        elif suffix in IMAGES:
+        if reason and may_be_image(name):
+            unreadable.append((name, reason))
+        elif picture_format(head) or (suffix in PICTURE_SUFFIXES and not begins_dicom(head)):
             pictures.append(name)
+        elif begins_dicom(head) or suffix in DICOM_SUFFIXES:
+            dicoms.append(name)
         else:
             num_others += 1
-            continue
-        digest.update(f"{name}\0{_state(folder / name)}\n".encode("utf-8", "surrogateescape"))
-    if not pictures and not dicoms:
-        raise UserError(f"{folder} holds no DICOM file and no {', '.join(IMAGES)}")
+    if not pictures and not dicoms and not unreadable:
+        raise UserError(f"{folder} holds no DICOM file and no {', '.join(PICTURE_SUFFIXES)}")
     if num_others:
-        logger.info("%d file(s) are neither DICOM nor %s and are not looked at", num_others, ", ".join(IMAGES))
-    found = [_named(name) for name in pictures] + (_tagged(folder, dicoms) if dicoms else [])
-    studies: dict[str, tuple[list[str | None], list[str]]] = {}
-    for name, study, view, reason in sorted(found):
-        images, reasons = studies.setdefault(study or name, ([None, None], []))
-        if view is None:
-            reasons.append(reason)
-        elif images[view] is None:
-            images[view] = name
-    listed = [
-        StudyRequest((images[View.PA], images[View.LATERAL]), tuple(dict.fromkeys(reasons)), study, row=row)
-        for row, (study, (images, reasons)) in enumerate(studies.items())
-    ]
-    return listed, digest.hexdigest()
+        logger.info("%d file(s) are neither DICOM nor pictures and are not looked at", num_others)
+    found = _named(pictures, of_views=[branches(source) for source in settings])
+    if dicoms:
+        found += _tagged(folder, dicoms, sources=settings)
+    found += [_Image(name, "", None, reason) for name, reason in unreadable]
+    digest = hashlib.sha256()
+    for name in sorted([*pictures, *dicoms, *(name for name, _ in unreadable)]):
+        digest.update(f"{name}\0{_state(folder / name)}\n".encode("utf-8", "surrogateescape"))
+    return _studies(found), digest.hexdigest()
 
 
-Found = tuple[str, str, View | None, str]  # (name, study or blank, view, reason for no view)
+def _studies(found: list[_Image]) -> list[StudyRequest]:
+    """Images put together; studies by the first name, images of a study by their place and then by name."""
+    studies: dict[str, list[_Image]] = {}
+    for image in sorted(found):
+        studies.setdefault(image.study or image.name, []).append(image)
+    requests = []
+    for row, (study, images) in enumerate(studies.items()):
+        images.sort(key=lambda image: image.place)
+        by_view = tuple([image.name for image in images if image.view == view] for view in View)
+        reasons = [image.reason for image in images if image.view is None]
+        request = request_of((by_view[View.PA], by_view[View.LATERAL]), reasons=reasons, study=study)
+        requests.append(request._replace(row=row))
+    return requests
 
 
-def _named(name: str) -> Found:
-    """What the name of a picture says."""
-    path = Path(name)
-    match = NAMED.fullmatch(path.stem)
-    parent = path.parent.as_posix()
-    if match is None or (not match["study"] and parent == "."):
-        return name, "", None, UNNAMED
-    view = View.LATERAL if match["view"].lower().startswith("lat") else View.PA
-    study = "/".join(part for part in (parent, match["study"]) if part and part != ".")
-    return name, study, view, ""
-
-
-def _tagged(folder: Path, names: list[str]) -> list[Found]:
-    """What the tags of DICOM files say."""
-    headers = dicom.read_headers(folder, names)
-    found: list[Found] = []
-    headers = headers[["path", "problem", "study", "position", "modality"]]
-    for name, problem, study, position, modality in headers.itertuples(index=False):
-        if problem or not study:
-            found.append((name, "", None, problem or "StudyInstanceUID is blank"))
-        elif modality not in dicom.MODALITIES:
-            found.append((name, study, None, f"modality is {modality}"))
+def _named(names: list[str], *, of_views: list[Branches]) -> list[_Image]:
+    """What the names of pictures say."""
+    parsed: dict[str, tuple[str, str, str]] = {}  # name -> folder, study within it, view
+    found = []
+    for name in names:
+        path = Path(name)
+        match = NAMED.fullmatch(path.stem)
+        view = named_view(match["view"]) if match else ""
+        parent = "" if path.parent == Path() else path.parent.as_posix()
+        if match is None or not view or not (match["study"] or parent):
+            found.append(_Image(name, "", None, UNNAMED))
         else:
-            found.append((name, study, VIEW_OF_POSITION.get(position), f"view is {position or 'not given'}"))
+            parsed[name] = (parent, match["study"] or "", view)
+    counters = _counters(list(parsed.values()))
+    for name, (parent, within, view) in parsed.items():
+        study = "/".join(part for part in (parent, "" if (parent, within) in counters else within) if part)
+        branch = (
+            View.PA if view == "FRONTAL" else next((b for each in of_views if (b := each.of(view)) is not None), None)
+        )
+        found.append(_Image(name, study, branch, "" if branch is not None else f"view is {view}"))
     return found
 
 
-def _files(folder: Path) -> list[str]:
-    """Paths relative to the folder, sorted; hidden ones and DICOMDIR are left out."""
-    return sorted(
-        (Path(parent) / name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name != "DICOMDIR" and not name.startswith(".")
-    )
+def _counters(parsed: list[tuple[str, str, str]]) -> set[tuple[str, str]]:
+    """Of (folder, study within it, view) those (folder, study within it) that only count the images of a folder.
+
+    `view1` always does. `img1`, or 1 alone, does where the folder has no more than one frontal and one lateral
+    picture, and each its own number, one after the other: otherwise it is the study's name.
+    """
+    folders: dict[str, list[tuple[str, str]]] = {}
+    for folder, within, view in parsed:
+        folders.setdefault(folder, []).append((within, "frontal" if view in FRONTAL else view))
+    counters = set()
+    for folder, pictures in folders.items():
+        if not folder:
+            continue
+        matches = {within: COUNTER.fullmatch(within) for within, _ in pictures}
+        counters |= {(folder, within) for within, match in matches.items() if match and match["of"].lower() == "view"}
+        numbers = sorted(int(match["number"]) for match in matches.values() if match)
+        views = [view for _, view in pictures]
+        is_pair = len(pictures) == len(numbers) == len(set(views)) == 2
+        if is_pair and numbers[0] in (0, 1) and numbers[1] == numbers[0] + 1:
+            counters |= {(folder, within) for within in matches}
+    return counters
+
+
+def _tagged(folder: Path, names: list[str], *, sources: list[SourceConfig]) -> list[_Image]:
+    """What the tags of DICOM files say."""
+    described = dicom.described(folder, names, sources=sources)
+    for remark in described.remarks:
+        logger.warning("%s", remark)
+    columns = described.frame[["path", "study", "view", "reason"]]
+    found = []
+    for place, (name, study, view, reason) in enumerate(columns.itertuples(index=False)):
+        why = reason or ("" if study else "StudyInstanceUID is blank")
+        found.append(_Image(name, study, None if why else View(view), why, place))
+    return found + [_Image(name, "", None, reason) for name, reason in described.unreadable]
 
 
 def _state(file: Path) -> str:
@@ -116,11 +178,3 @@ def _state(file: Path) -> str:
     except OSError:
         return ""
     return f"{state.st_size} {state.st_mtime_ns}"
-
-
-def _is_dicom(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

@@ -13,9 +13,10 @@ from scipy.special import logit
 from torch import Tensor
 
 from dualview.data.augment import to_input
+from dualview.data.dataset import read_first
 from dualview.data.images.files import ImageReader
 from dualview.data.load import load_data
-from dualview.errors import BadImage, UserError
+from dualview.errors import UserError
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits
@@ -158,17 +159,18 @@ def _thresholds(record: Record, k: int) -> np.ndarray:
 
 
 def _read(paths: tuple[tuple[str, ...], ...], *, read: ImageReader) -> tuple[Views, list[str]]:
-    """The first image of each view, and of absent ones why; file names are not told."""
+    """The first image of each view that can be read, and of absent ones why; file names are not told."""
     images: list[Tensor | None] = [None, None]
     notes = ["", ""]
     for view in View:
         if not paths[view]:
             notes[view] = f"no {view.title} view"
             continue
-        try:
-            images[view] = to_input(read(paths[view][0])[None])[0]
-        except BadImage:
+        image = read_first(paths[view], read=read).image
+        if image is None:
             notes[view] = f"the {view.title} image cannot be read"
+        else:
+            images[view] = to_input(image[None])[0]
     return (images[View.PA], images[View.LATERAL]), notes
 
 

@@ -23,12 +23,14 @@ class BadImages:
         self.policy = policy
         self._job = job
         self._reasons: dict[str, str] = {}  # path -> reason, as this rank has met them since its start
+        self._lost: set[str] = set()  # paths of those in whose place there is no other image of the view
 
     def take(self, loaded: Loaded) -> Loaded:
         """Remember the bad images of a micro-batch fresh from the loader, and hand it on."""
         new = {path: reason for path, reason in loaded.bad_images if path not in self._reasons}
         self._reasons |= new
-        if new and self.policy == "treat_view_as_missing":
+        self._lost |= {path for path, _ in loaded.bad_images} - set(loaded.replaced)
+        if new and (self.policy == "treat_view_as_missing" or new.keys() <= set(loaded.replaced)):
             listed_before = set(self.file.read_text("utf-8").splitlines()) if self.file.exists() else set()
             lines = [f"{path}: {reason}" for path, reason in new.items()]
             # A node without the main node's disk has had no run directory until now.
@@ -36,18 +38,21 @@ class BadImages:
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines if line not in listed_before)
             logger.warning(
-                "%d image(s) so far cannot be used and count as missing, see %s", len(self._reasons), self.file
-            )
+                "%d image(s) so far cannot be used, see %s: %d count as missing, others of their view replace %d",
+                len(self._reasons), self.file, len(self._lost), len(self._reasons) - len(self._lost),
+            )  # fmt: skip
         return loaded
 
     def settle(self, num_bad_images: int) -> None:
         """End the run where the policy says so. All ranks call with the same count over all ranks.
 
         Raises:
-            UserError: there are bad images and the policy is `error`; it names those of all ranks.
+            UserError: a study has lost a view to a bad image and the policy is `error`; it names those of all ranks.
         """
         if num_bad_images and self.policy == "error":
-            found = self._job.gather_texts([f"{path}\0{reason}" for path, reason in self._reasons.items()])
+            lost = [f"{path}\0{reason}" for path, reason in self._reasons.items() if path in self._lost]
+            if not (found := self._job.gather_texts(lost)):
+                return
             told = told_by_reason(tuple(text.split("\0")) for text in found)
             error = UserError(
                 f"{len(found)} image(s) cannot be used\n{told}\nMend or remove them, or set "

@@ -8,8 +8,9 @@ from pathlib import Path
 from dualview.config import Config
 from dualview.data.counts import left_out_of_training
 from dualview.data.dataset import StudyDataset, expand_all
+from dualview.data.images.sample import of_sample
 from dualview.data.images.store import stage
-from dualview.data.load import Data, check_labels, load_data
+from dualview.data.load import Data, check_labels, load_data, look_at_sources, too_dark
 from dualview.distributed import Job
 from dualview.errors import UserError
 
@@ -26,13 +27,20 @@ class Studies:
     evaluated: dict[str, StudyDataset]  # split -> each of its studies once, without augmentation
 
 
-def load_studies(config: Config, *, job: Job) -> Studies:
+def load_studies(config: Config, *, job: Job, findings: tuple[str, ...] | None = None) -> Studies:
     """Read the study tables of a run; images are read later, study by study. All ranks call.
+
+    Args:
+        findings: of the trained network that the studies are for. One that `data.on_missing_finding` has dropped is
+            unknown in all of them.
 
     Raises:
         UserError: problems of the tables or of the image store, or no study that the network can take.
     """
     whole = load_data(config.data, seed=config.data_seed, store=node_store(config, job=job))
+    drops = any(source.on_missing_finding == "drop" for source in config.data.all_sources)
+    if findings is not None and drops and set(whole.train.findings) < set(findings):
+        whole = whole.with_findings(findings)
     data = for_network(whole, config, job=job)
     return Studies(
         data=data,
@@ -46,12 +54,16 @@ def check_training(studies: Studies, config: Config, *, job: Job) -> None:
     """Say what is left out of training and what is unusual about it.
 
     Raises:
-        UserError: no finding has both positive and negative studies.
+        UserError: images too dark to be true, or no finding has both positive and negative studies.
     """
     check_labels(studies.data.train)
+    samples = job.share(look_at_sources(studies.whole) if job.is_main else {})
+    if problems := too_dark(samples, config.data):
+        raise UserError("\n".join(problems))
     if job.is_main:
         for source in studies.data.sources:
-            for remark in source.remarks:
+            sample = samples.get(source.name)
+            for remark in (*source.remarks, *(of_sample(sample.remarks) if sample else ())):
                 logger.warning("%s: %d image(s): %s (dualview data names one)", source.name, remark.count, remark.kind)
     left_out = left_out_of_training(studies.whole)
     if left_out["studies"] and job.is_main:

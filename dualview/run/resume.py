@@ -23,7 +23,8 @@ HARMLESS = (
     "tracking.", "distributed.",
 )  # fmt: skip
 
-ALSO_HARMLESS = ("train.micro_batch_size", "train.precision")  # harmless where a trained network is only evaluated
+# Harmless where a trained network is only evaluated.
+ALSO_HARMLESS = ("train.micro_batch_size", "train.precision", "data.on_missing_finding")
 
 
 def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:

@@ -51,7 +51,7 @@ class BadSteps:
         self.counts.in_a_row += 1
         losses = outcome.loss_sums.sum(dim=1).tolist()
         texts = []
-        for number, ((batch, _, _), loss) in enumerate(zip(group, losses, strict=True)):
+        for number, ((batch, *_), loss) in enumerate(zip(group, losses, strict=True)):
             ids = ", ".join(str(self._study_ids[row]) for row in batch.study_index.tolist())
             micro_batch = number * self._job.world_size + self._job.rank
             texts.append(f"step {step + 1}, micro-batch {micro_batch}, rank {self._job.rank}: loss {loss:g}: {ids}")

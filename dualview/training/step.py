@@ -71,7 +71,7 @@ def count(group: list[Loaded], *, step: int, job: Job) -> StepCounts:
         RuntimeError: they are not. Gradients of different steps would be averaged without a word.
     """
     local = [0.0] * len(fields(StepCounts))
-    for batch, bad_images, _ in group:
+    for batch, bad_images, *_ in group:
         labelled = batch.label_mask.any(dim=1)
         rows = batch.rows
         here = StepCounts(
@@ -123,7 +123,7 @@ def take_step(
         alone: the branch head that complete studies train alone (`loss.curriculum_probability`).
     """
     loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
-    for number, (batch, _, keys) in enumerate(group):
+    for number, (batch, _, keys, _) in enumerate(group):
         seed_dropout(learner.seed, step=step, micro_batch=number * job.world_size + job.rank)
         with job.no_sync(learner.wrapped, when=number < len(group) - 1):
             inputs = to_input_batch(job.move(batch), keys=job.move(keys), augment=learner.augment)

@@ -21,7 +21,7 @@ def arguments(tmp_path, monkeypatch):
     """A CSV of 20 phantoms with both views, as PNGs; three images have the other view, one is no image."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # without weights of torchxrayvision
     table, read = draw(PhantomConfig(num_studies=20, both=1, pa_only=0, lateral_only=0), seed=0, image_size_px=64)
-    rows = ["patient,study,view,path,A", "p1,extra,PA,broken.png,0"]
+    rows = ["patient,study,view,path,A", "other,extra,PA,broken.png,0"]
     (tmp_path / "broken.png").write_bytes(b"no image")
     for study in table.study_ids:
         for view in View:

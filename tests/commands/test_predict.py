@@ -174,6 +174,23 @@ def test_rows_of_images_as_for_training_are_studies_too(make_run, images, tmp_pa
     pd.testing.assert_frame_equal(answers[FINDINGS], read(tmp_path / "b.csv")[FINDINGS])
 
 
+def test_where_the_first_image_of_a_table_cannot_be_read_the_next_is(make_run, images, tmp_path):
+    (images / "torn.png").write_bytes(b"torn")
+    rows = [("p1", "s1", "PA", "torn.png"), ("p1", "s1", "PA", "0.png"), ("p2", "s2", "PA", "0.png")]
+    run_dir = make_run()
+    ask(
+        run_dir,
+        csv=write_csv(images / "images.csv", rows, ("patient", "study", "view", "path")),
+        out=tmp_path / "a.csv",
+    )
+    answers = read(tmp_path / "a.csv")
+    assert answers["reason"].tolist() == [
+        "pa: is not an image in a known format (another image of the view is used)",
+        "",
+    ]
+    assert answers[FINDINGS].iloc[0].tolist() == answers[FINDINGS].iloc[1].tolist()
+
+
 def test_problems_of_a_table_are_reported_together_before_anything_is_written(make_run, images, tmp_path):
     run_dir, out = make_run(), tmp_path / "out.csv"
 

@@ -186,7 +186,7 @@ def test_rare_findings_reach_every_split():
 
 def test_collate_packs_what_exists():
     dataset = dataset_of(table_of((("a",), ("l",)), ((), ("m",)), (("b",), ())))
-    batch, bad, _ = load(dataset, 2, 0, 1)
+    batch, bad, *_ = load(dataset, 2, 0, 1)
     assert bad == ()
     assert batch.view_mask.tolist() == [[True, False], [True, True], [False, True]]
     assert torch.equal(batch.pa, torch.stack([read("b"), read("a")]))
@@ -205,17 +205,34 @@ def test_no_study_gives_an_empty_batch():
 def test_all_studies_lateral_only_is_an_ordinary_data_set():
     table = table_of(*[((), (f"l{i}",)) for i in range(4)])
     assert (table.availability == Availability.LATERAL_ONLY).all()
-    batch, _, _ = load(dataset_of(table), 0, 1, 2, 3)
+    batch, *_ = load(dataset_of(table), 0, 1, 2, 3)
     assert batch.pa.shape[0] == 0
     assert batch.lateral.shape[0] == 4
 
 
 def test_a_bad_view_is_absent_and_a_study_without_any_is_left_out():
     dataset = dataset_of(table_of((("bad1",), ("l",)), (("bad2",), ()), (("a",), ())))
-    batch, bad, _ = load(dataset, 0, 1, 2)
+    batch, bad, *_ = load(dataset, 0, 1, 2)
     assert bad == (("bad1", "is bad"), ("bad2", "is bad"))
     assert batch.study_index.tolist() == [0, 2]
     assert batch.view_mask.tolist() == [[False, True], [True, False]]
+
+
+def test_the_next_image_of_a_view_takes_the_place_of_a_bad_one():
+    dataset = dataset_of(table_of((("bad1", "bad2", "a", "b"), ("l",)), (("bad3", "bad4"), ("m",))))
+    batch, bad, _, replaced = load(dataset, 0, 1)
+    assert torch.equal(batch.pa, read("a")[None])
+    assert batch.view_mask.tolist() == [[True, True], [False, True]]
+    assert bad == tuple((name, "is bad") for name in ("bad1", "bad2", "bad3", "bad4"))
+    assert replaced == ("bad1", "bad2")
+
+
+def test_a_bad_image_drawn_at_random_is_replaced_too():
+    dataset = dataset_of(table_of((("a", "bad1", "b"), ())), several_images="random")
+    studies = [dataset[epoch, 0] for epoch in range(40)]
+    values = {float(study.images[View.PA][0, 0, 0]) for study in studies}
+    assert values == {float(read(name)[0, 0, 0]) for name in "ab"}
+    assert {study.replaced for study in studies} == {(), ("bad1",)}
 
 
 # -- view dropout --

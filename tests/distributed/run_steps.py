@@ -82,7 +82,7 @@ def epoch_steps(job: Job, *, num_studies: int, micro_batches: int) -> Iterator[t
     loaded = iter(training_loader(dataset, sampler=sampler, num_workers=0, pin_memory=False))
     for step in range(sampler.max_steps):
         group = [next(loaded) for _ in range(sampler.accumulation_steps)]
-        yield f"epoch step {step}", [Loaded(in_float64(batch), bad) for batch, bad, _ in group]
+        yield f"epoch step {step}", [Loaded(in_float64(batch), bad) for batch, bad, *_ in group]
 
 
 def in_float64(batch: StudyBatch) -> StudyBatch:

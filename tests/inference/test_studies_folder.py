@@ -6,31 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 import dualview
 from dualview.commands.predict import predict
+from dualview.config import SourceConfig
 from dualview.errors import UserError
 from dualview.inference.studies_folder import list_studies
-
-
-def write_dicom(path, pixels, *, study, **tags):
-    """A DICOM file of 8 bits without a window, so that its pixels are shown as they are."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.PatientID, data.StudyInstanceUID, data.Modality = "p", study, tags.pop("Modality", "DX")
-    data.Rows, data.Columns = pixels.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
-    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
-    data.PixelData = pixels.tobytes()
-    for name, value in tags.items():
-        setattr(data, name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
+from tests.support.dicom_files import write_dicom
 
 
 def ask(run_dir, folder, out):
@@ -109,3 +91,96 @@ def test_a_folder_without_images_is_refused(make_run, tmp_path):
         ask(make_run(), tmp_path / "in", tmp_path / "out.csv")
     with pytest.raises(UserError, match="is not a folder"):
         list_studies(tmp_path / "absent")
+
+
+def listed(folder, **settings):
+    """(study, images of both views, reasons) of a folder's studies, for a run on a table with these settings."""
+    source = SourceConfig.model_validate({"source": "csv", "root": ".", "csv": "a.csv", "findings": ["A"], **settings})
+    return [(study.study, study.images, study.reasons) for study in list_studies(folder, sources=[source])[0]]
+
+
+def touch_pictures(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\xff\xd8\xff\xe0")
+
+
+def test_numbers_that_count_the_images_of_a_folder_are_no_part_of_its_study(tmp_path):
+    touch_pictures(
+        tmp_path,
+        *("patient1/study1/view1_frontal.jpg", "patient1/study1/view2_lateral.jpg"),
+        *("patient1/study2/view1_frontal.JFIF", "patient2/study1/view1_frontal.jpg"),
+        *("patient2/study1/view2_frontal.jpg", "patient2/study1/view3_lateral.jpg"),
+        *("p3/1_PA.PNG", "p3/2_LL.PNG", "p4/img1-front.png", "p4/img2-profil.png"),
+        # These are studies: numbers come back with both views, or there are more images than one study has.
+        *("site/1_pa.png", "site/1_lat.png", "site/2_pa.png", "site/2_lat.png"),
+        *("b/1_pa.png", "b/2_pa.png", "b/3_lat.png"),
+        "view1_frontal.jpg",
+    )  # fmt: skip
+    studies = {study: images for study, images, _ in listed(tmp_path)}
+    assert studies == {
+        "patient1/study1": ("patient1/study1/view1_frontal.jpg", "patient1/study1/view2_lateral.jpg"),
+        "patient1/study2": ("patient1/study2/view1_frontal.JFIF", None),
+        "patient2/study1": ("patient2/study1/view1_frontal.jpg", "patient2/study1/view3_lateral.jpg"),
+        "p3": ("p3/1_PA.PNG", "p3/2_LL.PNG"), "p4": ("p4/img1-front.png", "p4/img2-profil.png"),
+        "site/1": ("site/1_pa.png", "site/1_lat.png"), "site/2": ("site/2_pa.png", "site/2_lat.png"),
+        "b/1": ("b/1_pa.png", None), "b/2": ("b/2_pa.png", None), "b/3": (None, "b/3_lat.png"),
+        "view1": ("view1_frontal.jpg", None),
+    }  # fmt: skip
+
+
+def test_views_take_the_branches_of_the_run(tmp_path):
+    pixels = np.zeros((20, 20), np.uint8)
+    write_dicom(tmp_path / "1.dcm", pixels, study="1", ViewPosition="AP SUPINE")
+    write_dicom(tmp_path / "2.dcm", pixels, study="2", ViewPosition="PA")
+    write_dicom(tmp_path / "3.dcm", pixels, study="3", ViewPosition="LLD")
+    touch_pictures(tmp_path, "S4_ap.png", "S5_lao.png", "S6_left_lateral.png", "S6-front.png")
+    own = dict.fromkeys("123456", ())
+    defaults = {study.strip("S"): (images, reasons) for study, images, reasons in listed(tmp_path)}
+    assert defaults == own | {
+        "1": (("1.dcm", None), ()), "2": (("2.dcm", None), ()), "3": ((None, None), ("view is LLD",)),
+        "4": (("S4_ap.png", None), ()), "5": ((None, None), ("view is LAO",)),
+        "6": (("S6-front.png", "S6_left_lateral.png"), ()),
+    }  # fmt: skip
+    pa_only = {study: reasons for study, _, reasons in listed(tmp_path, frontal_views=["PA"], lateral_views=["L"])}
+    assert pa_only == {
+        "1": ("view is AP",), "2": (), "3": ("view is LLD",), "S4": ("view is AP",), "S5": ("view is LAO",), "S6": (),
+    }  # fmt: skip
+    lying = {study: images[0] for study, images, _ in listed(tmp_path, frontal_views=["PA", "LLD"])}
+    assert lying["3"] == "3.dcm" and lying["1"] is None
+
+
+def test_another_part_of_the_body_and_what_cannot_be_opened_have_their_reasons(tmp_path):
+    pixels = np.zeros((20, 20), np.uint8)
+    write_dicom(tmp_path / "1.dcm", pixels, study="1", ViewPosition="AP", BodyPartExamined="CSPINE")
+    write_dicom(tmp_path / "2.dcm", pixels, study="1", ViewPosition="LL", StudyDescription="HWS 2 Ebenen")
+    (tmp_path / "S2_pa.png").symlink_to("absent")
+    os.mkfifo(tmp_path / "S3_pa.png")
+    (tmp_path / "S4_pa.png").touch()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "S5_pa.dcm").write_bytes(b"\x89PNG\r\n\x1a\n")  # by content a picture
+    assert listed(tmp_path) == [
+        ("1", (None, None), ("body part is CSPINE", "the description names another body part (spine)")),
+        ("S2_pa.png", (None, None), ("is a link to a file that is not there",)),
+        ("S3_pa.png", (None, None), ("is a FIFO, not a file",)),
+        ("S4_pa.png", (None, None), ("is empty (0 bytes)",)),
+        ("S5", ("S5_pa.dcm", None), ()),
+    ]
+
+
+def test_where_the_first_image_cannot_be_read_the_next_is(make_run, draw_png, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)
+    folder = tmp_path / "in"
+    write_dicom(folder / "1.dcm", pixels, study="1.2", ViewPosition="PA", PresentationIntentType="FOR PROCESSING")
+    torn = write_dicom(folder / "2.dcm", pixels, study="1.2", ViewPosition="PA")
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    shown = draw_png(folder / "S2" / "view2_frontal.png", seed=1)
+    (folder / "S2" / "view1_frontal.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    run_dir = make_run()
+    rows = ask(run_dir, folder, tmp_path / "out.csv")
+    assert rows["views"].to_dict() == {"1.2": "pa", "S2": "pa"}
+    for reason in rows["reason"]:
+        assert reason.startswith("pa: ") and reason.endswith("(another image of the view is used)")
+    network = dualview.load(run_dir, device="cpu")
+    expected = network.predict(pa=[pixels, shown]).probabilities
+    np.testing.assert_allclose(rows.loc[["1.2", "S2"], list(network.findings)].astype(float), expected, rtol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 
 REMEDIES = {  # a word of the reason for a skip -> what was left out, and how to have it
     "no browser": "reports in a browser: apt install chromium, or: python -m playwright install --with-deps chromium",
+    "views of Open-i": "the true views of Open-i: put indiana_projections.csv where the reason says",
     "real X-rays": "training on real X-rays: put the folder where the reason says",
     "ip netns": "two machines: run as root where network namespaces are permitted, as in docker run --privileged",
     "CUDA": "the same answers on a GPU: run on a machine with one",

@@ -1,29 +1,41 @@
 """Decoding one DICOM file into gray pixels (optional extra `dualview[dicom]`).
 
-Stored values go through the modality LUT or rescale, then through the file's first VOI LUT or window
-(DICOM PS3.3, C.11.1 and C.11.2), as a viewer shows them; without either, the whole range that the stored
-bits can hold is used. The result is scaled from that range to [0, 1], and MONOCHROME1 is inverted.
+Stored values (dicom_stored.py) go through the modality LUT or rescale, then through the file's first usable VOI LUT or
+window, as a viewer shows them (gray_scale.py); without either, the whole range that the stored bits can hold is
+used. MONOCHROME1 is inverted after that, padding is black, and a palette is applied before colour becomes gray.
 """
 
+import re
 import struct
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dualview.data.images import dicom_tags, gray_scale
+from dualview.data.images.dicom_palette import palette_gray
+from dualview.data.images.dicom_stored import LUMA, Stored, read_stored
+from dualview.data.images.picture import ABOVE_INTENSITY_MAX, Picture, Unclear, quiet_decoders
 from dualview.errors import BadImage, UserError
 
 MAX_PIXELS = 100_000_000  # a 14 x 17 inch film at 0.05 mm has 60 million
 DEFLATED = "1.2.840.10008.1.2.1.99"
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # weights of red, green and blue, ITU-R 601
+GRAYS = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # colours that pydicom makes RGB of
+UNUSED_BITS = 2  # number of bits that must be unused before LargestImagePixelValue decides what is white
+
+CONTRADICTING_SHAPE = "has a PresentationLUTShape that contradicts PhotometricInterpretation, which is followed"
+LARGEST_IS_WHITE = "has no window, and LargestImagePixelValue says how many of its bits are used"
 
 
-def decode(file: Path, *, name: str) -> np.ndarray:
-    """Gray pixels (height, width) float32 in [0, 1].
+def decode(file: Path, *, name: str, intensity_max: float | None = None) -> Picture:
+    """The picture of a file.
+
+    Args:
+        intensity_max: the stored value that is white where the file has no usable window or VOI LUT and can hold it.
 
     Raises:
-        BadImage: no single-frame image, far too large, or pixels that cannot be decoded.
+        BadImage: no single-frame image, far too large, pixels that cannot be decoded, or of uncertain meaning.
         UserError: pydicom is not installed.
     """
     try:
@@ -31,28 +43,70 @@ def decode(file: Path, *, name: str) -> np.ndarray:
     except ImportError:
         raise UserError(f"{name} is a DICOM file, which needs pydicom: pip install 'dualview[dicom]'") from None
     try:
-        syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID", "")
-        if syntax == DEFLATED:
-            # A deflated file unpacks to any size before a single tag can be checked.
-            raise BadImage(name, reason="is deflated as a whole, which is refused as unsafe; store it uncompressed")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns about oddities that it copes with
-            data = pydicom.dcmread(file)
+        with quiet_decoders() as warned:
+            if _is_deflated(file):
+                # A deflated file unpacks to any size before a single tag can be checked.
+                raise BadImage(name, reason="is deflated as a whole, which is refused as unsafe; store it uncompressed")
+            data = pydicom.dcmread(file, force=True)
+            _add_transfer_syntax(data)
             _refuse_unusable(data, name=name)
-            return _shown(data.pixel_array, data).clip(0, 1)
+            picture = _picture(data, intensity_max=intensity_max)
+        kinds = [*picture.remarks, *(warning_kind(str(warning.message)) for warning in warned)]
+        return picture._replace(pixels=picture.pixels.clip(0, 1), remarks=tuple(dict.fromkeys(kinds)))
     except BadImage:
         raise
+    except Unclear as error:
+        raise BadImage(name, reason=str(error)) from None
     except Exception as error:  # A broken file makes pydicom and the decoders raise anything.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadImage(name, reason=f"cannot be decoded ({reason})") from None
+        raise BadImage(name, reason=f"cannot be decoded ({_one_line(error)})") from None
+
+
+def warning_kind(text: str) -> str:
+    """A warning of pydicom without the values in it, so that warnings can be counted by kind.
+
+    >>> warning_kind("Invalid value for VR UI: '1.2.x'. Please see <https://dicom.nema.org/UI> for more.")
+    'pydicom: Invalid value for VR UI: …'
+    """
+    first_sentence = " ".join(text.split()).partition(". ")[0]
+    return "pydicom: " + re.sub(r"'[^']*'?|\"[^\"]*\"?|\b\d[\w.]*", "…", first_sentence)[:120]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _is_deflated(file: Path) -> bool:
+    from pydicom.filereader import read_file_meta_info  # noqa: PLC0415 - an extra
+
+    with file.open("rb") as opened:
+        head = opened.read(2048)
+    if head[128:132] == b"DICM":
+        return bool(read_file_meta_info(file).get("TransferSyntaxUID", "") == DEFLATED)
+    return DEFLATED.encode() in head
+
+
+def _add_transfer_syntax(data: Any) -> None:
+    """Say how a file without meta information is encoded, as its data set has been read."""
+    from pydicom.dataset import FileMetaDataset  # noqa: PLC0415 - an extra
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian  # noqa: PLC0415
+
+    if not getattr(data, "file_meta", None):
+        data.file_meta = FileMetaDataset()
+    if not data.file_meta.get("TransferSyntaxUID"):
+        is_implicit, is_little = data.original_encoding
+        explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
 
 
 def _refuse_unusable(data: Any, *, name: str) -> None:
     """Raises: BadImage, before any pixel is decoded."""
     if "PixelData" not in data:
+        if "FloatPixelData" in data or "DoubleFloatPixelData" in data:
+            raise BadImage(name, reason="has floating-point pixels, and nothing says which of them are white")
         raise BadImage(name, reason="is a DICOM file without an image")
-    if (num_frames := int(data.get("NumberOfFrames") or 1)) > 1:
-        raise BadImage(name, reason=f"has {num_frames} frames; one is needed")
+    num_frames = max(dicom_tags.numbers(data, "NumberOfFrames"), default=1)
+    if num_frames > 1:
+        raise BadImage(name, reason=f"has {num_frames:.0f} frames; one is needed")
     sizes = [(int(data.Rows), int(data.Columns))]
     if data.file_meta.TransferSyntaxUID.is_encapsulated:
         sizes.append(_codestream_size(_first_bytes(data.PixelData)) or sizes[0])
@@ -60,32 +114,89 @@ def _refuse_unusable(data: Any, *, name: str) -> None:
         raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe")
 
 
-def _shown(stored: np.ndarray, data: Any) -> np.ndarray:
-    """Stored values as a viewer shows them, in [0, 1] but for rounding: (height, width) float32."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: PLC0415 - an extra
+def _picture(data: Any, *, intensity_max: float | None) -> Picture:
+    """The picture of a data set, in [0, 1] but for rounding.
 
-    if stored.ndim == 3:  # colour of 8 or 16 bits
-        luma: np.ndarray = stored.astype(np.float32) @ LUMA
-        colour: np.ndarray = luma / np.float32(2 ** int(data.BitsStored) - 1)
-        return colour
-    low, high = _range(data)
-    shown = apply_voi_lut(apply_modality_lut(stored, data), data, index=0)
-    if lut := data.get("VOILUTSequence"):
-        low, high = 0.0, 2.0 ** int(lut[0].LUTDescriptor[2]) - 1
-    unit = ((shown.astype(np.float64) - low) / (high - low)).astype(np.float32)
-    return 1 - unit if data.PhotometricInterpretation == "MONOCHROME1" else unit
+    Raises:
+        Unclear: of uncertain meaning.
+    """
+    photometric = str(data.get("PhotometricInterpretation") or "").strip().upper()
+    samples = int(data.get("SamplesPerPixel") or 1)
+    if samples == 3 and photometric in COLOURS:
+        luma: np.ndarray = data.pixel_array.astype(np.float32) @ LUMA
+        return Picture(luma / np.float32(2 ** int(data.BitsStored) - 1), None)
+    if samples != 1 or photometric not in (*GRAYS, "PALETTE COLOR"):
+        raise Unclear(f"has PhotometricInterpretation {photometric or 'blank'} with {samples} samples per pixel")
+    stored = read_stored(data)
+    if photometric == "PALETTE COLOR":
+        return Picture(palette_gray(stored.values, data, signed=stored.is_signed), None, stored.remarks)
+    return _gray(stored, data, is_inverted=photometric == "MONOCHROME1", intensity_max=intensity_max)
 
 
-def _range(data: Any) -> tuple[float, float]:
-    """What stored bits can hold, after the modality transform; windows end there too (PS3.3 C.11.2.1.2)."""
-    if lut := data.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** int(lut[0].LUTDescriptor[2]) - 1
-    bits = int(data.BitsStored)
-    is_signed = int(data.get("PixelRepresentation", 0)) == 1
-    ends = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if is_signed else (0.0, 2.0**bits - 1)
-    slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
-    low, high = sorted(end * slope + intercept for end in ends)
-    return low, high
+def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float | None) -> Picture:
+    """The picture of MONOCHROME1 or MONOCHROME2 stored values.
+
+    Raises:
+        Unclear: of uncertain meaning.
+    """
+    remarks = list(stored.remarks)
+    shape = str(data.get("PresentationLUTShape") or "").strip().upper()
+    if shape == "INVERSE" and not is_inverted:
+        raise Unclear("is MONOCHROME2 with PresentationLUTShape INVERSE, so that black may be white")
+    if shape == "IDENTITY" and is_inverted:
+        remarks.append(CONTRADICTING_SHAPE)
+    seen = stored.values[~stored.is_padding] if stored.is_padding is not None else stored.values
+    if not seen.size:
+        return Picture(np.zeros(stored.values.shape, np.float32), None, tuple(remarks))
+    low, high = int(seen.min()), int(seen.max())
+    modality, more = dicom_tags.modality(data, signed=stored.is_signed)
+    remarks += more
+    black, white = stored.ends
+    voi, more = dicom_tags.voi(data, signed=modality.ends((black, white))[0] < 0)
+    remarks += more
+
+    largest = _largest(data, stored=stored, high=high)
+    if intensity_max is not None and intensity_max < white:
+        # Of signed values without a negative one, 0 is black: they are those of an unsigned detector.
+        ends = (-intensity_max - 1 if low < 0 else 0.0, intensity_max)
+    else:
+        ends = (black, largest or white)
+    # Every value that the picture has is looked up in the shown ones, as there are far fewer than pixels.
+    few = high - low < 2**16
+    levels, position = (np.arange(low, high + 1), None) if few else np.unique(seen, return_inverse=True)
+    shown = gray_scale.shown(levels, modality=modality, voi=voi, stored_ends=ends)
+    unit = shown.unit.astype(np.float32)
+    unit = 1 - unit if is_inverted else unit
+    remarks += shown.remarks
+    by_stored = shown.by_range and isinstance(modality, gray_scale.Rescale)
+    if by_stored and ends[1] == intensity_max and high > ends[1]:
+        remarks.append(ABOVE_INTENSITY_MAX)
+    if by_stored and ends[1] == largest:
+        remarks.append(LARGEST_IS_WHITE)
+    pixels = np.zeros(stored.values.shape, np.float32)
+    place = ... if stored.is_padding is None else ~stored.is_padding
+    pixels[place] = unit[seen - low] if position is None else unit[position.reshape(seen.shape)]
+    return Picture(
+        pixels,
+        white=float(ends[1]) if by_stored else None,
+        remarks=tuple(remarks),
+        is_inverted=is_inverted and by_stored,
+        is_padding=stored.is_padding,
+    )
+
+
+def _largest(data: Any, *, stored: Stored, high: int) -> float | None:
+    """White by LargestPixelValueInSeries or LargestImagePixelValue, where they say that bits are unused.
+
+    It is the largest number of the bits that they need, as if BitsStored had named them, so that the images of one
+    detector keep their brightness to each other. A tag that some pixel exceeds says nothing.
+    """
+    for keyword in ("LargestPixelValueInSeries", "LargestImagePixelValue"):
+        for largest in dicom_tags.words(data, keyword)[:1]:
+            num_bits = int(largest).bit_length()
+            if not stored.is_signed and largest >= high and 0 < num_bits <= stored.num_bits - UNUSED_BITS:
+                return 2.0**num_bits - 1
+    return None
 
 
 def _first_bytes(pixel_data: bytes) -> bytes:

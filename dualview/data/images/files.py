@@ -12,7 +12,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dualview.data.images import dicom
+from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
+from dualview.data.images.png import significant_bits
+from dualview.data.images.tiff import HEADS, read_tiff
 from dualview.errors import BadImage
+from dualview.folders import begins_dicom, head_of, why_unreadable
 
 Aspect = Literal["center_crop", "pad", "stretch"]
 # An image reader takes a path of the study table and returns (1, S, S) float32 in [-1, 1] or stored pixels
@@ -23,6 +27,7 @@ MIN_SIDE_PX = 16
 SCALE_OF_MODE = {"L": 255.0, "I;16": 65535.0, "I": 65535.0}  # largest value of the bit depth
 KINDS = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")  # types of pixels in memory
 SCALE_OF_DTYPE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+FURTHER_PICTURES = "is a JPEG with further pictures after its first, which is read"
 
 
 @runtime_checkable
@@ -38,24 +43,40 @@ class FileReader(Protocol):
     def file(self, path: str) -> Path:
         """Where the image is."""
 
+    def picture(self, path: str) -> Picture:
+        """The whole image as it is decoded; raises BadImage."""
+
+    def unit_of(self, path: str, picture: Picture) -> Tensor:
+        """The `picture` of this path as `unit` gives it; raises BadImage."""
+
 
 class FileImages:
     """Reader of DICOM, and of PNG, JPEG, TIFF and whatever else Pillow decodes, by content and not by file name.
 
     Intensities are scaled by what the file can hold: 8-bit by 255, 16-bit by 65535 (as torchxrayvision;
-    the authors divide by 65536), DICOM by its window or bits (dicom.py), then from [0, 1] to [-1, 1]. So
-    files of one picture agree, whatever their kind. Colour becomes gray by ITU-R 601 luma. The picture
-    is made square and resized with antialiasing.
+    the authors divide by 65536), a PNG with sBIT by its significant bits, TIFF by its bits (tiff.py), DICOM by its
+    window or bits (dicom.py), then from [0, 1] to [-1, 1]. So files of one picture agree, whatever their kind. Colour
+    becomes gray by ITU-R 601 luma. The picture is made square and resized with antialiasing.
 
     Args:
         root: folder that paths are relative to.
         image_size_px: S.
         aspect: `center_crop` cuts to the central square (the authors' `ImageOps.fit`), `pad` adds black
             margins, `stretch` changes the aspect.
+        intensity_max: the stored value that is white (`data.intensity_max`), in gray files that can hold more and
+            whose own window or VOI LUT does not say what is.
     """
 
-    def __init__(self, root: Path | None, *, image_size_px: int, aspect: Aspect = "center_crop") -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        image_size_px: int,
+        aspect: Aspect = "center_crop",
+        intensity_max: float | None = None,
+    ) -> None:
         self.root = root or Path()
+        self.intensity_max = intensity_max
         self.image_size_px = image_size_px
         self.aspect = aspect
 
@@ -74,7 +95,15 @@ class FileImages:
 
     def unit(self, path: str) -> Tensor:
         """The image at `path` as `__call__` gives it, but in [0, 1]."""
-        pixels = torch.from_numpy(decode(self.file(path), name=path))
+        return self.unit_of(path, self.picture(path))
+
+    def picture(self, path: str) -> Picture:
+        """The image at `path` as it is decoded, of its own size."""
+        return read_picture(self.file(path), name=path, intensity_max=self.intensity_max)
+
+    def unit_of(self, path: str, picture: Picture) -> Tensor:
+        """The `picture` of this path as `unit` gives it."""
+        pixels = torch.from_numpy(picture.pixels)
         return square(pixels, name=path, image_size_px=self.image_size_px, aspect=self.aspect)
 
 
@@ -126,41 +155,63 @@ def to_gray(array: np.ndarray | Tensor) -> Tensor:
 
 
 def decode(file: Path, *, name: str) -> np.ndarray:
-    """Decoded gray pixels (height, width) float32 in [0, 1], upright.
+    """Decoded gray pixels (height, width) float32 in [0, 1], upright; raises as `read_picture` does."""
+    return read_picture(file, name=name).pixels
+
+
+def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -> Picture:
+    """The decoded picture of a file, upright.
 
     Raises:
         BadImage: see `FileImages`; `name` is what it calls the file.
     """
+    # A FIFO would be waited for, so what a file is comes first.
+    head, reason = (b"", unreadable) if (unreadable := why_unreadable(file)) else head_of(file)
+    if reason:
+        raise BadImage(name, reason=reason)
+    if begins_dicom(head):
+        return dicom.decode(file, name=name, intensity_max=intensity_max)
+    is_tiff = head[:4] in HEADS
     try:
-        with file.open("rb") as opened:
-            is_dicom = opened.read(132)[128:] == b"DICM"
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        raise BadImage(name, reason="no such file" if missing else f"cannot be opened ({error.strerror})") from None
-    return dicom.decode(file, name=name) if is_dicom else _gray(file, name=name)
-
-
-def _gray(file: Path, *, name: str) -> np.ndarray:
-    """Decoded gray pixels (height, width) float32 in [0, 1], upright."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                num_frames = getattr(image, "n_frames", 1)
-                if num_frames > 1:
-                    raise BadImage(name, reason=f"has {num_frames} frames; one is needed")
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                gray = _one_channel(upright, name=name)
-                return np.asarray(gray, dtype=np.float32) / SCALE_OF_MODE[gray.mode]
+        page, remarks, deep = read_tiff(file, intensity_max=intensity_max) if is_tiff else (None, (), None)
+        picture = _gray(file, name=name, page=page, intensity_max=intensity_max) if deep is None else deep
+        return picture._replace(remarks=picture.remarks + remarks)
     except BadImage:
         raise
+    except Unclear as error:
+        raise BadImage(name, reason=str(error)) from None
     except UnidentifiedImageError:
         raise BadImage(name, reason="is not an image in a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe") from None
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise BadImage(name, reason=f"cannot be decoded ({error or type(error).__name__})") from None
+    except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadImage(name, reason=f"cannot be decoded ({reason})") from None
+
+
+def _gray(file: Path, *, name: str, page: int | None, intensity_max: float | None) -> Picture:
+    """The picture that Pillow decodes.
+
+    Args:
+        page: of a TIFF, the number of the picture that is meant.
+    """
+    remarks: tuple[str, ...] = ()
+    with quiet_decoders():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file) as image:
+            num_frames = getattr(image, "n_frames", 1)
+            if page is not None:
+                image.seek(page)
+            elif image.format == "MPO":  # A JPEG with thumbnails or further pictures: every viewer shows the first.
+                remarks = (FURTHER_PICTURES,)
+            elif num_frames > 1:
+                raise BadImage(name, reason=f"has {num_frames} frames; one is needed")
+            image.load()
+            gray = _one_channel(ImageOps.exif_transpose(image), name=name)
+            stored, white = np.asarray(gray), SCALE_OF_MODE[gray.mode]
+            bits = significant_bits(file, stored=stored) if image.format == "PNG" else None
+    white = white if bits is None else 2.0**bits - 1
+    return scaled(stored, white=white, intensity_max=intensity_max, remarks=remarks)
 
 
 def _one_channel(image: Image.Image, *, name: str) -> Image.Image:

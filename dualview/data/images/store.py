@@ -10,11 +10,12 @@ store_build.py makes it.
 """
 
 import json
+import logging
 import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +25,15 @@ import torch
 from torch import Tensor
 
 from dualview.data.images.files import Aspect, FileReader
+from dualview.data.images.picture import Picture
 from dualview.errors import BadImage, UserError, listed
 from dualview.files import write_whole
 from dualview.views import View
 
-VERSION = 1  # version of the layout and of how pixels are made
+logger = logging.getLogger(__name__)
+
+VERSION = 2  # version of the layout and of how pixels are made
+UNCHANGED_SINCE_1 = (".png", ".jpg", ".jpeg")  # files of which version 1 made the same pixels
 ARRAYS = {view: f"{view.key}.npy" for view in View}
 INDEX, MANIFEST, PARTIAL = "index.parquet", "manifest.json", ".partial"
 SHARD_BYTES = 64 * 2**20
@@ -41,6 +46,7 @@ class StoreSettings:
     image_size_px: int
     bits: Literal[8, 16]
     aspect: Aspect
+    intensity_max: dict[str, float] = field(default_factory=dict)  # source -> its `data.intensity_max` where it has one
     version: int = VERSION
 
 
@@ -78,6 +84,15 @@ class StoreImages:
             self._arrays[view] = array.view(np.int16) if array.dtype == np.uint16 else array
         return torch.from_numpy(self._arrays[view][row])[None]
 
+    def picture(self, path: str) -> Picture:
+        """The image that was at `path`, for a look at how bright the store is."""
+        if path not in self._row:
+            raise BadImage(path, reason="is not in the store")
+        pixels = self(path)[0].numpy()
+        largest = 255 if pixels.dtype == np.uint8 else 65535
+        unsigned = pixels if pixels.dtype == np.uint8 else pixels.view(np.uint16)
+        return Picture(unsigned.astype(np.float32) / np.float32(largest), None)
+
     def refuse_if_stale(self, paths: Iterable[str], *, settings: StoreSettings, reader: FileReader | None) -> None:
         """Compare the store with what is wanted now.
 
@@ -92,8 +107,13 @@ class StoreImages:
         problems = [
             f"{key} is {asdict(settings)[key]}, the store has {value}"
             for key, value in asdict(self.settings).items()
-            if asdict(settings)[key] != value
+            if asdict(settings)[key] != value and (key, value) != ("version", 1)
         ]
+        if self.settings.version == 1 and any(not path.lower().endswith(UNCHANGED_SINCE_1) for path in self._row):
+            logger.warning(
+                "data.store %s was made by an earlier version, which read some DICOM and TIFF files wrongly; "
+                "dualview prepare makes it anew once it is removed", self.folder,
+            )  # fmt: skip
         absent = [path for path in paths if path not in self._row]
         if absent:
             problems.append(f"{len(absent)} image(s) of the data are not in it, the first {absent[0]}")

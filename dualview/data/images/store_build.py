@@ -31,6 +31,7 @@ from dualview.data.images.store import (
     crc32_of,
     stamp,
 )
+from dualview.data.remarks import Remark, count_remarks
 from dualview.errors import BadImage, UserError
 from dualview.files import flush_to_disk, write_whole
 from dualview.views import View
@@ -60,6 +61,7 @@ class Prepared:
     folder: Path
     num_images: int
     bad: dict[str, str]  # path -> reason
+    remarks: tuple[Remark, ...]  # what was odd about images that were read; nothing where nothing was done
     num_bytes: int
     seconds: float
     was_there: bool  # whether a whole store was found, so that nothing was done
@@ -97,7 +99,9 @@ def write(
         store = StoreImages(folder)
         store.refuse_if_stale([item.path for item in items], settings=settings, reader=reader)
         size = sum((folder / name).stat().st_size for name in ARRAYS.values())
-        return Prepared(folder=folder, num_images=len(items), bad=store.bad, num_bytes=size, seconds=0, was_there=True)
+        return Prepared(
+            folder=folder, num_images=len(items), bad=store.bad, remarks=(), num_bytes=size, seconds=0, was_there=True
+        )  # fmt: skip
     if folder.exists():
         raise UserError(f"{folder} exists and is not a store; choose another data.store")
     partial = folder.with_name(folder.name + PARTIAL)
@@ -125,6 +129,9 @@ def write(
         folder=folder,
         num_images=len(items),
         bad={items[n].path: record["reason"] for n, record in done.items() if record["reason"]},
+        remarks=count_remarks(
+            (kind, items[n].path) for n, record in sorted(done.items()) for kind in record.get("remarks", [])
+        ),
         num_bytes=sum((folder / name).stat().st_size for name in ARRAYS.values()),
         seconds=time.monotonic() - started,
         was_there=False,
@@ -178,13 +185,23 @@ class _Decoding(Dataset[dict[str, Any]]):
         array = self._arrays[item.view]
         file = self.reader.file(item.path)
         reason = ""
+        remarks: tuple[str, ...] = ()
         try:
-            unit = self.reader.unit(item.path)[0]
+            picture = self.reader.picture(item.path)
+            remarks = picture.remarks
+            unit = self.reader.unit_of(item.path, picture)[0]
             array[item.row] = (unit * self.largest).round().numpy().astype(array.dtype)
         except BadImage as error:
             reason = error.reason
         size, mtime_ns = stamp(file)
-        return {"n": n, "reason": reason, "size": size, "mtime_ns": mtime_ns, "crc32": crc32_of(file)}
+        return {
+            "n": n,
+            "reason": reason,
+            "size": size,
+            "mtime_ns": mtime_ns,
+            "crc32": crc32_of(file),
+            "remarks": remarks,
+        }
 
 
 def _lock(journal: TextIO, *, partial: Path) -> None:
@@ -238,7 +255,7 @@ def _finish(
 ) -> None:
     """Write the index and, last, the manifest with checksums."""
     records = [{"path": item.path, "view": int(item.view), "row": item.row, **done[n]} for n, item in enumerate(items)]
-    pd.DataFrame(records).drop(columns="n").to_parquet(partial / INDEX, index=False)
+    pd.DataFrame(records).drop(columns=["n", "remarks"], errors="ignore").to_parquet(partial / INDEX, index=False)
     files = {}
     for name in (*ARRAYS.values(), INDEX):
         size = (partial / name).stat().st_size

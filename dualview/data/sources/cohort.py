@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import CohortConfig, SourceConfig
+from dualview.data.remarks import Remark
 from dualview.data.sources.image_rows import SourceTable
+from dualview.data.sources.missing_findings import findings_there
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.views import ROUTES, Availability, View
@@ -155,22 +157,20 @@ def label_by_names(source: SourceTable, *, config: SourceConfig) -> SourceTable:
     without any name is unknown. Findings are those of the configuration; of the vocabulary; or all names.
 
     Raises:
-        UserError: the configuration names labels that no study has.
+        UserError: the configuration names findings of which no study has a label, and does not drop them.
     """
     if source.label_names is None:
         return source
     table, names, to_xrv = source.table, source.label_names.studies, source.label_names.to_xrv
     there = frozenset().union(*names)
-    findings = dict(config.findings)
+    findings, remarks = dict(config.findings), list[Remark]()
     if config.vocabulary == "xrv":
         wanted = list(findings) or list(to_xrv)
         findings = {name: list(to_xrv[name]) for name in wanted if name in to_xrv}
     elif not findings:
         findings = {name: [name] for name in sorted(there - frozenset(source.label_names.not_findings))}
-    elif wrong := sorted(name for name, positive in findings.items() if not there & frozenset(positive)):
-        raise UserError(
-            f"data.findings: no study of {source.name} has any of the labels of {wrong}; there are {sorted(there)}"
-        )
+    else:
+        findings, remarks = findings_there(config, there=there)
     kinds, kind_of = _distinct(names)
     labels = np.array(
         [[bool(kind & frozenset(positive)) for positive in findings.values()] for kind in kinds], np.float32
@@ -183,7 +183,7 @@ def label_by_names(source: SourceTable, *, config: SourceConfig) -> SourceTable:
         label_mask=np.repeat(known[kind_of][:, None], len(findings), axis=1),
         uncertain=None,
     )
-    return replace(source, table=table)
+    return replace(source, table=table, remarks=(*source.remarks, *remarks))
 
 
 def _distinct(names: np.ndarray) -> tuple[list[frozenset[str]], np.ndarray]:

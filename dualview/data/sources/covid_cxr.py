@@ -11,7 +11,7 @@ import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table, text_table
-from dualview.errors import UserError
+from dualview.data.sources.missing_findings import findings_there
 
 FRONTAL, LATERAL = ("PA", "AP"), ("L",)
 UNKNOWN = {"", "todo", "Unknown"}
@@ -43,7 +43,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     study_diagnoses: dict[str, set[str]] = {study: set() for study in table["study"]}
     for study, diagnoses in zip(table["study"], row_diagnoses, strict=True):
         study_diagnoses[study] |= diagnoses
-    _check_diagnoses(source, there=set().union(*study_diagnoses.values()))
+    findings, remarks = findings_there(source, there=set().union(*study_diagnoses.values()), every_name=True)
+    rows.add_remarks(remarks)
 
     rows.frame = table[~blank]
     rows.assign_views(rows.frame["view"], frontal=FRONTAL, lateral=LATERAL, strict=True)
@@ -52,16 +53,10 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         [
             [
                 int(bool(study_diagnoses[study] & set(positive))) if study_diagnoses[study] else Label.UNKNOWN
-                for positive in source.findings.values()
+                for positive in findings.values()
             ]
             for study in rows.frame["study"]
         ],
         dtype=np.int8,
-    ).reshape(len(rows.frame), len(source.findings))
-    return rows.studies(findings=list(source.findings), labels=labels, attributes=["sex", "age"])
-
-
-def _check_diagnoses(source: SourceConfig, *, there: set[str]) -> None:
-    wrong = sorted({name for names in source.findings.values() for name in names} - there)
-    if wrong:
-        raise UserError(f"data.findings names {wrong}, which no row of the table has; there are {sorted(there)}")
+    ).reshape(len(rows.frame), len(findings))
+    return rows.studies(findings=list(findings), labels=labels, attributes=["sex", "age"])

@@ -1,135 +1,204 @@
 """A folder of DICOM files, in any arrangement: one image per file, grouped by PatientID and StudyInstanceUID.
 
-The view is taken from ViewPosition (0018,5101); where that says nothing from the codes of
-ViewCodeSequence (0054,0220; DICOM PS3.16, CID 4010); then from words of SeriesDescription; else the image
-is left out as of unknown view. Labels come from a table at `data.csv`, one row per study: the column
-`data.columns.study` holds the StudyInstanceUID or the AccessionNumber.
+View and part of the body are read by one table (dicom_views.py, body_parts.py): an image of another part, or of a view
+that is neither frontal nor lateral, is left out and counted. Of several images of a view one that was made to be looked
+at comes first: derived images, secondary captures and raw data FOR PROCESSING come after it, in this order.
+Labels come from a table at `data.csv`, one row per study: the column `data.columns.study` holds the StudyInstanceUID
+or the AccessionNumber.
 """
 
-import os
-import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.remarks import Remark, count_remarks
+from dualview.data.sources.body_parts import body_part
 from dualview.data.sources.csv import add_wrong_labels, label_codes
+from dualview.data.sources.dicom_headers import read_headers
+from dualview.data.sources.dicom_views import Branches, branches, view_of
 from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, text_table
-from dualview.errors import UserError
+from dualview.errors import UserError, told_by_reason
+from dualview.folders import list_files, may_be_image
+from dualview.views import View
 
-FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL",)
-POSITION_OF_TAG = {"PA": "PA", "AP": "AP", "LATERAL": "LATERAL", "LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL"}
-# SNOMED CT and SNOMED RT codes of CID 4010 "DX View".
-VIEW_CODES = {
-    "272479007": "PA", "R-10214": "PA", "272460009": "AP", "R-10206": "AP", "399067008": "LATERAL",
-    "R-10236": "LATERAL", "399198007": "LATERAL", "R-10232": "LATERAL", "399173006": "LATERAL", "R-10228": "LATERAL",
-}  # fmt: skip
-WORDS = {
-    "LATERAL": re.compile(r"\b(lat|lateral|seitlich|profil|ll|rl)\b", re.IGNORECASE),
-    "PA": re.compile(r"\b(pa|p\.a\.)\b", re.IGNORECASE),
-    "AP": re.compile(r"\b(ap|a\.p\.)\b", re.IGNORECASE),
-}
-TAGS = (
-    "PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate", "StudyTime", "ViewPosition", "ViewCodeSequence",
-    "SeriesDescription", "PatientSex", "PatientAge", "Manufacturer", "Modality",
-)  # fmt: skip
-MODALITIES = ("CR", "DX", "DR", "RF", "XR", "OT", "")
-LOADED = (
-    "path",
-    "problem",
-    "patient",
-    "study",
-    "accession",
-    "date",
-    "position",
-    "sex",
-    "age",
-    "manufacturer",
-    "modality",
-)
+MODALITIES = ("CR", "DX", "DR", "RF", "RG", "XR", "OT", "")
+SERIES_TEXTS = ["series_description", "protocol", "processing"]  # columns that describe one view, not a whole study
+TEXTS_OF_PARTS = [*SERIES_TEXTS, "performed", "requested", "study_description"]
+FOR_PROCESSING_CLASSES = ("1.2.840.10008.5.1.4.1.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.2.1")
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # the class, and how the classes of its siblings begin
+RANKS = ("", "a derived image", "a secondary capture", "raw data FOR PROCESSING")
+"""What an image is, the first choice first."""
+
+
+class Found(NamedTuple):
+    """DICOM files, with the images of each study and view in the order in which they are to be tried."""
+
+    frame: pd.DataFrame  # columns of `described`
+    remarks: tuple[Remark, ...]
+    unreadable: list[tuple[str, str]]  # (path, reason) of files and folders that cannot be opened
 
 
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of all DICOM files under `data.root`.
 
+    With `data.several_images` other than `first`, images that are not the first choice are left out where a study has
+    a better one of the view; otherwise they are tried where the better one cannot be read.
+
     Raises:
-        UserError: pydicom is not installed, no usable file, or problems of the table of labels.
+        UserError: pydicom is not installed, files or folders that cannot be opened, no usable file, or problems of the
+            table of labels.
     """
     check_root(source)
     if source.root is None or not source.root.is_dir():
         raise UserError(f"data.root {source.root} is not a folder; source dicom reads the files themselves")
-    files = sorted(
-        (Path(folder) / name).relative_to(source.root).as_posix()
-        for folder, _, names in os.walk(source.root)
-        for name in names
-        if name != "DICOMDIR" and not name.startswith(".")
-    )
-    if not files:
+    listing = list_files(source.root)
+    files = [name for name in listing.files if not is_index(name)]
+    if not files and not listing.unreadable:
         raise UserError(f"data.root {source.root} holds no file")
-    frame = read_headers(source.root, files)
+    found = described(source.root, files, sources=[source])
+    unreadable = sorted(listing.unreadable + found.unreadable)
+    others = pd.DataFrame(unreadable, columns=["path", "reason"], dtype=object)
+    frame = pd.concat([found.frame, others.assign(view=-1, rank=0)], ignore_index=True)
     frame.insert(0, "line", np.arange(len(frame)) + 1)
     rows = ImageRows(frame, file=source.root, source=source)
-    rows.drop(rows.frame["problem"] != "", rows.frame["problem"])
-    rows.drop(~rows.frame["modality"].isin(MODALITIES), "modality is " + rows.frame["modality"])
+    rows.add_remarks(found.remarks)
+    rows.drop(rows.frame["reason"] != "", rows.frame["reason"])
     rows.drop((rows.frame["patient"] == "") | (rows.frame["study"] == ""), "PatientID or StudyInstanceUID is blank")
-    rows.assign_views(rows.frame["position"], frontal=FRONTAL, lateral=LATERAL)
+    wanted = [(path, reason) for path, reason in unreadable if may_be_image(path)]
+    if wanted and source.on_missing_file != "drop":
+        raise _cannot_be_opened(wanted, rows=rows)
+    best = rows.frame.groupby(["patient", "study", "view"])["rank"].transform("min")
+    if data.several_images != "first":
+        worse = rows.frame["rank"] > best
+        rows.drop(worse, rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view"))
+        best = rows.frame["rank"]
+    is_first = ~rows.frame.duplicated(["patient", "study", "view"])
+    for rank in range(1, len(RANKS)):
+        rows.remark(is_first & (best == rank), f"{RANKS[rank]} is used, as the study has no better image of the view")
     findings, labels = _labels(rows.frame, source=source)
     return rows.studies(findings=findings, labels=labels, attributes=["date", "sex", "age", "manufacturer"])
 
 
-def read_headers(root: Path, files: list[str]) -> pd.DataFrame:
-    """A row of texts per file with the columns `LOADED`; `problem` says why a file cannot be used, or is blank.
-
-    Raises:
-        UserError: pydicom is not installed.
-    """
-    with ThreadPoolExecutor() as pool:  # Threads help, as most of the time is waiting for the disk.
-        headers = list(pool.map(lambda name: _header(root, name), files))
-    return pd.DataFrame(headers, columns=list(LOADED), dtype=object)
+def is_index(name: str) -> bool:
+    """Whether a file is the index of a DICOM medium (PS3.10, 8.6)."""
+    return Path(name).name.upper() == "DICOMDIR"
 
 
-def _header(root: Path, name: str) -> tuple[str, ...]:
-    """`LOADED` of one file; `problem` says why it cannot be used."""
-    try:
-        import pydicom  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise UserError("source dicom needs pydicom: pip install 'dualview[dicom]'") from None
-    blank = ("",) * (len(LOADED) - 2)
-    try:
-        header = pydicom.dcmread(root / name, stop_before_pixels=True, specific_tags=list(TAGS))
-        values = {tag: str(header.get(tag, "") or "").strip() for tag in TAGS if tag != "ViewCodeSequence"}
-        position = view_of(
-            values["ViewPosition"],
-            codes=[str(item.get("CodeValue", "")) for item in header.get("ViewCodeSequence") or []],
-            description=values["SeriesDescription"],
-        )
-    except Exception:  # A broken file makes pydicom raise anything.
-        return (name, "is not a DICOM file", *blank)
-    return (
-        name, "", values["PatientID"], values["StudyInstanceUID"], values["AccessionNumber"],
-        f"{values['StudyDate']} {values['StudyTime']}".strip(), position, values["PatientSex"],
-        values["PatientAge"].lstrip("0").removesuffix("Y"), values["Manufacturer"], values["Modality"],
-    )  # fmt: skip
+def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> Found:
+    """What the headers of files say, for training and for prediction alike.
 
-
-def view_of(position: str, *, codes: list[str], description: str) -> str:
-    """PA, AP or LATERAL; blank where nothing says so, or words contradict each other.
+    The columns are `path`, `patient`, `study`, `accession`, `date`, `sex`, `age`, `manufacturer`; `view` (of `View`)
+    and `rank` (int, position in `RANKS`); `reason`, why an image is left out, blank where it is used.
 
     Args:
-        position: ViewPosition.
-        codes: code values of ViewCodeSequence.
-        description: SeriesDescription.
+        sources: settings that say which views take which branch: the first that knows a view decides.
+
+    Raises:
+        UserError: pydicom is not installed, or a view in two lists of a source.
     """
-    if position.upper() in POSITION_OF_TAG:
-        return POSITION_OF_TAG[position.upper()]
-    if position:
-        return position  # another view, such as LLD
-    coded = {VIEW_CODES[code] for code in codes if code in VIEW_CODES}
-    if not coded:
-        coded = {view for view, words in WORDS.items() if words.search(description)}
-    return coded.pop() if len(coded) == 1 else ""
+    headers, remarks = read_headers(root, files)
+    of_views = [branches(source) for source in sources]
+    chests = [name for source in sources for name in source.body_parts]
+    unreadable = list(
+        headers.loc[headers["unreadable"] != "", ["path", "unreadable"]].itertuples(index=False, name=None)
+    )
+    frame = headers[headers["unreadable"] == ""].reset_index(drop=True)
+    said = _by_distinct(
+        frame[["position", "views", "orientation", *SERIES_TEXTS]],
+        lambda position, codes, orientation, *texts: view_of(
+            position, codes=codes, orientation=orientation, descriptions=texts
+        ),
+    )
+    parts = _by_distinct(
+        frame[["examined", "regions", *TEXTS_OF_PARTS]],
+        lambda examined, regions, *texts: body_part(examined, regions=regions, descriptions=texts, chests=chests),
+    )
+    views = [_branch(of_views, view=view.view, own=view.own) for view in said]
+    modality = frame["modality"]
+    reason = frame["problem"]
+    reason = reason.mask((reason == "") & ~modality.isin(MODALITIES), "modality is " + modality)
+    reason = reason.mask(reason == "", pd.Series([part.reason for part in parts], dtype=object))
+    no_view = [
+        "" if branch is not None else f"view is {view.view}" if view.view else "view is not given"
+        for branch, view in zip(views, said, strict=True)
+    ]
+    reason = reason.mask(reason == "", pd.Series(no_view, dtype=object))
+    frame = frame.assign(
+        date=(frame["date"] + " " + frame["time"]).str.strip(),
+        age=frame["age"].str.lstrip("0").str.removesuffix("Y"),
+        view=np.array([-1 if branch is None else int(branch) for branch in views], dtype=int),
+        rank=_ranks(frame),
+        reason=reason,
+    )
+    frame = _in_order(frame)
+    frame = _without_copies(frame)
+    used = frame[frame["reason"] == ""]
+    oddities = [
+        (what.remark, used["path"][row]) for row in used.index for what in (said[row], parts[row]) if what.remark
+    ]
+    several = used[(used["instance"] != "") & used.duplicated("instance")]
+    oddities += [("SOPInstanceUID stands in another study or view as well", path) for path in several["path"]]
+    return Found(frame, (*remarks, *count_remarks(oddities)), unreadable)
+
+
+Answer = TypeVar("Answer")
+
+
+def _by_distinct(columns: pd.DataFrame, answer: Callable[..., Answer]) -> list[Answer]:
+    """The answer to each row; equal rows are asked once, as a folder has few different ones."""
+    answers: dict[tuple[object, ...], Answer] = {}
+    rows = list(columns.itertuples(index=False, name=None))
+    for row in rows:
+        if row not in answers:
+            answers[row] = answer(*row)
+    return [answers[row] for row in rows]
+
+
+def _branch(of_views: list[Branches], *, view: str, own: str) -> View | None:
+    return next((branch for each in of_views if (branch := each.of(view, own=own)) is not None), None)
+
+
+def _ranks(frame: pd.DataFrame) -> np.ndarray:
+    """(rows,) int, position in `RANKS` of what each image is."""
+    is_raw = frame["intent"].str.upper().str.startswith("FOR PROC") | frame["sop_class"].isin(FOR_PROCESSING_CLASSES)
+    sop_class = frame["sop_class"]
+    is_capture = (sop_class == SECONDARY_CAPTURE) | sop_class.str.startswith(f"{SECONDARY_CAPTURE}.")
+    is_derived = frame["image_type"].str.upper().str.startswith("DERIVED")
+    ranks: np.ndarray = np.select([is_raw, is_capture, is_derived], [3, 2, 1], 0)
+    return ranks
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Studies as they come; the images of each by rank, then by the numbers of series and image, then by path."""
+    study = pd.factorize(frame["patient"] + "\0" + frame["study"])[0]
+    numbers = [
+        pd.to_numeric(frame[column], errors="coerce").fillna(np.inf) for column in ("instance_number", "series_number")
+    ]
+    keys = [np.arange(len(frame)), *numbers, frame["rank"], study]
+    return frame.iloc[np.lexsort([np.asarray(key) for key in keys])]
+
+
+def _without_copies(frame: pd.DataFrame) -> pd.DataFrame:
+    """With a reason for images that stand in another file as well; the largest stays, as smaller ones may be torn."""
+    named = (frame["reason"] == "") & (frame["instance"] != "")
+    largest_first = frame[named].sort_values("num_bytes", ascending=False, kind="stable")
+    is_copy = largest_first.duplicated(["patient", "study", "view", "instance"]).reindex(frame.index, fill_value=False)
+    return frame.assign(reason=frame["reason"].mask(is_copy, "is a copy of another file (equal SOPInstanceUID)"))
+
+
+def _cannot_be_opened(unreadable: list[tuple[str, str]], *, rows: ImageRows) -> UserError:
+    """The error that names them."""
+    error = UserError(
+        f"data.root {rows.file}: {len(unreadable)} file(s) or folder(s) cannot be read\n{told_by_reason(unreadable)}\n"
+        "Mend or fetch them, or set data.on_missing_file=drop to leave them out"
+    )
+    error.details = [f"{path}: {reason}" for path, reason in unreadable]
+    error.account = (rows.account,)
+    return error
 
 
 def _labels(frame: pd.DataFrame, *, source: SourceConfig) -> tuple[list[str], np.ndarray]:

@@ -1,7 +1,6 @@
 """From rows of an image table, one row per image, to one row per study, with an account of what was left out."""
 
 import os
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,11 +14,14 @@ import pandas as pd
 from dualview.config import SourceConfig
 from dualview.data.images.files import Aspect, FileImages, ImageReader
 from dualview.data.remarks import Remark
+from dualview.data.sources.identifiers import add_alike, add_unusable
+from dualview.data.sources.problems import Problems as Problems  # noqa: PLC0414 - readers take it from here too
+from dualview.data.sources.same_files import add_listed_twice
+from dualview.data.sources.text_table import text_table as text_table  # noqa: PLC0414
 from dualview.data.table import StudyTable
-from dualview.errors import Problem, UserError, told_by_kind
+from dualview.errors import UserError
+from dualview.folders import NO_FILE, why_unreadable
 from dualview.views import View
-
-HEADER_LINES = 1
 
 
 class Label(IntEnum):
@@ -71,62 +73,6 @@ def nothing_dropped() -> pd.DataFrame:
     return pd.DataFrame({"path": [], "reason": []}, dtype=object)
 
 
-class Problems:
-    """What is wrong with the rows of one file, or of several read one after another, to be reported together.
-
-    Args:
-        file: the file, or the first of them.
-        more: (what is added to its line numbers, file) of each further one.
-    """
-
-    def __init__(self, file: Path, *, more: Sequence[tuple[int, Path]] = ()) -> None:
-        self.file = file
-        self.more = more
-        self.found: list[tuple[int, str, tuple[str, ...], str]] = []  # line, template, values, of
-
-    def add(self, line: int, template: str, *values: object, of: str = "") -> None:
-        """Problems with equal `template` and `of` are of one kind.
-
-        Args:
-            line: in the file.
-            template: what is wrong and what to do, with `{}` for each of the values; it holds no text of users.
-            values: what was found.
-            of: what keeps kinds with one template apart, such as the column.
-        """
-        self.found.append((int(line), template, tuple(map(str, values)), of))
-
-    def place(self, line: int) -> tuple[Path, int]:
-        """The file and the line in it."""
-        raised, file = max([(0, self.file), *(entry for entry in self.more if entry[0] < line)])
-        return file, line - raised
-
-    def line(self, line: int) -> str:
-        """How a sentence names a line."""
-        file, within = self.place(line)
-        return f"line {within} of {file.name}" if self.more else f"line {within}"
-
-    def raise_if_any(self, *, account: ReadImages | None = None) -> None:
-        """Raise what was added, by kind, with examples; the error has every single one in its `details`.
-
-        Args:
-            account: what was read until then.
-
-        Raises:
-            UserError: naming file:line.
-        """
-        if not self.found:
-            return
-        problems = []
-        for line, template, values, of in sorted(self.found):
-            file, within = self.place(line)
-            problems.append(Problem(file=str(file), place=str(within), template=template, values=values, of=of))
-        files = " and ".join(dict.fromkeys(problem.file for problem in problems))
-        error = UserError(f"{files} has {len(problems)} problem(s)\n{told_by_kind(problems)}")
-        error.details = [str(problem) for problem in problems]
-        error.account = account and (account,)
-        raise error
-
-
 class ImageRows:
     """Rows of an image table on their way to studies.
 
@@ -138,7 +84,8 @@ class ImageRows:
         self.frame = frame
         self.file = file
         self.source = source
-        self.problems = Problems(file)
+        # Rows that come from the files of a folder are named by their files.
+        self.problems = Problems(file, names=_paths_of_lines(frame) if file.is_dir() else {})
         self._num_read = len(frame)
         self._dropped: list[pd.DataFrame] = []
         self._remarks: list[Remark] = []
@@ -209,18 +156,21 @@ class ImageRows:
         self.drop(other, values.map(lambda value: f"view is {value}" if value else "view is not given"))
 
     def check_files(self) -> None:
-        """Look for every file, if the configuration says so; those that are not there are problems, or dropped."""
+        """Look for every file, if the configuration says so; those that cannot be read are problems, or dropped."""
         if not self.source.check_files:
             return
         root = str(self.source.root)
         # 400,000 files are looked up: os.path takes a tenth of pathlib's time.
-        there = [os.path.isfile(os.path.join(root, path)) for path in self.frame["path"]]
-        missing = ~np.array(there, dtype=bool)
+        reasons = np.array([why_unreadable(os.path.join(root, path)) for path in self.frame["path"]], dtype=object)
+        unreadable = reasons != ""
         if self.source.on_missing_file == "drop":
-            self.drop(missing, "no such file")
+            self.drop(unreadable, pd.Series(reasons, index=self.frame.index, dtype=object))
             return
-        for line, path in self.frame.loc[missing, ["line", "path"]].itertuples(index=False):
-            self.problems.add(line, "no image file {}", f"{root}/{path}")
+        for line, path, reason in zip(
+            self.frame["line"][unreadable], self.frame["path"][unreadable], reasons[unreadable], strict=True
+        ):
+            what = "no image file {}" if reason == NO_FILE else f"image file {{}} {reason}"
+            self.problems.add(line, what, f"{root}/{path}")
 
     def studies(
         self, *, findings: Sequence[str] = (), labels: np.ndarray | None = None, attributes: Sequence[str] = ()
@@ -290,17 +240,16 @@ class ImageRows:
             dropped=account.dropped,
             remarks=account.remarks,
             table=table,
-            open_images=partial(FileImages, self.source.root),
+            open_images=partial(FileImages, self.source.root, intensity_max=self.source.intensity_max),
         )
 
     def _check_rows(self) -> None:
         frame = self.frame
-        first_line = frame.groupby("path", sort=False)["line"].transform("first")
-        for line, path, earlier in zip(frame["line"], frame["path"], first_line, strict=True):
-            if line != earlier:
-                self.problems.add(
-                    line, "image {} stands in {} already; list each image once", path, self.problems.line(earlier)
-                )
+        root = self.source.root if self.source.check_files else None
+        self.add_remarks(add_listed_twice(self.problems, frame, root=root))
+        if self.source.identifiers == "checked":
+            add_unusable(self.problems, frame)
+            add_alike(self.problems, frame)
         if "split" in frame:
             patients = frame.groupby("patient", sort=False)
             split, line_of_split = patients["split"].transform("first"), patients["line"].transform("first")
@@ -337,54 +286,8 @@ class ImageRows:
         return ", ".join(f"{count} image(s) left out because {reason}" for reason, count in counts.head(5).items())
 
 
-def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV, compressed or not, as text cells, stripped, blank where empty; column `line` = line in the file.
-
-    Identifiers stay text: "331a", "007" and PadChest's 39 digits are not numbers.
-
-    Args:
-        file: the table.
-        columns: names it must have; only they are read, where there are any.
-        hint: what to do about a missing column.
-        optional: columns to read as well, blank where the table lacks them.
-
-    Raises:
-        UserError: no file, no CSV, no rows, or columns that are not there.
-    """
-    if not file.is_file():
-        raise UserError(f"no such table: {file}; give data.csv, or put the table into data.root")
-    try:
-        with warnings.catch_warnings():
-            # A row with more cells than the header is an error.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                file,
-                dtype=str,
-                keep_default_na=False,
-                skip_blank_lines=False,
-                index_col=False,  # or pandas would shift the cells of a long row by one
-                encoding="utf-8-sig",
-            )
-    except pd.errors.ParserWarning:
-        raise UserError(
-            f"{file}: rows have more cells than the header has columns; quote cells that hold commas"
-        ) from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError) as error:
-        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise UserError(
-            f"{file} has no column {', '.join(repr(column) for column in missing)}; it has {', '.join(table.columns)}. "
-            f"{hint}"
-        )
-    if columns:
-        table = table.reindex(columns=list(dict.fromkeys([*columns, *optional])))
-    table = pd.DataFrame({name: cells.fillna("").str.strip() for name, cells in table.items()})
-    table.insert(0, "line", np.arange(len(table)) + 1 + HEADER_LINES)
-    table = table[(table.drop(columns="line") != "").any(axis=1)]  # without blank lines
-    if table.empty:
-        raise UserError(f"{file} has no rows")
-    return table
+def _paths_of_lines(frame: pd.DataFrame) -> dict[int, str]:
+    return dict(zip(frame["line"].tolist(), frame["path"].tolist(), strict=True))
 
 
 def check_root(source: SourceConfig) -> None:

@@ -2,22 +2,33 @@
 
 Labels are of the study, from the labeler CheXpert or NegBio. The split is official and by patient, its
 middle part called `validate`. Where mimic-cxr-2.1.0-test-set-labeled.csv is there, its radiologists' labels
-of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opacity".
+of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opacity". `data.labeler: cxr_lt` takes labels
+and split from CXR-LT instead. Sex, age, race and insurance are known where MIMIC-IV's tables lie beside.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.remarks import Remark
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
+from dualview.data.sources.cxr_lt import CxrLt, read_cxr_lt
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
+from dualview.data.sources.mimic_iv import demographics
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 
 VERSIONS = ("2.1.0", "2.0.0")
 FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL", "LL")
 RENAMED = {"Airspace Opacity": "Lung Opacity"}
+# Words of PerformedProcedureStepDescription that say a view, and those that say that there are other images too.
+DESCRIBED = {"PA": r"\b(PA|P\.A\.?)(?!\w)", "AP": r"\b(AP|A\.P\.?)(?!\w)", "LATERAL": r"\b(LAT|LATERAL)\b"}
+OTHER_IMAGES = (
+    r"DECUB|OBLIQ|LORDOTIC|APICAL|PELVI|ABD|SPINE|RIB|SHOULDER|SKULL|HIP|STERN|CLAVIC|KUB|NECK|BABYGRAM|BODY|EXTREM|"
+    r"EXPIRATION|SWIMMER"
+)
 HINT = "Is it MIMIC-CXR-JPG's own table?"
 
 
@@ -38,38 +49,88 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         file,
         columns=["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"],
         hint=HINT,
+        optional=["PerformedProcedureStepDescription"],
     )
-    split = text_table(_table(folder, "split"), columns=["dicom_id", "split"], hint=HINT)
-    labels = _study_labels(folder, source=source)
-
-    table = metadata.merge(split[["dicom_id", "split"]], on="dicom_id", how="left").merge(
-        labels, on="study_id", how="left", validate="many_to_one"
-    )
-    is_labelled = table["is_labelled"].notna()
-    subject, study = table["subject_id"], table["study_id"]
-    table = table.assign(
-        **{column: text(table[column]) for column in CHEXPERT},
-        is_labelled=is_labelled,
-        labelled_by=text(table["is_labelled"]),
+    position, is_inferred = _positions(metadata)
+    subject, study = metadata["subject_id"], metadata["study_id"]
+    people, is_nobody = demographics(metadata, folder=folder)
+    table = metadata.assign(
+        **people,
+        position=position,
+        is_inferred=is_inferred,
+        is_nobody=is_nobody,
         patient=subject,
         study=study,
-        path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + table["dicom_id"] + ".jpg",
-        split=text(table["split"]).replace("validate", "val"),
-        date=table["StudyDate"] + " " + table["StudyTime"],
-        projection=table["ViewPosition"],
+        path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + metadata["dicom_id"] + ".jpg",
+        date=metadata["StudyDate"] + " " + metadata["StudyTime"],
+        projection=position,
     )
+    if source.labeler == "cxr_lt":
+        cxr_lt = read_cxr_lt(folder, source=source)
+        table = table.assign(split=text(table["dicom_id"].map(cxr_lt.split)), labelled_by="cxr_lt")
+    else:
+        cxr_lt = None
+        table = _with_labels(table, folder=folder, source=source)
     rows = ImageRows(table, file=file, source=source)
-    rows.assign_views(table["ViewPosition"], frontal=FRONTAL, lateral=LATERAL)
+    if cxr_lt is not None:
+        rows.add_remarks(_unmatched(cxr_lt, table=table))
+    rows.assign_views(table["position"], frontal=FRONTAL, lateral=LATERAL)
     rows.drop(~rows.frame["split"].isin(("train", "val", "test")), "image is not in the table of splits")
+    rows.remark(rows.frame["is_inferred"], "ViewPosition is blank, the view is that of the procedure's description")
+    rows.remark(rows.frame["is_nobody"], "subject is not in patients.csv: sex and age are not known")
     preferred = [*(source.frontal_views or FRONTAL), *(source.lateral_views or LATERAL)]
     frame = rows.frame.assign(
         begins=rows.frame.groupby("study")["line"].transform("min"),
-        preference=rows.frame["ViewPosition"].map(preferred.index),
+        preference=rows.frame["position"].map(preferred.index),
     )
     rows.frame = frame.sort_values(["begins", "preference", "line"])
     rows.check_files()
-    findings, row_labels = labels_of(rows, is_labelled=rows.frame["is_labelled"].to_numpy(bool))
-    return rows.studies(findings=findings, labels=row_labels, attributes=["date", "projection", "labelled_by"])
+    if cxr_lt is not None:
+        findings, row_labels = cxr_lt.findings, cxr_lt.labels.loc[rows.frame["dicom_id"]].to_numpy()
+    else:
+        findings, row_labels = labels_of(rows, is_labelled=rows.frame["is_labelled"].to_numpy(bool))
+    return rows.studies(findings=findings, labels=row_labels, attributes=["date", "projection", "labelled_by", *people])
+
+
+def _positions(metadata: pd.DataFrame) -> "tuple[pd.Series[str], pd.Series[bool]]":
+    """View of each image, and whether it is only that of its procedure: ViewPosition is blank in 15,769 rows.
+
+    A description such as "CHEST (PORTABLE AP)" says the view of all images of its study; "CHEST (PA AND LAT)"
+    and "TRAUMA #3 (PORT CHEST ONLY)" do not, and one that names another part of the body is not trusted.
+    """
+    described = metadata["PerformedProcedureStepDescription"].str.upper()
+    view = described.map({text: _view_described(text) for text in described.unique()})
+    is_inferred = (metadata["ViewPosition"] == "") & (view != "")
+    return metadata["ViewPosition"].where(~is_inferred, view), is_inferred
+
+
+def _view_described(text: str) -> str:
+    """The one view that a description of a procedure names, or blank."""
+    if not re.search(r"\b(CHEST|CXR|THORAX)\b", text) or re.search(OTHER_IMAGES, text):
+        return ""
+    named = [view for view, words in DESCRIBED.items() if re.search(words, text)]
+    return named[0] if len(named) == 1 else ""
+
+
+def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> pd.DataFrame:
+    """The table with the official split and the labels of the studies."""
+    split = text_table(_table(folder, "split"), columns=["dicom_id", "split"], hint=HINT)
+    labels = _study_labels(folder, source=source)
+    table = table.merge(split[["dicom_id", "split"]], on="dicom_id", how="left").merge(
+        labels, on="study_id", how="left", validate="many_to_one"
+    )
+    return table.assign(
+        **{column: text(table[column]) for column in CHEXPERT},
+        labelled_by=text(table["is_labelled"]),
+        is_labelled=table["is_labelled"].notna(),
+        split=text(table["split"]).replace("validate", "val"),
+    )
+
+
+def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame) -> list[Remark]:
+    unmatched = cxr_lt.split.index[~cxr_lt.split.index.isin(table["dicom_id"])]
+    kind = "row of CXR-LT whose image is not in the metadata"
+    return [Remark(kind, len(unmatched), str(unmatched[0]))] if len(unmatched) else []
 
 
 def _table(folder: Path, kind: str) -> Path:

@@ -3,7 +3,8 @@
 - Two CSVs (as on Kaggle): indiana_projections.csv (uid, filename, projection) and indiana_reports.csv
   (uid, MeSH, Problems, ...), images in images/images_normalized/ or images/.
 - The NLM's XML reports (ecgen-radiology/*.xml: uId, MeSH/major, parentImage) with a table of DICOM
-  metadata (imageid, View Position), as torchxrayvision ships one; images as IMAGEID.png.
+  metadata (imageid, View Position), as torchxrayvision ships one; images as IMAGEID.png. Views are those of
+  openi_views.py, since View Position calls laterals PA.
 
 A report is a study and, as no more is known, a patient. Labels are the first parts of MeSH headings,
 in lower case: "Opacity/lung/base/left" is "opacity". A report without a heading is unlabelled, one
@@ -21,10 +22,11 @@ import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, text_table
+from dualview.data.sources.openi_views import PROJECTIONS, assign_positions
 from dualview.data.sources.vocabularies import OPENI_TO_XRV
 from dualview.errors import UserError
 
-PROJECTIONS, REPORTS = "indiana_projections.csv", "indiana_reports.csv"
+REPORTS = "indiana_reports.csv"
 METADATA_FILES = ("nlmcxr_dicom_metadata.csv.gz", "nlmcxr_dicom_metadata.csv")
 XML = ("NLMCXR_reports.tgz", "ecgen-radiology")
 FRONTAL, LATERAL = ("Frontal", "PA", "AP"), ("Lateral", "LATERAL", "LL", "RL", "LARGE LATERAL")
@@ -41,9 +43,12 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     check_root(source)
     folder = source.csv.parent if source.csv is not None else source.root
     assert folder is not None  # SourceConfig has checked it.
-    if (folder / PROJECTIONS).is_file():
+    metadata = [folder / name for name in METADATA_FILES if (folder / name).is_file()]
+    is_metadata = source.csv is not None and source.csv.name in METADATA_FILES
+    has_reports = (folder / REPORTS).is_file() or not metadata
+    if (folder / PROJECTIONS).is_file() and has_reports and not is_metadata:
         rows, headings = _from_csv(folder, source=source)
-    elif metadata := [folder / name for name in METADATA_FILES if (folder / name).is_file()]:
+    elif metadata:
         rows, headings = _from_xml(folder, metadata=source.csv or metadata[0], source=source)
     else:
         raise UserError(f"no table in {folder}: looked for {PROJECTIONS}, {', '.join(METADATA_FILES)}; give data.csv")
@@ -101,11 +106,11 @@ def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[Im
         patient=uid_of.fillna(""),
         study=uid_of.fillna(""),
         path=table["imageid"] + ".png",
-        position=table["View Position"],
         sex=table["Patient's Sex"],
     )
     rows = ImageRows(frame, file=metadata, source=source)
     rows.drop(uid_of.isna(), "no report has the image")
+    assign_positions(rows, folders=[folder, *([source.root] if source.root is not None else [])])
     return rows, headings
 
 

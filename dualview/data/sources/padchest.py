@@ -7,9 +7,7 @@ labels: its images are taken for one study of the patient that comes first.
 """
 
 import ast
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +15,7 @@ import pandas as pd
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table, text_table
 from dualview.data.sources.vocabularies import PADCHEST_TO_XRV
+from dualview.folders import list_files
 
 TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL, LATERAL = ("PA",), ("L",)
@@ -139,11 +138,9 @@ def _real_paths(frame: pd.DataFrame, source: SourceConfig) -> "pd.Series[str]":
     if not source.check_files:
         return paths
     assert source.root is not None
-    where = {
-        name: (Path(folder).relative_to(source.root) / name).as_posix()
-        for folder, _, names in os.walk(source.root)
-        for name in names
-        if name.endswith(".png")
-    }
+    listing = list_files(source.root)
+    # Those that cannot be read are found here too, and named when files are checked.
+    there = [*(path for path, _ in listing.unreadable), *listing.files]
+    where = {path.rpartition("/")[2]: path for path in there if path.endswith(".png")}
     found = [where.get(name, path) for name, path in zip(frame["ImageID"], paths, strict=True)]
     return pd.Series(found, index=frame.index, dtype=object)

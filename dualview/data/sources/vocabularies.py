@@ -69,3 +69,40 @@ OPENI_TO_XRV = {
     "Fracture": ["fractures, bone"],
     "Lung Opacity": ["opacity", "airspace disease"],
 }
+# Labels of NIH ChestX-ray14 (Wang et al. 2017), all of them torchxrayvision's names.
+NIH = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+# Columns of VinDr-CXR's tables of labels: 22 local ones, 5 global ones, No finding (Nguyen et al. 2022, table 3).
+VINDR = (
+    "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation", "Edema",
+    "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst", "Mediastinal shift",
+    "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture",
+    "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "No finding",
+)  # fmt: skip
+# Classes of the VinBigData challenge's table of boxes.
+VINDR_BOXES = (
+    "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "ILD", "Infiltration",
+    "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion", "Pleural thickening", "Pneumothorax",
+    "Pulmonary fibrosis", "No finding",
+)  # fmt: skip
+# "Nodule/Mass" says neither which of the two, nor that the other is absent: both are unknown.
+VINDR_TO_XRV = {
+    "Atelectasis": ["Atelectasis"],
+    "Consolidation": ["Consolidation"],
+    "Infiltration": ["Infiltration"],
+    "Pneumothorax": ["Pneumothorax"],
+    "Edema": ["Edema"],
+    "Emphysema": ["Emphysema"],
+    "Fibrosis": ["Pulmonary fibrosis"],
+    "Effusion": ["Pleural effusion"],
+    "Pneumonia": ["Pneumonia"],
+    "Pleural_Thickening": ["Pleural thickening"],
+    "Cardiomegaly": ["Cardiomegaly"],
+    "Lung Lesion": ["Nodule/Mass"],
+    "Fracture": ["Clavicle fracture", "Rib fracture"],
+    "Lung Opacity": ["Lung Opacity"],
+}  # fmt: skip
+# Labels of CXR-LT (Holste et al. 2024, doi:10.1016/j.media.2024.103224) that are torchxrayvision's under another name.
+CXR_LT_RENAMED = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}

@@ -1,11 +1,15 @@
 """Image files: what is read agrees with the picture, what is not readable says why."""
 
+from pathlib import Path
+
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
 
 from dualview.data.images.files import BadImage, FileImages
+from dualview.folders import begins_dicom
 
 
 @pytest.fixture
@@ -97,13 +101,13 @@ def bad_files(folder, gradient):
         "missing.png": "no such file",
         "truncated.png": "cannot be decoded",
         "truncated.jpg": "cannot be decoded",
-        "empty.png": "not an image",
+        "empty.png": "is empty (0 bytes)",
         "text.png": "not an image",
         "1x1.png": "1x1 px; both sides need at least 16",
         "black.png": "one value everywhere",
         "frames.tif": "has 2 frames",
-        "float.tif": "Pillow mode F",
-        "folder.png": "cannot be opened",
+        "float.tif": "floats from 0 to 255",
+        "folder.png": "is a folder, not a file",
     }
 
 
@@ -135,3 +139,21 @@ def test_aspect_crops_pads_or_stretches(tmp_path, height, width):
     assert share_of_white("center_crop") == pytest.approx(1, abs=0.01)
     assert share_of_white("pad") == pytest.approx(min(height, width) / max(height, width), abs=0.04)
     assert share_of_white("stretch") == pytest.approx(1, abs=0.01)
+
+
+def test_a_dicom_file_is_known_by_its_content(tmp_path, gradient):
+    """pydicom's own files, those without a preamble too; and no picture, text or short file is taken for one."""
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    without_preamble = [
+        folder / name for name in ("ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm", "rtstruct.dcm")
+    ]
+    assert not any(file.read_bytes()[128:132] == b"DICM" for file in without_preamble)
+    assert all(begins_dicom(file.read_bytes()) for file in [*without_preamble, folder / "MR_small.dcm"])
+    for name in ("a.png", "a.jpg", "a.tif", "a.bmp", "a.gif", "a.webp"):
+        save(gradient, tmp_path / name)
+        (tmp_path / "a.dcm").write_bytes((tmp_path / name).read_bytes())
+        assert not begins_dicom((tmp_path / "a.dcm").read_bytes()), name
+    (tmp_path / "text.dcm").write_text("patient,study\n" * 20)
+    (tmp_path / "zeros.dcm").write_bytes(bytes(200))
+    (tmp_path / "short.dcm").write_bytes(b"\x08\x00\x05\x00CS")
+    assert not any(begins_dicom((tmp_path / name).read_bytes()) for name in ("text.dcm", "zeros.dcm", "short.dcm"))

@@ -18,6 +18,7 @@ from dualview.commands.prepare import prepare
 from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data.augment import to_input
+from dualview.data.dataset import read_first
 from dualview.data.images.files import FileImages
 from dualview.data.images.store import MANIFEST, SHARD_BYTES, StoreImages, stage
 from dualview.data.images.store_build import Track, refuse_full_disk
@@ -70,6 +71,8 @@ def test_the_store_holds_the_pixels_of_the_files_to_its_depth(folder, console, b
         torch.testing.assert_close(to_input(store(path)[None])[0], files(path), atol=1.01 / (2**bits - 1), rtol=0)
     with pytest.raises(BadImage, match="not an image"):
         store("3L.png")
+    assert read_first(("3L.png", "5L.png"), read=store).bad == (("3L.png", done.bad["3L.png"]),)
+    assert torch.equal(read_first(("3L.png", "5L.png"), read=store).image, store("5L.png"))
     index = pd.read_parquet(done.folder / "index.parquet")
     assert index.groupby("view").size().tolist() == [24, 12]
     assert not list(folder.parent.glob("*.partial"))
@@ -146,11 +149,11 @@ from dualview.commands.prepare import prepare
 from rich.console import Console
 from pathlib import Path
 store_writing.SAVE_SECONDS = 0
-real = images.FileImages.unit
-def slow(self, path):
+real = images.FileImages.unit_of
+def slow(self, path, picture):
     time.sleep(0.05)
-    return real(self, path)
-images.FileImages.unit = slow
+    return real(self, path, picture)
+images.FileImages.unit_of = slow
 prepare(load(Path(sys.argv[1])), console=Console(quiet=True))
 """
 
@@ -171,9 +174,9 @@ def test_a_killed_prepare_goes_on_and_nothing_is_half_written(folder, console, t
     journal.write_text(journal.read_text() + '{"n": 3')  # a line that the kill cut
     done_before = journal.read_text().count("\n")
     decoded = []
-    real = FileImages.unit
+    real = FileImages.unit_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileImages, "unit", lambda reader, path: decoded.append(path) or real(reader, path))
+        patch.setattr(FileImages, "unit_of", lambda *read: decoded.append(read[1]) or real(*read))
         resumed = prepare(config_for(folder), console=console)
     assert len(decoded) - 16 <= 36 - done_before + 2  # 16 or 18 of the estimate; none of those done
     monkey = config_for(folder, store=folder.parent / "whole")
@@ -195,8 +198,8 @@ def test_a_prepare_killed_before_its_last_rename_is_completed_without_decoding(f
             prepare(config_for(folder), console=console)
     assert not (folder.parent / "store").exists()
     decoded = []
-    real = FileImages.unit
-    monkeypatch.setattr(FileImages, "unit", lambda reader, path: decoded.append(path) or real(reader, path))
+    real = FileImages.unit_of
+    monkeypatch.setattr(FileImages, "unit_of", lambda *read: decoded.append(read[1]) or real(*read))
     done = prepare(config_for(folder), console=console)
     assert len(decoded) <= 18  # those of the estimate
     assert sorted(path.name for path in done.folder.iterdir()) == [

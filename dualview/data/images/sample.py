@@ -1,0 +1,119 @@
+"""A look at some images of a source: what is odd about them, and whether they are too dark to be true.
+
+12-bit values in files that can hold 16 bits show nothing but black, and nothing in the file says so: white is a
+sixteenth of what it should be, and a network trains on it without an error.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dualview.data.images.picture import Picture
+from dualview.data.remarks import Remark, count_remarks
+from dualview.errors import BadImage
+from dualview.views import View
+
+NUM_IMAGES = 32  # number of images that are looked at
+BRIGHTEST = 99  # percentile that stands for the brightest pixels; a burnt-in letter or a hot pixel is above it
+DARK = 1 / 8  # fraction of white below which the brightest pixels of no usable X-ray stay
+CANNOT_BE_READ = "cannot be read as an image"
+STRIDE = 4  # every fourth row and column of a large picture is looked at
+LARGE_PX = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What was seen of some images of one source that can be read."""
+
+    brightest: np.ndarray  # (n,) brightest pixels of each image, as a fraction of white; darkest where 0 is white
+    contrast: np.ndarray  # (n,) brightest less darkest pixels, likewise
+    white: np.ndarray  # (n,) stored value that is white; NaN where a window or table of the file decides
+    largest: np.ndarray  # (n,) largest stored value; NaN likewise
+    remarks: tuple[Remark, ...]  # among them images that cannot be read
+
+    @property
+    def is_dark(self) -> np.ndarray:
+        """(n,) bool: the brightest pixels stay below an eighth of white, or less than that above the darkest."""
+        return (self.brightest < DARK) | (self.contrast < DARK)
+
+    @property
+    def is_too_dark(self) -> bool:
+        """Whether most images are dark."""
+        return bool(self.is_dark.sum() * 2 > len(self.brightest))
+
+
+def spread_paths(images: tuple[np.ndarray, np.ndarray], *, num_images: int = NUM_IMAGES) -> list[str]:
+    """Paths of at most so many images spread over a study table, half of them of each view where there are as many."""
+    firsts = [[paths[0] for paths in images[view] if paths] for view in View]
+    half = num_images // 2
+    left = [max(half, num_images - len(firsts[View.LATERAL])), max(half, num_images - len(firsts[View.PA]))]
+    chosen: list[str] = []
+    for paths, most in zip(firsts, left, strict=True):
+        at = np.linspace(0, max(len(paths) - 1, 0), min(most, len(paths))).astype(int)
+        chosen += [paths[position] for position in at]
+    return chosen
+
+
+def look_at(paths: list[str], *, read: Callable[[str], Picture]) -> Sample:
+    """Decode these images."""
+    seen: list[tuple[float, float, float, float]] = []
+    remarks: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            picture = read(path)
+        except BadImage:
+            remarks.append((CANNOT_BE_READ, path))
+            continue
+        remarks += [(kind, path) for kind in picture.remarks]
+        seen.append(_brightness(picture))
+    brightest, contrast, white, largest = np.array(seen, float).reshape(-1, 4).T
+    return Sample(
+        brightest=brightest, contrast=contrast, white=white, largest=largest, remarks=count_remarks(remarks)
+    )  # fmt: skip
+
+
+def _brightness(picture: Picture) -> tuple[float, float, float, float]:
+    """Brightest pixels, contrast, white and largest value as in `Sample`."""
+    step = STRIDE if min(picture.pixels.shape) >= LARGE_PX else 1
+    pixels = picture.pixels[::step, ::step]
+    if picture.is_padding is not None and not picture.is_padding.all():
+        pixels = pixels[~picture.is_padding[::step, ::step]]
+    if picture.is_inverted:
+        pixels = 1 - pixels
+    darkest, brightest, most = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST, 100)) if pixels.size else (0, 0, 0)
+    white = np.nan if picture.white is None else picture.white
+    return float(brightest), float(brightest - darkest), white, float(most) * white
+
+
+def of_sample(remarks: tuple[Remark, ...]) -> list[Remark]:
+    """The remarks, saying that not every image has been looked at."""
+    return [replace(remark, kind=f"{remark.kind} (in a sample of images)") for remark in remarks]
+
+
+def darkness(sample: Sample, *, source: str, key: str) -> str | None:
+    """What to say of images that are too dark to be true; None where they are not.
+
+    Args:
+        source: name of the source.
+        key: what the user sets to say which value is white.
+    """
+    if not sample.is_too_dark:
+        return None
+    dark = sample.is_dark
+    says = (
+        f"{source}: too dark to be true. In {dark.sum()} of {len(dark)} images looked at, the brightest pixels (99th "
+        f"percentile) stay below an eighth of the range: {np.median(sample.contrast[dark]):.2g} of it in the median"
+    )
+    with_white = dark & np.isfinite(sample.white)
+    if not with_white.any():
+        return (
+            f"{says}. What is white is said by windows or tables in the files; look at them with dualview data "
+            f"--contact-sheet. If they are right, say so by setting {key}"
+        )
+    largest, white = sample.largest[with_white].max(), np.median(sample.white[with_white])
+    num_bits = round(largest).bit_length()
+    return (
+        f"{says}. Their largest value is {largest:.0f}, and {white:.0f} is white because the files can hold it. Set "
+        f"{key} to the value that is white: {2**num_bits - 1} if {num_bits} bits are used"
+    )

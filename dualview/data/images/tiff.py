@@ -1,0 +1,114 @@
+"""TIFF: which of several pictures is meant, and gray ones deeper than 8 bits, which Pillow reads wrongly or not at all.
+
+Pillow shows 16-bit MinIsWhite inverted, scales 12 bits as 16, and refuses both in big-endian files. Source: TIFF 6.0;
+NewSubfileType (254), SubfileType (255), PhotometricInterpretation (262), Orientation (274), SampleFormat (339).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
+
+HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF of either byte order
+SUBFILE_TYPE, REDUCED = 255, 2
+MIN_IS_WHITE, MIN_IS_BLACK = 0, 1
+ASSOCIATED_ALPHA, ALPHA = 1, 2  # values of ExtraSamples (338)
+MOST_PIXELS = 100_000_000
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: np.rot90,
+}
+"""Orientation -> what makes the picture upright."""
+
+SMALLER_PICTURES = "has smaller pictures beside its own, taken for thumbnails"
+
+
+def read_tiff(file: Path, *, intensity_max: float | None) -> tuple[int, tuple[str, ...], Picture | None]:
+    """The number of the page that is the picture, remarks, and the picture; None where Pillow reads it rightly.
+
+    Raises:
+        Unclear: several pictures, or values of which nobody can know what is white.
+        Exception: whatever tifffile raises at broken files.
+    """
+    with quiet_decoders(), tifffile.TiffFile(file) as tiff:
+        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+        page, remarks = _meant(pages)
+        if page.imagewidth * page.imagelength * page.samplesperpixel > MOST_PIXELS:
+            raise Unclear("has far too many pixels for an X-ray and is refused as unsafe")
+        is_gray = page.samplesperpixel - len(page.extrasamples) == 1 and page.photometric in (
+            MIN_IS_WHITE,
+            MIN_IS_BLACK,
+        )
+        is_plain = page.samplesperpixel == 1 and page.bitspersample <= 8 and page.sampleformat == 1
+        picture = _deep_gray(page, intensity_max=intensity_max) if is_gray and not is_plain else None
+        return pages.index(page), remarks, picture
+
+
+def _meant(pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, tuple[str, ...]]:
+    """The one page that is no thumbnail, and remarks.
+
+    Raises:
+        Unclear: there is none, or there are several.
+    """
+    if not pages:
+        raise Unclear("has no picture")
+    full = [
+        page
+        for page in pages
+        if not page.subfiletype & 0b101 and page.tags.valueof(SUBFILE_TYPE) != REDUCED  # reduced, mask
+    ]
+    if not full:
+        if len(pages) > 1 or pages[0].subifds:
+            raise Unclear("has thumbnails only")
+        full = pages
+    largest = max(full, key=lambda page: page.imagewidth * page.imagelength)
+    others = [page for page in full if page is not largest]
+    if any(2 * page.imagewidth > largest.imagewidth or 2 * page.imagelength > largest.imagelength for page in others):
+        raise Unclear(f"has {len(full)} frames; one is needed")
+    return largest, (SMALLER_PICTURES,) if others else ()
+
+
+def _deep_gray(page: tifffile.TiffPage, *, intensity_max: float | None) -> Picture:
+    """The picture of a gray page.
+
+    Raises:
+        Unclear: signed values below 0, floats outside [0, 1], or values beyond 16 bits.
+    """
+    stored = page.asarray(maxworkers=1)
+    alpha = None
+    if page.samplesperpixel > 1:
+        samples = stored if page.planarconfig == 2 else np.moveaxis(stored, -1, 0)
+        stored = samples[0]
+        alpha = samples[1] / np.iinfo(samples.dtype).max if page.extrasamples[0] == ALPHA else None
+    if stored.ndim != 2:
+        raise Unclear(f"is of shape {stored.shape}")
+    low, high = stored.min(), stored.max()
+    if stored.dtype.kind not in "uif" or not low >= 0 or not np.isfinite(high):
+        raise Unclear(f"has values from {low} to {high}, and nothing says which of them is black")
+    if stored.dtype.kind == "f":
+        white = 1.0 if intensity_max is None else max(float(high), intensity_max)
+        if high > 1 and intensity_max is None:
+            raise Unclear(
+                f"has floats from {low:g} to {high:g}; they must lie in [0, 1], or data.intensity_max must say "
+                "which value is white"
+            )
+    elif page.bitspersample > 16:
+        if high > 65535:
+            raise Unclear(f"has values from {low} to {high}; at most 16 bits are understood")
+        white = 65535.0
+    else:
+        white = 2.0 ** (page.bitspersample - (stored.dtype.kind == "i")) - 1
+    picture = scaled(
+        stored, white=white, intensity_max=intensity_max, is_inverted=page.photometric == MIN_IS_WHITE
+    )  # fmt: skip
+    pixels = picture.pixels if alpha is None else picture.pixels * alpha.astype(np.float32)
+    turn = UPRIGHT.get(int(page.tags.valueof(274) or 1), np.asarray)
+    return picture._replace(pixels=np.ascontiguousarray(turn(pixels)))
