@@ -20,6 +20,7 @@ import random
 import resource
 import signal
 import sys
+import tarfile
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from fuzz_images import MORE_MEMORY_BYTES, SECONDS_EACH, memory_bytes, mutated, 
 from dualview.config import DataConfig
 from dualview.data.counts import count_data, dropped_images
 from dualview.data.load import load_data
-from dualview.data.sources.vocabularies import CHEXPERT
+from dualview.data.sources.vocabularies import CHEXPERT, VINDR
 from dualview.errors import UserError
 from dualview.inference.studies_csv import RequestCsv
 
@@ -50,6 +51,7 @@ class DataSet:
     config: dict[str, object]
     files: dict[str, bytes]  # name -> content
     image_tables: tuple[str, ...]  # files with a row per image, which the account counts
+    image: str = ""  # column that names the image, where several rows are of one image
 
 
 def table(header: str, rows: list[str]) -> bytes:
@@ -75,6 +77,16 @@ def data_sets() -> dict[str, DataSet]:
         "MethodProjection,Pediatric,Manufacturer_DICOM,Rows_DICOM,Columns_DICOM,ReportID,Report,MethodLabel,Labels"
     )
     people = [f"10{n:06}" for n in range(NUM_PATIENTS)]
+    mimic = table(
+        "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,StudyDate,StudyTime",
+        [f"d{n}-{view},{people[n]},5{n:07},CHEST (PA AND LAT),{'PA' if view == 'PA' else 'LATERAL'},3056,"
+         f"2180050{1 + n // 3},21303{n}.875" for n, view in images],
+    )  # fmt: skip
+
+    def plus(n: int, view: str) -> str:
+        number, name = (1, "frontal") if view == "PA" else (2, "lateral")
+        return f"{('train', 'valid')[n % 2]}/patient{n:05}/study1/view{number}_{name}"
+
     return {
         "csv": DataSet(
             config={"source": "csv", "findings": ["A", "B"], "split": {"file": None}, "attributes": ["note"]},
@@ -100,11 +112,7 @@ def data_sets() -> dict[str, DataSet]:
         "mimic_cxr": DataSet(
             config={"source": "mimic_cxr", "split": {"official": False}},
             files={
-                "mimic-cxr-2.0.0-metadata.csv": table(
-                    "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,StudyDate,StudyTime",
-                    [f"d{n}-{view},{people[n]},5{n:07},CHEST (PA AND LAT),{'PA' if view == 'PA' else 'LATERAL'},3056,"
-                     f"2180050{n},21303{n}.875" for n, view in images],
-                ),
+                "mimic-cxr-2.0.0-metadata.csv": mimic,
                 "mimic-cxr-2.0.0-split.csv": table("dicom_id,study_id,subject_id,split", [
                     f"d{n}-{view},5{n:07},{people[n]},train" for n, view in images]),
                 "mimic-cxr-2.0.0-chexpert.csv": table(f"subject_id,study_id,{names}", [
@@ -137,6 +145,84 @@ def data_sets() -> dict[str, DataSet]:
                 for n, view in images])},
             image_tables=("metadata.csv",),
         ),
+        "cxr_lt": DataSet(
+            config={"source": "mimic_cxr", "labeler": "cxr_lt", "split": {"official": False}},
+            files={
+                "mimic-cxr-2.1.0-metadata.csv": mimic,
+                "labels.csv": table("dicom_id,subject_id,study_id,split,Edema,Hernia", [
+                    f"d{n}-{view},{people[n]},5{n:07},{('train', 'development')[n % 2]},{n % 2},0"
+                    for n, view in images]),
+                "patients.csv": table("subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod", [
+                    f"{people[n]},F,5{n},2180,2011 - 2013," for n in range(NUM_PATIENTS)]),
+                "admissions.csv": table("subject_id,hadm_id,admittime,dischtime,insurance,race", [
+                    f"{people[n]},2{n},2180-05-0{1 + n // 3} 22:23:00,2180-05-09 17:15:00,Medicare,WHITE"
+                    for n in range(NUM_PATIENTS)]),
+            },
+            image_tables=("mimic-cxr-2.1.0-metadata.csv",),
+        ),
+        "openi_nlm": DataSet(
+            config={"source": "openi"},
+            files={
+                "nlmcxr_dicom_metadata.csv": table("imageid,View Position,Patient's Sex", [
+                    f"CXR{n}_IM-{n:04}-{1 + (view == 'L')}001,{view if view == 'PA' else 'LATERAL'},M"
+                    for n, view in images]),
+                "nlmcxr_tsne_pa.csv": table("imageid,tsne-view", [
+                    f"CXR{n}_IM-{n:04}-1001,PA" for n in range(NUM_PATIENTS)]),
+                "NLMCXR_reports.tgz": reports_archive(),
+            },
+            image_tables=("nlmcxr_dicom_metadata.csv",),
+        ),
+        "nih": DataSet(
+            config={"source": "nih"},
+            files={
+                "Data_Entry_2017_v2020.csv": table(
+                    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+                    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]",
+                    [f"0000{n:04}_00{k}.png,{'Cardiomegaly|Effusion' if n % 2 else 'No Finding'},{k},{n + 1},5{n},M,PA,"
+                     f"2682,2749,0.143,0.143" for n in range(NUM_PATIENTS) for k in range(1 + n % 2)],
+                ).replace(b"OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]", b"a,b,c,d"),
+                "train_val_list.txt": "\n".join(
+                    f"0000{n:04}_00{k}.png" for n in range(6) for k in range(1 + n % 2)).encode(),
+                "test_list.txt": "\n".join(
+                    f"0000{n:04}_00{k}.png" for n in range(6, NUM_PATIENTS) for k in range(1 + n % 2)).encode(),
+            },
+            image_tables=("Data_Entry_2017_v2020.csv",),
+        ),
+        "vindr": DataSet(
+            config={"source": "vindr"},
+            files={
+                f"image_labels_{split}.csv": table(
+                    ",".join(("image_id", *(("rad_id",) if split == "train" else ()), *VINDR)),
+                    [",".join((f"{split}{n:04}a", *((f"R{k}",) if split == "train" else ()),
+                               *(str(int(column == n)) for column in range(len(VINDR)))))
+                     for n in range(NUM_PATIENTS) for k in range(3 if split == "train" else 1)],
+                ) for split in ("train", "test")
+            },
+            image_tables=("image_labels_train.csv", "image_labels_test.csv"),
+            image="image_id",
+        ),
+        "vindr_boxes": DataSet(
+            config={"source": "vindr"},
+            files={"train.csv": table("image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max", [
+                f"{n:04}a,{'No finding' if n % 2 else 'Cardiomegaly'},3,R{k},1,2,3,4"
+                for n in range(NUM_PATIENTS) for k in range(3)])},
+            image_tables=("train.csv",),
+            image="image_id",
+        ),
+        "chexpert_plus": DataSet(
+            config={"source": "chexpert_plus"},
+            files={
+                "df_chexpert_plus_240401.csv": table(
+                    "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,age,sex,race,split,report",
+                    [f"{plus(n, view)}.jpg,x.dcm,{'Frontal' if view == 'PA' else 'Lateral'},PA,patient{n:05},5{n}.0,Female,"
+                     f'White,{("train", "valid")[n % 2]},"Narrative: a ""word"", {n}"' for n, view in images],
+                ),
+                "impression_fixed.json": "\n".join(
+                    json.dumps({"path_to_image": f"{plus(n, view)}.jpg", **dict.fromkeys(CHEXPERT), "Edema": float(n % 2)})
+                    for n, view in images).encode(),
+            },
+            image_tables=("df_chexpert_plus_240401.csv",),
+        ),
         "predict": DataSet(
             config={"source": "csv", "findings": ["A"]},
             files={
@@ -148,6 +234,21 @@ def data_sets() -> dict[str, DataSet]:
             image_tables=("studies.csv", "images.csv"),
         ),
     }  # fmt: skip
+
+
+def reports_archive() -> bytes:
+    """Open-i's reports in XML, as the NLM packs them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for n in range(NUM_PATIENTS):
+            images = "".join(f'<parentImage id="CXR{n}_IM-{n:04}-{k}001"/>' for k in (1, 2))
+            report = (
+                f'<eCitation><uId id="CXR{n}"/>{images}<MeSH><major>Opacity/lung</major></MeSH></eCitation>'.encode()
+            )
+            member = tarfile.TarInfo(f"ecgen-radiology/{n}.xml")
+            member.size = len(report)
+            archive.addfile(member, io.BytesIO(report))
+    return buffer.getvalue()
 
 
 def mutant_of(whole: bytes, generator: random.Random) -> bytes:
@@ -272,21 +373,24 @@ def read(name: str, data_set: DataSet, folder: Path, *, file: str) -> int:
 
 def check(name: str, data_set: DataSet, folder: Path, *, file: str, content: bytes) -> bool:
     """Read a data set of which one file is a mutant; whether it gave an account. Any fault is an exception."""
-    rows = independent_rows(content)
+    rows = independent_rows(content) if file.endswith(".csv") else []
     try:
         num_rows = read(name, data_set, folder, file=file)
     except UserError as error:
         assert 20 < len(str(error)) < 20_000 and "Traceback" not in str(error), str(error)
         return False
     assert rows is not None, f"{name}: {file} is read, although Python cannot"
-    assert not hides_a_row(content, data_set.files[file]), f"{name}: {file} is read, although a quoted cell hides a row"
+    assert not rows or not hides_a_row(content, data_set.files[file]), (
+        f"{name}: {file} is read, although a quoted cell hides a row"
+    )
     if name == "predict":
         by_study = {"pa", "lateral"} & set(rows[0])
         studies = len(rows) if by_study else len({(row.get("patient"), row["study"]) for row in rows})
         assert num_rows == studies, f"{file} gives {num_rows} studies, Python's reader finds {studies}"
         return True
-    others = [independent_rows(data_set.files[other]) for other in data_set.image_tables if other != file]
-    expected = sum(len(other or []) for other in others) + (len(rows) if file in data_set.image_tables else 0)
+    tables = {name: independent_rows(data_set.files[name]) for name in data_set.image_tables} | {file: rows}
+    of_images = [row for name in data_set.image_tables for row in tables[name] or []]
+    expected = len({row[data_set.image] for row in of_images} if data_set.image else of_images)
     assert num_rows == expected, f"{name}: {file} gives {num_rows} rows, Python's reader finds {expected}"
     return True
 
