@@ -214,11 +214,11 @@ def data_sets() -> dict[str, DataSet]:
             files={
                 "df_chexpert_plus_240401.csv": table(
                     "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,age,sex,race,split,report",
-                    [f"{plus(n, view)}.jpg,x.dcm,{'Frontal' if view == 'PA' else 'Lateral'},PA,patient{n:05},5{n}.0,Female,"
+                    [f"{plus(n, view)}.jpg,x.dcm,{'Frontal' if view == 'PA' else 'Lateral'},PA,patient{n:05},5{n}.0,F,"
                      f'White,{("train", "valid")[n % 2]},"Narrative: a ""word"", {n}"' for n, view in images],
                 ),
                 "impression_fixed.json": "\n".join(
-                    json.dumps({"path_to_image": f"{plus(n, view)}.jpg", **dict.fromkeys(CHEXPERT), "Edema": float(n % 2)})
+                    json.dumps({"path_to_image": f"{plus(n, view)}.jpg", **dict.fromkeys(CHEXPERT), "Edema": n % 2})
                     for n, view in images).encode(),
             },
             image_tables=("df_chexpert_plus_240401.csv",),
