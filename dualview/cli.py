@@ -185,6 +185,8 @@ def show_data(  # noqa: PLR0917 - the options of a command
             if error.account and not as_json:
                 get_console().print(images_table([count_images(source) for source in error.account]))
             raise
+        for text in counts["too_dark"]:
+            typer.secho(f"warning: {text}", err=True, fg=typer.colors.YELLOW)
         if as_json:
             typer.echo(json.dumps(counts))
         else:
@@ -201,6 +203,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
         what = "is up to date" if result.was_there else f"made in {result.seconds:.0f} s"
         console = get_console()
         console.print(f"{result.folder} {what}: {result.num_images:,} images, {result.num_bytes / 2**30:.2f} GiB")
+        for remark in result.remarks:
+            console.print(str(remark), highlight=False, markup=False, soft_wrap=True)
         if result.bad:
             told = f"{len(result.bad)} image(s) cannot be used\n{told_by_reason(result.bad.items())}"
             console.print(told, highlight=False, markup=False)
@@ -231,6 +235,9 @@ def predict(  # noqa: PLR0917 - the options of a command
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read images, per rank; by default as in training")
     ] = None,
+    intensity_max: Annotated[
+        float | None, typer.Option(help="Stored value that is white, as data.intensity_max [default: of the run]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another CSV at --out")] = False,
 ) -> None:
     """Probabilities and decisions for studies with either view or both. Goes on where it was interrupted."""
@@ -245,9 +252,12 @@ def predict(  # noqa: PLR0917 - the options of a command
             device=device,
             batch_size=batch_size,
             num_workers=workers,
+            intensity_max=intensity_max,
             overwrite=overwrite,
         )
         if result.counts is not None:
+            for remark in result.remarks:
+                get_console().print(str(remark), soft_wrap=True, highlight=False, markup=False)
             studies, predicted = result.counts.studies, result.counts.predicted
             there = " was there already" if result.was_there else ""
             without = f", {studies - predicted:,} without a prediction (column reason)" if predicted < studies else ""

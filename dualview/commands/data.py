@@ -1,6 +1,5 @@
 """`dualview data`: what a configuration reads, counted before any training."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,14 @@ from dualview.data.images.sample import of_sample
 from dualview.data.load import load_data, look_at_sources, too_dark
 from dualview.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 
 def look_at_data(
     config: Config, *, dropped: Path | None = None, contact_sheet: Path | None = None, num_studies: int = 12
 ) -> dict[str, Any]:
     """Counts of images, studies, patients and labels, and a look at some images of each source.
 
-    Images that are too dark to be true are a warning. With `data.check_files=false` no image is read, unless a contact
-    sheet is wanted.
+    `too_dark` lists a sentence for each source whose images are too dark to be true. With `data.check_files=false` no
+    image is read, unless a contact sheet is wanted.
 
     Args:
         dropped: CSV to write, of every image that is left out and why. It holds paths, which can identify patients.
@@ -54,6 +51,4 @@ def look_at_data(
         if (sample := samples.get(source["name"])) is not None:
             source["remarks"] += [vars(remark) for remark in of_sample(sample.remarks)]
     counts["too_dark"] = too_dark(samples, config.data)
-    for text in counts["too_dark"]:
-        logger.warning(text)
     return counts

@@ -277,6 +277,8 @@ class SourceConfig(Section):
             for finding, columns in self.findings.items():
                 if len(columns) != 1:
                     problems.append(f"finding '{finding}' must name exactly one column, found {columns}")
+        if self.date_format is not None and "%" not in self.date_format:
+            problems.append(f"date_format is '{self.date_format}'; write it as for strptime, such as %d/%m/%Y")
         groups = {
             "frontal_views": self.frontal_views or [],
             "lateral_views": self.lateral_views or [],

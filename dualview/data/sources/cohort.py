@@ -9,6 +9,7 @@ import pandas as pd
 
 from dualview.config import CohortConfig, SourceConfig
 from dualview.data.remarks import Remark
+from dualview.data.sources.dates import times_of
 from dualview.data.sources.image_rows import SourceTable
 from dualview.data.sources.missing_findings import findings_there
 from dualview.data.table import StudyTable
@@ -18,7 +19,7 @@ from dualview.views import ROUTES, Availability, View
 KIND_NEEDS = {kind.key: kind.views for kind in Availability}
 
 
-def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
+def select(source: SourceTable, *, cohort: CohortConfig, date_format: str | None = None) -> SourceTable:
     """The studies that the rules leave.
 
     With `one_study_per_patient` each kind of `availability` is taken in turn, as the authors do it
@@ -29,6 +30,7 @@ def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
     Args:
         source: its table has the attribute `date` where `one_study_per_patient` is wanted.
             The rules on labels look at its label names.
+        date_format: `data.date_format`.
 
     Raises:
         UserError: no study is left, rules on labels for a data set without label names, or on dates for one
@@ -42,7 +44,8 @@ def select(source: SourceTable, *, cohort: CohortConfig) -> SourceTable:
     if cohort.labelled_only:
         out.leave_out(_each(names, lambda labels: not labels), "study has no label")
     if cohort.one_study_per_patient:
-        kind_of = _one_per_patient(table, out, cohort=cohort, names=names)
+        times = _times(table, date_format=date_format)
+        kind_of = _one_per_patient(table, out, times=times, cohort=cohort, names=names)
     else:
         if cohort.one_image_per_view:
             out.leave_out(np.any(table.num_images > 1, axis=1), "study has several images of one view")
@@ -97,10 +100,24 @@ class _Reasons:
         self.reason[mask & (self.reason == "")] = reason
 
 
-def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, names: np.ndarray) -> np.ndarray:
-    """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
+def _times(table: StudyTable, *, date_format: str | None) -> np.ndarray:
+    """(S,) when each study was, as `times_of`.
+
+    Raises:
+        UserError: there are no dates, or some cannot be read.
+    """
     if "date" not in table.attributes:
         raise UserError("data.cohort.one_study_per_patient takes the earliest study, but this data set has no dates")
+    try:
+        return times_of(table.attributes["date"], date_format=date_format)
+    except UserError as error:
+        raise UserError(f"data.cohort.one_study_per_patient takes the earliest study, but {error}") from None
+
+
+def _one_per_patient(
+    table: StudyTable, out: _Reasons, *, times: np.ndarray, cohort: CohortConfig, names: np.ndarray
+) -> np.ndarray:
+    """(S,) kind that each study is taken for; studies not taken get their reason in `out`."""
     kinds: list[str] = [*cohort.availability] if cohort.availability else [*ROUTES]
     bad, neutral = _have(names, cohort.drop_labels), _say_nothing(names, cohort)
     patient = np.unique(table.patient_ids.astype(str), return_inverse=True)[1]
@@ -116,7 +133,7 @@ def _one_per_patient(table: StudyTable, out: _Reasons, *, cohort: CohortConfig, 
         ties = [
             hashlib.sha256(f"{cohort.tie_seed}/{kind}/{study}".encode()).digest() for study in table.study_ids[rows]
         ]
-        order = rows[np.lexsort((np.array(ties), table.attributes["date"][rows].astype(str)))]
+        order = rows[np.lexsort((np.array(ties), times[rows]))]
         _, first = np.unique(patient[order], return_index=True)
         chosen = np.zeros(len(table), bool)
         chosen[order[first]] = True

@@ -73,7 +73,12 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
 
 
 def add_wrong_labels(problems: Problems, table: pd.DataFrame, *, lines: np.ndarray, columns: dict[str, str]) -> None:
-    """Add every cell that is none of 1, 0 and blank; `lines` (rows,) are the file's, `columns` finding -> its column."""
+    """Add every cell that is none of 1, 0 and blank.
+
+    Args:
+        lines: (rows,) of the file.
+        columns: finding -> its column.
+    """
     for finding, column in columns.items():
         for n in np.flatnonzero(~table[column].isin(LABELS)):
             cell = repr(table[column].iloc[n])

@@ -20,7 +20,10 @@ from dualview.data.sources.body_parts import body_part
 from dualview.data.sources.csv import add_wrong_labels, label_codes
 from dualview.data.sources.dicom_headers import read_headers
 from dualview.data.sources.dicom_views import Branches, branches, view_of
-from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, text_table
+from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root
+from dualview.data.sources.label_join import rows_of_labels
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_rows
 from dualview.errors import UserError, told_by_reason
 from dualview.folders import list_files, may_be_image
 from dualview.views import View
@@ -80,7 +83,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     is_first = ~rows.frame.duplicated(["patient", "study", "view"])
     for rank in range(1, len(RANKS)):
         rows.remark(is_first & (best == rank), no_better(rank))
-    findings, labels = _labels(rows.frame, source=source)
+    findings, labels = _labels(rows, source=source)
     return rows.studies(findings=findings, labels=labels, attributes=["date", "sex", "age", "manufacturer"])
 
 
@@ -134,7 +137,7 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
     ]
     reason = reason.mask(reason == "", pd.Series(no_view, dtype=object))
     frame = frame.assign(
-        date=(frame["date"] + " " + frame["time"]).str.strip(),
+        date=(frame["date"] + " " + frame["time"]).str.strip().where(frame["date"] != "", ""),
         age=frame["age"].str.lstrip("0").str.removesuffix("Y"),
         view=np.array([-1 if branch is None else int(branch) for branch in views], dtype=int),
         rank=_ranks(frame),
@@ -207,26 +210,30 @@ def _cannot_be_opened(unreadable: list[tuple[str, str]], *, rows: ImageRows) -> 
     return error
 
 
-def _labels(frame: pd.DataFrame, *, source: SourceConfig) -> tuple[list[str], np.ndarray]:
+def _labels(rows: ImageRows, *, source: SourceConfig) -> tuple[list[str], np.ndarray]:
     """Findings and labels (rows, K) from the table of labels; without a table all are unknown.
 
     Raises:
-        UserError: problems of the table.
+        UserError: problems of the table, or studies that it does not know.
     """
+    frame = rows.frame
     findings = {finding: names[0] for finding, names in source.findings.items()}
-    if source.csv is None or not findings:
+    if source.csv is None or not findings or frame.empty:
         return list(findings), np.full((len(frame), len(findings)), Label.UNKNOWN, np.int8)
     key = source.columns.study
-    table = text_table(
+    read = text_rows(
         source.csv, columns=[key, *findings.values()], hint="Name yours in data.columns.study, data.findings"
     )
-    label_rows = ImageRows(table, file=source.csv, source=source)
-    for line, study in table.loc[table[key].duplicated() | (table[key] == ""), ["line", key]].itertuples(index=False):
-        label_rows.problems.add(line, "{} {} is blank or comes twice; each study needs one row", key, repr(study))
-    add_wrong_labels(label_rows.problems, table, columns=findings)
-    label_rows.problems.raise_if_any()
-    at = pd.Index(table[key])
-    by_uid, by_accession = at.get_indexer(frame["study"]), at.get_indexer(frame["accession"])
-    row = np.where(by_uid >= 0, by_uid, np.where(frame["accession"] != "", by_accession, -1))
+    table, lines = read.cells, read.lines
+    problems = Problems(source.csv)
+    for n in np.flatnonzero(table[key].duplicated() | (table[key] == "")):
+        study = repr(table[key].iloc[n])
+        problems.add(lines[n], "{} {} is blank or comes twice; each study needs one row", key, study)
+    add_wrong_labels(problems, table, lines=lines, columns=findings)
+    problems.raise_if_any(account=rows.account)
+    row, remarks = rows_of_labels(
+        [frame["study"], frame["accession"]], labelled=table[key], file=source.csv, source=source
+    )
+    rows.add_remarks(remarks)
     coded = label_codes(table, columns=findings)
     return list(findings), np.where(row[:, None] >= 0, coded[row], np.int8(Label.UNKNOWN))

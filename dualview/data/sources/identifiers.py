@@ -21,6 +21,14 @@ ROUNDED = re.compile(r"[+-]?(\d[.,]\d*e[+-]?\d+|\d+e\+\d+)", re.IGNORECASE)
 """A number as Excel shows a long one, such as 2.16840E+44: its other digits are lost."""
 WHOLE = re.compile(r"([^\W\d_]*-?)0*(\d+)(?:\.0*)?")
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
+STANDS_FOR_NOTHING = (
+    "{} is {}, which stands for nothing (image {}); give each its identifier, leave the images out, or say that it is "
+    "meant: data.identifiers=exact"
+)
+IS_ROUNDED = (
+    "{} is {}, a number that a spreadsheet has rounded (image {}): its other digits are lost; export the table again "
+    "with the column as text"
+)
 QUOTE_MARKS = "'\"`\u2018\u2019\u201c\u201d\u00b4"
 
 
@@ -72,17 +80,9 @@ def add_unusable(problems: Problems, frame: pd.DataFrame) -> None:
             is_nothing = identifier.lower() in NOTHING
             if is_nothing or ROUNDED.fullmatch(identifier):
                 row = int(np.flatnonzero(codes == code)[0])
-                problems.add(
-                    frame["line"].iloc[row],
-                    "{} is {}, which stands for nothing (image {}); give each its identifier, or leave the rows out"
-                    if is_nothing
-                    else "{} is {}, a number that a spreadsheet has rounded (image {}): its other digits are lost; "
-                    "export the table again with the column as text",
-                    column,
-                    repr(identifier),
-                    frame["path"].iloc[row],
-                    of=column,
-                )
+                template = STANDS_FOR_NOTHING if is_nothing else IS_ROUNDED
+                line, path = frame["line"].iloc[row], frame["path"].iloc[row]
+                problems.add(line, template, column, repr(identifier), path, of=column)
 
 
 def add_alike(problems: Problems, frame: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ and split from CXR-LT instead. Sex, age, race and insurance are known where MIMI
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,9 @@ from dualview.config import DataConfig, SourceConfig
 from dualview.data.remarks import Remark
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
 from dualview.data.sources.cxr_lt import CxrLt, read_cxr_lt
+from dualview.data.sources.dates import padded_time
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
+from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.mimic_iv import demographics
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
@@ -62,18 +65,20 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         patient=subject,
         study=study,
         path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + metadata["dicom_id"] + ".jpg",
-        date=metadata["StudyDate"] + " " + metadata["StudyTime"],
+        date=(metadata["StudyDate"] + " " + padded_time(metadata["StudyTime"]))
+        .str.strip()
+        .where(metadata["StudyDate"] != "", ""),
         projection=position,
     )
     if source.labeler == "cxr_lt":
         cxr_lt = read_cxr_lt(folder, source=source)
         table = table.assign(split=text(table["dicom_id"].map(cxr_lt.split)), labelled_by="cxr_lt")
+        remarks = _unmatched(cxr_lt, table=table)
     else:
         cxr_lt = None
-        table = _with_labels(table, folder=folder, source=source)
+        table, remarks = _with_labels(table, folder=folder, source=source)
     rows = ImageRows(table, file=file, source=source)
-    if cxr_lt is not None:
-        rows.add_remarks(_unmatched(cxr_lt, table=table))
+    rows.add_remarks(remarks)
     rows.assign_views(table["position"], frontal=FRONTAL, lateral=LATERAL)
     rows.drop(~rows.frame["split"].isin(("train", "val", "test")), "image is not in the table of splits")
     rows.remark(rows.frame["is_inferred"], "ViewPosition is blank, the view is that of the procedure's description")
@@ -112,22 +117,25 @@ def _view_described(text: str) -> str:
     return named[0] if len(named) == 1 else ""
 
 
-def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> pd.DataFrame:
-    """The table with the official split and the labels of the studies."""
+def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> tuple[pd.DataFrame, Sequence[Remark]]:
+    """The table with the official split and the labels of the studies, and what of the labels is left over."""
     split = text_table(_table(folder, "split"), columns=["dicom_id", "split"], hint=HINT)
     labels = _study_labels(folder, source=source)
+    labels_file = _table(folder, source.labeler)
+    _, remarks = rows_of_labels([table["study"]], labelled=labels["study_id"], file=labels_file, source=source)
     table = table.merge(split[["dicom_id", "split"]], on="dicom_id", how="left").merge(
         labels, on="study_id", how="left", validate="many_to_one"
     )
-    return table.assign(
+    table = table.assign(
         **{column: text(table[column]) for column in CHEXPERT},
         labelled_by=text(table["is_labelled"]),
         is_labelled=table["is_labelled"].notna(),
         split=text(table["split"]).replace("validate", "val"),
     )
+    return table, remarks
 
 
-def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame) -> list[Remark]:
+def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame) -> Sequence[Remark]:
     unmatched = cxr_lt.split.index[~cxr_lt.split.index.isin(table["dicom_id"])]
     kind = "row of CXR-LT whose image is not in the metadata"
     return [Remark(kind, len(unmatched), str(unmatched[0]))] if len(unmatched) else []

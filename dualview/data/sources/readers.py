@@ -31,6 +31,6 @@ def read_source(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceT
         UserError: all problems of its files together.
     """
     read: Reader = import_module(f"dualview.data.sources.{source.source}").read
-    table = select(read(source, data=data, seed=seed), cohort=source.cohort)
+    table = select(read(source, data=data, seed=seed), cohort=source.cohort, date_format=source.date_format)
     table = label_by_names(table, config=source)
     return drop_rare_findings(table, min_positive_patients=source.min_positive_patients)
