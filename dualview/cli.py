@@ -176,7 +176,7 @@ def show_data(  # noqa: PLR0917 - the options of a command
     contact_sheet: Annotated[Path | None, typer.Option(help="Draw random studies into this PNG")] = None,
     num_studies: Annotated[int, typer.Option(min=1, help="Studies on the contact sheet")] = 12,
 ) -> None:
-    """Count what a configuration reads: images, studies, patients, labels. No training, and no image unless asked."""
+    """Count what a configuration reads: images, studies, patients, labels; and look at some images. No training."""
     with _errors_as_messages():
         loaded = load(config, overrides=overrides)
         try:
