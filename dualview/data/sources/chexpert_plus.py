@@ -19,6 +19,7 @@ from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
 from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, find_table, text_table
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.located import located
+from dualview.data.sources.table_lines import table_lines
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 
@@ -105,16 +106,15 @@ def _labels(folders: list[Path], *, source: SourceConfig) -> tuple[Path, pd.Data
         raise UserError(f"no labels: looked for {', '.join(map(str, dict.fromkeys(files)))} (data.labelled_section)")
     problems = Problems(file)
     records = []
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                cells = ["" if record[name] is None else str(record[name]) for name in CHEXPERT]
-                records.append((number, record["path_to_image"], *cells))
-            except (ValueError, TypeError, KeyError):
-                problems.add(number, "is no JSON object with path_to_image and the 14 labels: {}", repr(line[:60]))
+    for number, line in enumerate(table_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            cells = ["" if record[name] is None else str(record[name]) for name in CHEXPERT]
+            records.append((number, record["path_to_image"], *cells))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            problems.add(number, "is no JSON object with path_to_image and the 14 labels: {}", repr(line[:60]))
     table = pd.DataFrame(records, columns=["line", "path_to_image", *CHEXPERT], dtype=object)
     table[list(CHEXPERT)] = table[list(CHEXPERT)].replace("nan", "")
     table.insert(0, "image", table["path_to_image"].astype(str).str.extract(PATH)[0])

@@ -6,7 +6,6 @@ of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opaci
 and split from CXR-LT instead. Sex, age, race and insurance are known where MIMIC-IV's tables lie beside.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -60,9 +59,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         patient=subject,
         study=study,
         path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + metadata["dicom_id"] + ".jpg",
-        date=(metadata["StudyDate"] + " " + padded_time(metadata["StudyTime"]))
-        .str.strip()
-        .where(metadata["StudyDate"] != "", ""),
+        date=_dates(metadata),
         projection=position,
     )
     if source.labeler == "cxr_lt":
@@ -110,12 +107,12 @@ def _view_described(text: str) -> str:
     return view if view in (*FRONTAL, *LATERAL) else ""
 
 
-def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> tuple[pd.DataFrame, Sequence[Remark]]:
-    """The table with the official split and the labels of the studies, and what of the labels is left over."""
+def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> tuple[pd.DataFrame, tuple[Remark, ...]]:
+    """The table with the official split and the labels of the studies, and which of them are left over."""
     split = text_table(_table(folder, "split"), columns=["dicom_id", "split"], hint=HINT)
     labels = _study_labels(folder, source=source)
     labels_file = _table(folder, source.labeler)
-    _, remarks = rows_of_labels([table["study"]], labelled=labels["study_id"], file=labels_file, source=source)
+    _, remarks = rows_of_labels([table["study_id"]], labelled=labels["study_id"], file=labels_file, source=source)
     table = table.merge(split[["dicom_id", "split"]], on="dicom_id", how="left").merge(
         labels, on="study_id", how="left", validate="many_to_one"
     )
@@ -128,7 +125,13 @@ def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> 
     return table, remarks
 
 
-def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame, source: SourceConfig) -> Sequence[Remark]:
+def _dates(metadata: pd.DataFrame) -> "pd.Series[str]":
+    """Date and time of each image's study; the tables have times as numbers, which lost their zeros."""
+    date = metadata["StudyDate"]
+    return (date + " " + padded_time(metadata["StudyTime"])).str.strip().where(date != "", "")
+
+
+def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame, source: SourceConfig) -> tuple[Remark, ...]:
     """Rows of CXR-LT whose image the metadata do not have.
 
     Raises:
@@ -138,7 +141,7 @@ def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame, source: SourceConfig) -> S
     rows, _ = rows_of_labels([table["dicom_id"]], labelled=images, file=cxr_lt.file, source=source)
     unmatched = images.drop(rows[rows >= 0])
     kind = "row of CXR-LT whose image is not in the metadata"
-    return [Remark(kind, len(unmatched), str(unmatched.iloc[0]))] if len(unmatched) else []
+    return (Remark(kind, len(unmatched), str(unmatched.iloc[0])),) if len(unmatched) else ()
 
 
 def _table(folder: Path, kind: str) -> Path:
