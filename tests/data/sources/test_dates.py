@@ -1,6 +1,6 @@
 """Dates are compared as times, whatever way they are written; the answers are Python's datetimes."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
