@@ -3,12 +3,19 @@
 import itertools
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from dualview.config import DataConfig
+from dualview.data.images.files import FileImages
+from dualview.data.images.sample import NUM_IMAGES, darkness, look_at, spread_paths
+from dualview.data.remarks import Remark, count_remarks, sum_remarks
 from dualview.distributed import is_main_by_environment, start
 from dualview.errors import Preempted, UserError
 from dualview.files import sha256_of
@@ -20,10 +27,11 @@ from dualview.inference.studies_folder import list_studies
 from dualview.progress import progress_bars
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
-from dualview.views import Availability
+from dualview.views import Availability, View
 
 logger = logging.getLogger(__name__)
 
+MOST_STUDIES_PASSED = 5000  # number of studies over which the images that are looked at are spread
 CHUNK_STUDIES = 256  # number of studies in a part of the CSV, all that an interruption can lose per rank
 Row = list[str]  # cells of a row of the CSV
 
@@ -35,6 +43,7 @@ class PredictionResult:
     out: Path
     counts: Counts | None  # what was counted; None on ranks other than 0
     was_there: bool  # whether the CSV was complete already
+    remarks: tuple[Remark, ...] = ()  # what was odd about images that were read now
 
 
 def predict(
@@ -48,6 +57,7 @@ def predict(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     batch_size: int = BATCH_SIZE,
     num_workers: int | None = None,
+    intensity_max: float | None = None,
     overwrite: bool = False,
 ) -> PredictionResult:
     """Predict every study of a CSV or a folder; all processes of a job call.
@@ -63,31 +73,22 @@ def predict(
         checkpoint: `best`, `last` or a step.
         batch_size: studies per forward pass.
         num_workers: processes that read images for each rank; without it as in the training, at most one per core.
+        intensity_max: the stored value that is white (`data.intensity_max`); None: as in training.
         overwrite: replace a CSV of other content at `out`.
 
     Raises:
         UserError: no run, problems of the input, or an `out` that was made from something else.
         Preempted: a rank was told to stop; the chunks that are done are kept.
     """
-    if (csv is None) == (folder is None):
-        raise UserError("give either --csv or --folder")
-    if folder is not None and root is not None:
-        raise UserError("--root goes with --csv; the paths of --folder are its own")
+    _check_options(csv=csv, folder=folder, root=root, intensity_max=intensity_max)
     trained = load_trained(RunDir(run_dir), name=checkpoint)
     config = trained.config
     points = read_points(trained, warn=is_main_by_environment())
-    studies: Iterable[StudyRequest]
-    if csv is not None:
-        studies = table = RequestCsv(csv, source=config.data)
-        num_studies, identity, has_patients = table.check(), _file_identity(csv), table.has_patients
-        root = csv.parent if root is None else root
-    else:
-        assert folder is not None
-        root, has_patients = folder, False
-        studies, listing = list_studies(folder, sources=config.data.all_sources)
-        num_studies, identity = len(studies), f"{folder.resolve()} {listing}"
+    asked = _open_input(csv or folder, is_table=csv is not None, root=root, config=config.data)
+    num_studies = asked.num_studies
     fingerprint = _fingerprint(trained) | {
-        "input": identity, "root": str(root.resolve()), "batch size": batch_size,
+        "input": asked.identity, "root": str(asked.root.resolve()), "batch size": batch_size,
+        **({} if intensity_max is None else {"intensity max": intensity_max}),
     }  # fmt: skip
     num_workers = min(config.data.num_workers, os.cpu_count() or 1) if num_workers is None else num_workers
 
@@ -108,16 +109,21 @@ def predict(
                 f", {len(done)} of {num_chunks} parts are there" if done else "",
             )  # fmt: skip
         predictor = Predictor(trained, points=points, device=job.device)
+        files = predictor.files(root=asked.root, intensity_max=intensity_max)
+        if job.is_main:
+            _warn_of_darkness(asked, files=files)
         rounds = [to_do[first : first + job.world_size] for first in range(0, len(to_do), job.world_size)]
         mine = [numbers[job.rank] for numbers in rounds if job.rank < len(numbers)]
         loader = request_loader(
-            predictor.dataset(root=root),
-            batches=_Batches(studies, chunks=mine, batch_size=batch_size),
+            predictor.dataset(files=files),
+            batches=_Batches(asked.studies, chunks=mine, batch_size=batch_size),
             num_workers=num_workers if mine else 0,
             pin_memory=job.device.type == "cuda",
         )
+        remarks: list[Remark] = []
         answered = _chunks(
-            loader, predictor=predictor, chunks=mine, num_studies=num_studies, has_patients=has_patients
+            loader, predictor=predictor, chunks=mine, num_studies=num_studies, has_patients=asked.has_patients,
+            remarks=remarks,
         )  # fmt: skip
         with progress_bars(shown=job.is_main) as progress:
             sizes = {number: _chunk_size(number, num_studies=num_studies) for number in range(num_chunks)}
@@ -132,10 +138,67 @@ def predict(
         job.barrier()
         counts = None
         if job.is_main:
-            header = _header(trained.findings, has_patients=has_patients)
+            header = _header(trained.findings, has_patients=asked.has_patients)
             counts = parts.join(num_parts=num_chunks, header=header)
         job.barrier()
-        return PredictionResult(out=out, counts=counts, was_there=False)
+        everyones = job.gather_texts([json.dumps([job.rank, vars(remark)]) for remark in remarks])
+        told = sum_remarks(Remark(**json.loads(text)[1]) for text in everyones)
+        return PredictionResult(out=out, counts=counts, was_there=False, remarks=told)
+
+
+def _check_options(*, csv: Path | None, folder: Path | None, root: Path | None, intensity_max: float | None) -> None:
+    """Raises: UserError for options that do not go together, or mean nothing."""
+    if (csv is None) == (folder is None):
+        raise UserError("give either --csv or --folder")
+    if folder is not None and root is not None:
+        raise UserError("--root goes with --csv; the paths of --folder are its own")
+    if intensity_max is not None and not 0 < intensity_max < math.inf:
+        raise UserError(f"--intensity-max is {intensity_max:g}; give the stored value that is white, such as 4095")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """The studies that are asked about."""
+
+    studies: Iterable[StudyRequest]  # can be gone through again and again
+    num_studies: int
+    identity: str  # what changes when the input does
+    root: Path  # folder that paths are relative to
+    has_patients: bool
+
+
+def _open_input(path: Path | None, *, is_table: bool, root: Path | None, config: DataConfig) -> _Input:
+    """Read a CSV once for what is wrong with it, or list a folder.
+
+    Raises:
+        UserError: problems of the input.
+    """
+    assert path is not None
+    if not is_table:
+        studies, listing = list_studies(path, sources=config.all_sources)
+        identity = f"{path.resolve()} {listing}"
+        return _Input(studies=studies, num_studies=len(studies), identity=identity, root=path, has_patients=False)
+    table = RequestCsv(path, source=config)
+    return _Input(
+        studies=table, num_studies=table.check(), identity=_file_identity(path), root=root or path.parent,
+        has_patients=table.has_patients,
+    )  # fmt: skip
+
+
+def _warn_of_darkness(asked: _Input, *, files: FileImages) -> None:
+    """Look at images among the first studies, and say so where most are too dark to be true."""
+    if files.intensity_max is not None:
+        return
+    num_studies = min(asked.num_studies, MOST_STUDIES_PASSED)
+    looked = list(itertools.islice(asked.studies, 0, num_studies, max(num_studies // NUM_IMAGES, 1)))
+    columns = (np.empty(len(looked), object), np.empty(len(looked), object))
+    for view in View:
+        for row, study in enumerate(looked):
+            columns[view][row] = () if study.images[view] is None else (study.images[view],)
+    sample = look_at(spread_paths(columns), read=files.picture)
+    key = "--intensity-max (data.intensity_max in training)"
+    if text := darkness(sample, source="images to predict", key=key):
+        logger.warning(text)
 
 
 class _Batches:
@@ -170,9 +233,15 @@ def _chunk_size(number: int, *, num_studies: int) -> int:
 
 
 def _chunks(
-    batches: Iterable[ReadBatch], *, predictor: Predictor, chunks: list[int], num_studies: int, has_patients: bool
+    batches: Iterable[ReadBatch],
+    *,
+    predictor: Predictor,
+    chunks: list[int],
+    num_studies: int,
+    has_patients: bool,
+    remarks: list[Remark],
 ) -> Iterator[tuple[int, list[Row]]]:
-    """The number of each of these chunks with its rows, in the order of the input."""
+    """The number of each of these chunks with its rows, in the order of the input; `remarks` takes what was odd."""
     batches = iter(batches)
     for number in chunks:
         rows: dict[int, Row] = {}
@@ -180,6 +249,7 @@ def _chunks(
             read = next(batches)
             if read.errors:
                 raise UserError(read.errors[0])
+            remarks[:] = sum_remarks([*remarks, *count_remarks(read.remarks)])
             for study, row in zip(read.studies, _rows(read, predictor=predictor), strict=True):
                 rows[study.row] = [study.study, *([study.patient] if has_patients else []), *row]
         yield number, [rows[row] for row in sorted(rows)]

@@ -1,7 +1,7 @@
 """What was read although it is not as it should be: counted by kind, with an example."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,15 @@ class Remark:
 
     def __str__(self) -> str:
         return f"{self.count:,}  {self.kind}, such as {self.example}"
+
+
+def sum_remarks(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
+    """One remark per kind, with the counts of all of that kind and the first one's example."""
+    sums: dict[str, Remark] = {}
+    for remark in remarks:
+        earlier = sums.get(remark.kind)
+        sums[remark.kind] = replace(earlier, count=earlier.count + remark.count) if earlier else remark
+    return tuple(sums.values())
 
 
 def count_remarks(found: Iterable[tuple[str, str]]) -> tuple[Remark, ...]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dualview.batch import StudyBatch
 from dualview.data.images.files import FileImages, square, to_gray
+from dualview.data.remarks import count_remarks
 from dualview.errors import UserError
 from dualview.evaluation.operating_points import OperatingPoints, read_operating_points, to_probabilities
 from dualview.inference.studies import RequestDataset, StudyRequest
@@ -132,12 +133,14 @@ class Predictor:
         dataset = self.dataset()
         result = _blank(num_studies, findings=self.findings)
         views, reasons = [""] * num_studies, [""] * num_studies
+        remarks: list[tuple[str, str]] = []
         for start in range(0, num_studies, batch_size):
             pairs = zip(columns[0][start : start + batch_size], columns[1][start : start + batch_size], strict=True)
             read = dataset.collate([dataset[StudyRequest(images=pair)] for pair in pairs])
             if read.errors:
                 raise UserError(read.errors[0])
             reasons[start : start + len(read.studies)] = read.reasons
+            remarks += read.remarks
             answers = self.answer(read.batch)
             for n, position in enumerate(read.served):
                 row = start + position
@@ -148,6 +151,8 @@ class Predictor:
                 result.probabilities[row] = answers.probabilities[n]
                 result.decisions[row], result.decided[row] = answers.decisions[n], answers.decided[n]
                 views[row] = VIEWS_USED[Availability(answers.availability[n])]
+        for remark in count_remarks(remarks):
+            logger.warning("%s", remark)
         if num_unusable := sum(bool(reason) for reason in reasons):
             logger.warning("%d of %d studies could not be used, or not with all images: see .reasons",
                            num_unusable, num_studies)  # fmt: skip
@@ -156,11 +161,23 @@ class Predictor:
             decisions=result.decisions, decided=result.decided, views=tuple(views), reasons=tuple(reasons),
         )  # fmt: skip
 
-    def dataset(self, *, root: Path | None = None) -> RequestDataset:
-        """Reader of studies for this network; paths are relative to `root`."""
+    def files(self, *, root: Path | None = None, intensity_max: float | None = None) -> FileImages:
+        """Reader of image files as in training; paths are relative to `root`.
+
+        Args:
+            intensity_max: the stored value that is white; None: as in training, where all sources had the same.
+        """
+        data = self.trained.config.data
+        trained_with = {source.intensity_max for source in data.all_sources}
+        if intensity_max is None and len(trained_with) == 1:
+            (intensity_max,) = trained_with
+        return FileImages(root, image_size_px=data.image_size_px, aspect=data.aspect, intensity_max=intensity_max)
+
+    def dataset(self, *, files: FileImages | None = None) -> RequestDataset:
+        """Reader of studies for this network, of image files by `files`."""
         data, model = self.trained.config.data, self.trained.config.model
         return RequestDataset(
-            read=ImageOrPixels(FileImages(root, image_size_px=data.image_size_px, aspect=data.aspect)),
+            read=ImageOrPixels(files or self.files()),
             views=model.views,
             needs_all=model.needs_all_views,
             network=f"{model.name} of {model.view}" if model.name == "single" else model.name,
@@ -234,13 +251,20 @@ class ImageOrPixels:
     def __init__(self, files: FileImages) -> None:
         self.files = files
 
-    def __call__(self, image: Image) -> Tensor:
-        """Raises: BadImage as `FileImages` does, ValueError for pixels that are no gray picture."""
+    def __call__(self, image: Image, *, note: list[tuple[str, str]]) -> Tensor:
+        """Raises: BadImage as `FileImages` does, ValueError for pixels that are no gray picture.
+
+        Args:
+            note: (kind, path) of what is odd about the image is appended.
+        """
         if isinstance(image, str | os.PathLike):
-            return self.files(os.fspath(image))
+            path = os.fspath(image)
+            picture = self.files.picture(path)
+            note += [(kind, path) for kind in picture.remarks]
+            return self.files.unit_of(path, picture) * 2 - 1
         if image.ndim != 2:
             raise ValueError(f"an image is of shape {tuple(image.shape)}; give gray pixels (H, W)")
-        gray = to_gray(image)
+        gray = to_gray(image, intensity_max=self.files.intensity_max)
         return square(gray, name="array", image_size_px=self.files.image_size_px, aspect=self.files.aspect) * 2 - 1
 
 

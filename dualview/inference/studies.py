@@ -4,8 +4,9 @@ What cannot be read is a reason, not an error: a study with one readable view is
 one without any has reasons alone.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,6 +16,12 @@ from dualview.data.dataset import read_first
 from dualview.data.loading import loader
 from dualview.errors import UserError
 from dualview.views import View
+
+
+class ReadNoted(Protocol):
+    """A reader of whatever stands for an image in a `StudyRequest`."""
+
+    def __call__(self, image: Any, *, note: list[tuple[str, str]]) -> Tensor: ...
 
 
 class StudyRequest(NamedTuple):
@@ -54,6 +61,7 @@ class ReadStudy(NamedTuple):
     reasons: tuple[str, ...]
     is_served: bool  # whether the network can answer for the study
     error: str | None = None  # error that ends the command, such as a missing package
+    remarks: tuple[tuple[str, str], ...] = ()  # (kind of oddity, image) of those that were read
 
 
 class ReadBatch(NamedTuple):
@@ -64,13 +72,15 @@ class ReadBatch(NamedTuple):
     served: list[int]  # positions in `studies` of those in the batch, in its order
     batch: StudyBatch  # batch of B = len(served) studies
     errors: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, str], ...] = ()  # (kind of oddity, image)
 
 
 class RequestDataset(Dataset[ReadStudy]):
     """Reads a study by itself: `dataset[request]`.
 
     Args:
-        read: from an image of `StudyRequest` to (1, S, S) float32 in [-1, 1], or BadImage.
+        read: from an image of `StudyRequest` to (1, S, S) float32 in [-1, 1], or BadImage; it appends what was odd
+            about it to `note`.
         views: that the network looks at; others are not read.
         needs_all: whether it says nothing without all of them.
         network: its name, for reasons.
@@ -80,7 +90,7 @@ class RequestDataset(Dataset[ReadStudy]):
     def __init__(
         self,
         *,
-        read: Callable[[Any], Tensor],
+        read: ReadNoted,
         views: tuple[View, ...],
         needs_all: bool,
         network: str,
@@ -95,12 +105,13 @@ class RequestDataset(Dataset[ReadStudy]):
     def __getitem__(self, request: StudyRequest) -> ReadStudy:
         reasons = list(request.reasons)
         images: list[Tensor | None] = [None, None]
+        noted: list[tuple[str, str]] = []
         there = request.view_mask
         for view in self.views if self.can_serve(there) else ():
             if not there[view]:
                 continue
             try:
-                read = read_first((request.images[view], *request.spares[view]), read=self.read)
+                read = read_first((request.images[view], *request.spares[view]), read=partial(self.read, note=noted))
             except UserError as error:
                 return ReadStudy(request, (None, None), (), is_served=False, error=str(error))
             images[view] = read.image
@@ -113,7 +124,13 @@ class RequestDataset(Dataset[ReadStudy]):
                 reasons.append(self.needs)
             elif not reasons:
                 reasons.append("no image is given")
-        return ReadStudy(request, (images[View.PA], images[View.LATERAL]), tuple(reasons), is_served=is_served)
+        return ReadStudy(
+            request,
+            (images[View.PA], images[View.LATERAL]),
+            tuple(reasons),
+            is_served=is_served,
+            remarks=tuple(noted),
+        )
 
     def can_serve(self, view_mask: tuple[bool, bool]) -> bool:
         """Whether the network says anything of a study with these views."""
@@ -140,6 +157,7 @@ class RequestDataset(Dataset[ReadStudy]):
             served=served,
             batch=batch,
             errors=tuple(study.error for study in studies if study.error is not None),
+            remarks=tuple(remark for study in studies for remark in study.remarks),
         )
 
 

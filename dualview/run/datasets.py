@@ -64,7 +64,7 @@ def check_training(studies: Studies, config: Config, *, job: Job) -> None:
         for source in studies.data.sources:
             sample = samples.get(source.name)
             for remark in (*source.remarks, *(of_sample(sample.remarks) if sample else ())):
-                logger.warning("%s: %d image(s): %s (dualview data names one)", source.name, remark.count, remark.kind)
+                logger.warning("%s: %d x %s (dualview data names one)", source.name, remark.count, remark.kind)
     left_out = left_out_of_training(studies.whole)
     if left_out["studies"] and job.is_main:
         logger.info(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import dualview
@@ -26,6 +27,7 @@ from dualview.inference import studies_csv
 from dualview.inference.csv_parts import Parts
 from dualview.run.directory import RunDir
 from dualview.run.trained import load_trained
+from tests.support.pictures import write_dicom
 
 FINDINGS = ["Nodule", "Effusion", "Hernia"]
 
@@ -369,3 +371,72 @@ def test_memory_does_not_grow_with_the_number_of_studies(make_run, images, tmp_p
     answers = read(tmp_path / "20000-out.csv")
     assert answers["study"].tolist() == [f"study {n}" for n in range(20_000)]
     assert set(answers["reason"]) == {"pa: no such file"}
+
+
+# -- how bright, and what is odd ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """`detector("dark", 4095)`: a folder and a CSV of 4 studies of 12-bit values, in files of as many bits or more."""
+
+    def write(name, white):
+        folder = tmp_path / name
+        folder.mkdir()
+        for study in range(4):
+            for view in ("pa", "lateral"):
+                stored = np.random.default_rng([study, len(view)]).integers(0, 4096, (64, 64))
+                Image.fromarray((stored * white // 4095).astype(np.uint16)).save(folder / f"{study}_{view}.png")
+        rows = [(str(study), f"{study}_pa.png", f"{study}_lateral.png") for study in range(4)]
+        return folder, write_csv(folder / "studies.csv", rows)
+
+    return write
+
+
+CSV_RUN = {"source": "csv", "root": "/images", "findings": FINDINGS}
+
+
+def test_what_is_white_is_that_of_the_run_for_files_and_arrays_alike(make_run, detector, tmp_path, caplog):
+    """12-bit values in 16-bit files give the answers that the same pictures give in all their bits."""
+    (dark, dark_csv), (_, bright_csv) = detector("dark", 4095), detector("bright", 65535)
+    plain = make_run(folder="plain", data=CSV_RUN)
+    told = make_run(folder="told", data={**CSV_RUN, "intensity_max": 4095})
+    ask(plain, csv=bright_csv, out=tmp_path / "bright.csv")
+    assert "too dark" not in caplog.text
+    expected = read(tmp_path / "bright.csv")
+    options = {"csv": {"csv": dark_csv}, "folder": {"folder": dark}}
+    for name, option in options.items():
+        ask(told, **option, out=tmp_path / f"{name}.csv")
+        ask(plain, **option, out=tmp_path / f"{name}-option.csv", intensity_max=4095)
+        for made in (f"{name}.csv", f"{name}-option.csv"):
+            for finding in FINDINGS:
+                found, right = (table[finding].astype(float) for table in (read(tmp_path / made), expected))
+                np.testing.assert_allclose(found, right, rtol=2e-3)
+    array = np.asarray(Image.open(dark / "0_pa.png"))
+    of_file = dualview.load(told, device="cpu").predict(pa=dark / "0_pa.png").probabilities
+    np.testing.assert_array_equal(dualview.load(told, device="cpu").predict(pa=array).probabilities, of_file)
+    assert "too dark" not in caplog.text
+
+
+def test_dark_images_are_a_warning_with_the_remedy(make_run, detector, tmp_path, caplog):
+    _, table = detector("dark", 4095)
+    ask(make_run(data=CSV_RUN), csv=table, out=tmp_path / "out.csv")
+    (message,) = [text for text in caplog.messages if "too dark to be true" in text]
+    assert "8 of 8 images" in message and "--intensity-max" in message and "4095 if 12 bits" in message
+    with pytest.raises(UserError, match="--intensity-max is 0"):
+        ask(tmp_path / "run", csv=table, out=tmp_path / "other.csv", intensity_max=0)
+
+
+def test_oddities_of_images_are_one_line_per_kind(make_run, tmp_path, capfd):
+    for study in range(6):
+        stored = np.random.default_rng(study).integers(0, 4096, (64, 64))
+        write_dicom(tmp_path / "images" / f"{study}.dcm", stored, WindowCenter=0, WindowWidth=0, ViewPosition="PA",
+                    StudyInstanceUID=f"1.{study}", PatientID=f"p{study}")  # fmt: skip
+    run_dir, out = make_run(), tmp_path / "out.csv"
+    result = CliRunner().invoke(
+        app, ["predict", str(run_dir), "--folder", str(tmp_path / "images"), "--out", str(out), "--workers", "2"]
+    )
+    assert result.exit_code == 0, result.output
+    kind = "has a window without a usable centre and width; it counts as absent"
+    assert result.output.count(kind) == 1 and f"6  {kind}, such as 0.dcm" in result.output
+    assert "Traceback" not in result.output and (read(out)["reason"] == "").all()

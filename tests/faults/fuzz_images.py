@@ -1,4 +1,4 @@
-"""Feed the image readers mutated PNG, JPEG and DICOM bytes; each must give an image or a clean refusal.
+"""Feed the image readers mutated PNG, JPEG, TIFF and DICOM bytes; each must give an image or a clean refusal.
 
     python tests/faults/fuzz_images.py FOLDER --cases 5000 --seed 0
 
@@ -15,18 +15,23 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import warnings
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import tifffile
 import torch
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from dualview.data.images.files import FileImages
 from dualview.errors import BadImage
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # It runs as a program of its own.
+from tests.support.pictures import lookup_table, palette, write_dicom
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 MORE_MEMORY_BYTES = 2 * 2**30
@@ -49,6 +54,24 @@ def whole_files() -> dict[str, bytes]:
         files[name] = buffer.getvalue()
     for name in ("MR_small", "MR_small_jpeg_ls_lossless", "MR_small_bigendian", "SC_rgb_jpeg", "JPGExtended"):
         files[name] = (PYDICOM_FILES / f"{name}.dcm").read_bytes()
+    for name, options in (
+        ("tiff12", {"bitspersample": 12}),
+        ("tiff_white", {"photometric": "miniswhite", "byteorder": ">"}),
+        ("tiff_lzw", {"compression": "lzw"}),
+    ):
+        buffer = BytesIO()
+        tifffile.imwrite(buffer, ramp >> 4, **options)
+        files[name] = buffer.getvalue()
+    table, entries = [lookup_table(-100, np.arange(500), bits=16)], np.arange(300)
+    window = {"WindowCenter": [0, 200], "WindowWidth": [0, 300], "PixelPaddingValue": 3}
+    colours = palette(entries, entries[::-1], entries, bits=16)
+    for name, tags in (
+        ("voi_lut", {"VOILUTSequence": table, **window}),
+        ("modality_lut", {"ModalityLUTSequence": table, **window}),
+        ("palette", {"photometric": "PALETTE COLOR", **colours}),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            files[name] = write_dicom(Path(folder) / "whole", ramp >> 7, **tags).read_bytes()
     for name, syntax in (("rle", RLELossless), ("jpeg2000", JPEG2000Lossless)):
         data = pydicom.dcmread(PYDICOM_FILES / "MR_small.dcm")
         data.compress(syntax)

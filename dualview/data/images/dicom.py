@@ -129,7 +129,7 @@ def _picture(data: Any, *, intensity_max: float | None) -> Picture:
         raise Unclear(f"has PhotometricInterpretation {photometric or 'blank'} with {samples} samples per pixel")
     stored = read_stored(data)
     if photometric == "PALETTE COLOR":
-        return Picture(palette_gray(stored.values, data, signed=stored.is_signed), None, stored.remarks)
+        return Picture(palette_gray(stored.values, data, ends=stored.ends), None, stored.remarks)
     return _gray(stored, data, is_inverted=photometric == "MONOCHROME1", intensity_max=intensity_max)
 
 
@@ -149,10 +149,12 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
     if not seen.size:
         return Picture(np.zeros(stored.values.shape, np.float32), None, tuple(remarks))
     low, high = int(seen.min()), int(seen.max())
-    modality, more = dicom_tags.modality(data, signed=stored.is_signed)
+    modality, more = dicom_tags.modality(
+        dicom_tags.of_frame(data, "PixelValueTransformationSequence"), ends=stored.ends
+    )
     remarks += more
     black, white = stored.ends
-    voi, more = dicom_tags.voi(data, signed=modality.ends((black, white))[0] < 0)
+    voi, more = dicom_tags.voi(dicom_tags.of_frame(data, "FrameVOILUTSequence"), ends=modality.ends(stored.ends))
     remarks += more
 
     largest = _largest(data, stored=stored, high=high)
@@ -181,6 +183,8 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
         white=float(ends[1]) if by_stored else None,
         remarks=tuple(remarks),
         is_inverted=is_inverted and by_stored,
+        largest=float(high) if by_stored else None,
+        is_signed=ends[0] < 0 and by_stored,
         is_padding=stored.is_padding,
     )
 

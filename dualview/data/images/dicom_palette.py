@@ -17,13 +17,13 @@ MOST_ENTRIES = 65536
 DISCRETE, LINEAR = 0, 1  # kinds of segment that are understood; the third repeats others, and nobody writes it
 
 
-def palette_gray(stored: np.ndarray, data: Any, *, signed: bool) -> np.ndarray:
-    """Luma (rows, columns) float32 in [0, 1] of stored places.
+def palette_gray(stored: np.ndarray, data: Any, *, ends: tuple[float, float]) -> np.ndarray:
+    """Luma (rows, columns) float32 in [0, 1] of stored places, which lie between the ends.
 
     Raises:
         Unclear: a palette is not there or cannot be read.
     """
-    tables = [_table(data, colour=colour, signed=signed) for colour in COLOURS]
+    tables = [_table(data, colour=colour, ends=ends) for colour in COLOURS]
     white = max(table.white for table in tables)
     if not white:
         raise Unclear("has a palette that is black")
@@ -34,10 +34,10 @@ def palette_gray(stored: np.ndarray, data: Any, *, signed: bool) -> np.ndarray:
     return gray
 
 
-def _table(data: Any, *, colour: str, signed: bool) -> Table:
+def _table(data: Any, *, colour: str, ends: tuple[float, float]) -> Table:
     descriptor = f"{colour}PaletteColorLookupTableDescriptor"
     plain = f"{colour}PaletteColorLookupTableData"
-    table = dicom_tags.table(data, descriptor=descriptor, entries=plain, signed=signed)
+    table = dicom_tags.table(data, descriptor=descriptor, entries=plain, ends=ends)
     if table is not None:
         return table
     described = dicom_tags.words(data, descriptor)
@@ -50,8 +50,9 @@ def _table(data: Any, *, colour: str, signed: bool) -> Table:
     entries = _expanded([int(word) for word in segmented])
     if len(entries) < num_entries:
         raise Unclear(f"has a Segmented{plain} of {len(entries)} entries where {num_entries} are promised")
-    first = int(described[1:2].view(np.int16)[0] if signed else described[1])
-    return Table(first=first, entries=np.array(entries[:num_entries], np.uint16))
+    return Table(
+        first=dicom_tags.first_mapped(described, ends=ends), entries=np.array(entries[:num_entries], np.uint16)
+    )
 
 
 def _expanded(words: list[int]) -> list[int]:

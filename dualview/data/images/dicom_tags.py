@@ -78,12 +78,18 @@ def signed_words(data: Any, keyword: str, *, signed: bool) -> list[int]:
     return [int(value) for value in (found.view(np.int16) if signed else found)]
 
 
-def table(data: Any, *, descriptor: str, entries: str, signed: bool) -> Table | None:
+def first_mapped(described: np.ndarray, *, ends: tuple[float, float]) -> int:
+    """The second word of a descriptor, which is negative where values can be, or where none is as large."""
+    word = int(described[1])
+    return word - 65536 if word >= 32768 and (ends[0] < 0 or word > ends[1]) else word
+
+
+def table(data: Any, *, descriptor: str, entries: str, ends: tuple[float, float]) -> Table | None:
     """A table from its descriptor and its data; None where there is no data.
 
     Args:
         data: data set or item of a sequence that has both.
-        signed: whether what the table maps can be negative.
+        ends: smallest and largest value that the table may be asked for.
 
     Raises:
         Unclear: the descriptor is no descriptor, or promises more entries than there are.
@@ -97,23 +103,31 @@ def table(data: Any, *, descriptor: str, entries: str, signed: bool) -> Table | 
     if len(described) < 3:
         raise Unclear(f"has a {descriptor} that has not three values")
     num_entries = int(described[0]) or 65536
-    first = int(described[1:2].view(np.int16)[0] if signed else described[1])
     if len(found) < num_entries and described[2] <= 8:
         found = np.stack([found & 0xFF, found >> 8], axis=1).reshape(-1)
     if len(found) < num_entries:
         raise Unclear(f"has {len(found)} entries of {entries} where {descriptor} promises {num_entries}")
-    return Table(first=first, entries=found[:num_entries])
+    return Table(first=first_mapped(described, ends=ends), entries=found[:num_entries])
 
 
-def modality(data: Any, *, signed: bool) -> tuple[Rescale | Table, list[str]]:
-    """The modality transform, and remarks.
+def of_frame(data: Any, module: str) -> Any:
+    """Where the tags of a module stand: in a group of an enhanced object (C.7.6.16), else in the data set."""
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in list(data.get(groups) or [])[:1]:
+            for item in list(group.get(module) or [])[:1]:
+                return item
+    return data
+
+
+def modality(data: Any, *, ends: tuple[float, float]) -> tuple[Rescale | Table, list[str]]:
+    """The modality transform of stored values between these ends, and remarks.
 
     Raises:
         Unclear: a slope or intercept that is no number, a slope of 0, or a table that cannot be read.
     """
     remarks: list[str] = []
     for item in list(data.get("ModalityLUTSequence") or [])[:1]:
-        found = table(item, descriptor="LUTDescriptor", entries="LUTData", signed=signed)
+        found = table(item, descriptor="LUTDescriptor", entries="LUTData", ends=ends)
         if found is not None:
             return found, remarks
         remarks.append(NO_DATA)
@@ -128,17 +142,17 @@ def modality(data: Any, *, signed: bool) -> tuple[Rescale | Table, list[str]]:
     return Rescale(slope=values["RescaleSlope"], intercept=values["RescaleIntercept"]), remarks
 
 
-def voi(data: Any, *, signed: bool) -> tuple[list[Table | Window], list[str]]:
+def voi(data: Any, *, ends: tuple[float, float]) -> tuple[list[Table | Window], list[str]]:
     """What may be used for display, tables before windows and each in the order of the file, and remarks.
 
     Args:
-        signed: whether the values after the modality transform can be negative.
+        ends: smallest and largest value that the modality transform can give.
     """
     usable: list[Table | Window] = []
     remarks: list[str] = []
     for item in data.get("VOILUTSequence") or []:
         try:
-            found = table(item, descriptor="LUTDescriptor", entries="LUTData", signed=signed)
+            found = table(item, descriptor="LUTDescriptor", entries="LUTData", ends=ends)
         except Unclear:
             remarks.append(BAD_TABLE)
             continue

@@ -129,11 +129,14 @@ def square(pixels: Tensor, *, name: str, image_size_px: int, aspect: Aspect) -> 
     return resized.clamp(0, 1)
 
 
-def to_gray(array: np.ndarray | Tensor) -> Tensor:
+def to_gray(array: np.ndarray | Tensor, *, intensity_max: float | None = None) -> Tensor:
     """Pixels in memory, of any shape, scaled as those of a file: float32 in [0, 1].
 
     uint8 is divided by 255 and uint16 by 65535; floats must lie in [0, 1] already. What a value of another
     kind means nobody can know: int16 may be a DICOM's stored values, or those of a 12-bit detector.
+
+    Args:
+        intensity_max: the value that is white instead, in kinds that can hold more (`data.intensity_max`).
 
     Raises:
         ValueError: another kind of number, or floats outside [0, 1] or not finite.
@@ -145,7 +148,9 @@ def to_gray(array: np.ndarray | Tensor) -> Tensor:
         array = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
     pixels = array.detach().cpu()
     if pixels.dtype in SCALE_OF_DTYPE:
-        return pixels.float() / SCALE_OF_DTYPE[pixels.dtype]
+        white = SCALE_OF_DTYPE[pixels.dtype]
+        white = white if intensity_max is None else min(white, intensity_max)
+        return (pixels.float() / white).clamp(max=1)
     if pixels.numel() and not bool((pixels >= 0).all() and (pixels <= 1).all()):  # NaN fails this, too.
         raise ValueError(
             f"pixels are floats from {pixels.min():g} to {pixels.max():g}; floats must lie in [0, 1], 0 black and 1 "

@@ -15,7 +15,7 @@ from dualview.data.images.picture import Unclear
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # VOI LUT functions, C.11.2.1.2 and C.11.2.1.3
 ONE_GRAY = 0.5 / 255  # difference of grays that no 8-bit screen shows
 
-WINDOW_MISSES = "has a window that misses every pixel; it counts as absent"
+WINDOW_MISSES = "has a window that shows every pixel alike; it counts as absent"
 TABLE_MISSES = "has a VOI LUT that shows every pixel alike; it counts as absent"
 
 
@@ -104,7 +104,7 @@ def shown(
     voi: Sequence[Table | Window],
     stored_ends: tuple[float, float],
 ) -> Shown:
-    """Grays of stored values, by the first table or window of `voi` that does not show them all black or all white.
+    """Grays of stored values, by the first table or window of `voi` that does not show them all alike.
 
     Args:
         stored: (...) every value that the picture has.
@@ -120,12 +120,7 @@ def shown(
     remarks: list[str] = []
     for transform in voi:
         unit = transform.shown(values)
-        if values.min() == values.max() or not _is_one_gray(unit, any_gray=isinstance(transform, Table)):
+        if values.min() == values.max() or unit.max() - unit.min() > ONE_GRAY:
             return Shown(unit, False, tuple(remarks))
         remarks.append(TABLE_MISSES if isinstance(transform, Table) else WINDOW_MISSES)
     return Shown((values - low) / (high - low), True, tuple(remarks))
-
-
-def _is_one_gray(unit: np.ndarray, *, any_gray: bool) -> bool:
-    low, high = unit.min(), unit.max()
-    return bool(high < ONE_GRAY or low > 1 - ONE_GRAY or (any_gray and low == high))

@@ -23,6 +23,8 @@ class Picture(NamedTuple):
     white: float | None  # stored value that is white; None where a window or table of the file decides what is
     remarks: tuple[str, ...] = ()  # kinds of oddity that were coped with, each a sentence without number or name
     is_inverted: bool = False  # whether `white` is the stored value that is black, because 0 is white
+    largest: float | None = None  # largest stored value, where `white` is one
+    is_signed: bool = False  # whether black is a stored value below 0
     is_padding: np.ndarray | None = None  # (height, width) bool, pixels that are no part of the picture; None: none
 
 
@@ -46,7 +48,7 @@ def scaled(
         if stored.max() > white:
             remarks = (*remarks, ABOVE_INTENSITY_MAX)
     unit = np.minimum(stored.astype(np.float32) / white, 1, dtype=np.float32)
-    return Picture(1 - unit if is_inverted else unit, white, remarks, is_inverted)
+    return Picture(1 - unit if is_inverted else unit, white, remarks, is_inverted, float(stored.max()))
 
 
 @contextmanager

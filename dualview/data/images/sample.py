@@ -26,16 +26,15 @@ LARGE_PX = 512
 class Sample:
     """What was seen of some images of one source that can be read."""
 
-    brightest: np.ndarray  # (n,) brightest pixels of each image, as a fraction of white; darkest where 0 is white
-    contrast: np.ndarray  # (n,) brightest less darkest pixels, likewise
+    brightest: np.ndarray  # (n,) largest stored values of each image as a fraction of the range; see `_brightest`
     white: np.ndarray  # (n,) stored value that is white; NaN where a window or table of the file decides
     largest: np.ndarray  # (n,) largest stored value; NaN likewise
     remarks: tuple[Remark, ...]  # among them images that cannot be read
 
     @property
     def is_dark(self) -> np.ndarray:
-        """(n,) bool: the brightest pixels stay below an eighth of white, or less than that above the darkest."""
-        return (self.brightest < DARK) | (self.contrast < DARK)
+        """(n,) bool: the brightest pixels stay below an eighth of the range."""
+        return self.brightest < DARK
 
     @property
     def is_too_dark(self) -> bool:
@@ -57,7 +56,7 @@ def spread_paths(images: tuple[np.ndarray, np.ndarray], *, num_images: int = NUM
 
 def look_at(paths: list[str], *, read: Callable[[str], Picture]) -> Sample:
     """Decode these images."""
-    seen: list[tuple[float, float, float, float]] = []
+    seen: list[tuple[float, float, float]] = []
     remarks: list[tuple[str, str]] = []
     for path in paths:
         try:
@@ -66,24 +65,28 @@ def look_at(paths: list[str], *, read: Callable[[str], Picture]) -> Sample:
             remarks.append((CANNOT_BE_READ, path))
             continue
         remarks += [(kind, path) for kind in picture.remarks]
-        seen.append(_brightness(picture))
-    brightest, contrast, white, largest = np.array(seen, float).reshape(-1, 4).T
-    return Sample(
-        brightest=brightest, contrast=contrast, white=white, largest=largest, remarks=count_remarks(remarks)
-    )  # fmt: skip
+        white, largest = (np.nan if value is None else value for value in (picture.white, picture.largest))
+        seen.append((_brightest(picture), white, largest))
+    brightest, whites, largests = np.array(seen, float).reshape(-1, 3).T
+    return Sample(brightest=brightest, white=whites, largest=largests, remarks=count_remarks(remarks))
 
 
-def _brightness(picture: Picture) -> tuple[float, float, float, float]:
-    """Brightest pixels, contrast, white and largest value as in `Sample`."""
+def _brightest(picture: Picture) -> float:
+    """The brightest pixels, as a fraction of the range.
+
+    Where 0 is white, it is the darkest ones, as these have the largest stored values: 12 bits in 16 are then almost
+    white altogether. Of signed values it is what the largest are above the smallest, as 0 is gray.
+    """
     step = STRIDE if min(picture.pixels.shape) >= LARGE_PX else 1
     pixels = picture.pixels[::step, ::step]
-    if picture.is_padding is not None and not picture.is_padding.all():
+    if picture.is_padding is not None:
         pixels = pixels[~picture.is_padding[::step, ::step]]
+    if not pixels.size:
+        return 0.0
     if picture.is_inverted:
         pixels = 1 - pixels
-    darkest, brightest, most = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST, 100)) if pixels.size else (0, 0, 0)
-    white = np.nan if picture.white is None else picture.white
-    return float(brightest), float(brightest - darkest), white, float(most) * white
+    smallest, largest = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST))
+    return float(largest - smallest if picture.is_signed else largest)
 
 
 def of_sample(remarks: tuple[Remark, ...]) -> list[Remark]:
@@ -103,7 +106,7 @@ def darkness(sample: Sample, *, source: str, key: str) -> str | None:
     dark = sample.is_dark
     says = (
         f"{source}: too dark to be true. In {dark.sum()} of {len(dark)} images looked at, the brightest pixels (99th "
-        f"percentile) stay below an eighth of the range: {np.median(sample.contrast[dark]):.2g} of it in the median"
+        f"percentile) stay below an eighth of the range: {np.median(sample.brightest[dark]):.2g} of it in the median"
     )
     with_white = dark & np.isfinite(sample.white)
     if not with_white.any():

@@ -4,6 +4,7 @@ Pillow shows 16-bit MinIsWhite inverted, scales 12 bits as 16, and refuses both 
 NewSubfileType (254), SubfileType (255), PhotometricInterpretation (262), Orientation (274), SampleFormat (339).
 """
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF of either b
 SUBFILE_TYPE, REDUCED = 255, 2
 MIN_IS_WHITE, MIN_IS_BLACK = 0, 1
 ASSOCIATED_ALPHA, ALPHA = 1, 2  # values of ExtraSamples (338)
+MOST_PAGES = 16  # number of pages; a picture in ever smaller sizes has fewer
 MOST_PIXELS = 100_000_000
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
@@ -39,7 +41,11 @@ def read_tiff(file: Path, *, intensity_max: float | None) -> tuple[int, tuple[st
         Exception: whatever tifffile raises at broken files.
     """
     with quiet_decoders(), tifffile.TiffFile(file) as tiff:
-        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+        # A broken file may have pages without end.
+        first = itertools.islice(iter(tiff.pages), MOST_PAGES + 1)
+        pages = [page for page in first if isinstance(page, tifffile.TiffPage)]
+        if len(pages) > MOST_PAGES:
+            raise Unclear(f"has more than {MOST_PAGES} frames; one is needed")
         page, remarks = _meant(pages)
         if page.imagewidth * page.imagelength * page.samplesperpixel > MOST_PIXELS:
             raise Unclear("has far too many pixels for an X-ray and is refused as unsafe")

@@ -60,7 +60,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     frame = table[["image_id", "line"]].assign(
         patient=table["image_id"],
         study=table["image_id"],
-        path=table["image_id"].map(where).fillna(expected),
+        path=table["image_id"].map(where).astype(object).fillna(expected),
         split=splits,
         position="PA",
         names=table["names"],

@@ -8,15 +8,9 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.pixels import compress  # noqa: F401 - says that encoders are there
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from dualview.config import DataConfig
 from dualview.data.images import dicom
@@ -24,32 +18,9 @@ from dualview.data.images.files import FileImages, decode
 from dualview.data.sources.readers import read_source
 from dualview.errors import BadImage, UserError
 from dualview.views import View
+from tests.support.pictures import write_dicom as write
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
-
-
-def write(path, stored, *, bits=12, photometric="MONOCHROME2", signed=False, syntax=None, **tags):
-    """A DICOM file of these stored values."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.SOPClassUID = SecondaryCaptureImageStorage
-    data.PatientID, data.StudyInstanceUID, data.Modality = "p1", "1.2.3", "DX"
-    data.Rows, data.Columns = stored.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, photometric
-    data.BitsAllocated, data.BitsStored, data.HighBit = (8 if bits <= 8 else 16), bits, bits - 1
-    data.PixelRepresentation = int(signed)
-    kind = {(8, False): "<u1", (16, False): "<u2", (16, True): "<i2"}[data.BitsAllocated, signed]
-    data.PixelData = stored.astype(kind).tobytes()
-    for name, value in tags.items():
-        setattr(data, name, value)
-    if syntax is not None:
-        data.compress(syntax)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
-    return path
 
 
 def shown(path):
