@@ -244,8 +244,8 @@ class ImageRows:
 
     def _check_rows(self) -> None:
         frame = self.frame
-        root = self.source.root if self.source.check_files else None
-        self.add_remarks(add_listed_twice(self.problems, frame, root=root))
+        root, has_files = self.source.root, self.source.check_files
+        self.add_remarks(add_listed_twice(self.problems, frame, root=root, has_files=has_files))
         if self.source.identifiers == "checked":
             add_unusable(self.problems, frame)
             add_alike(self.problems, frame)
