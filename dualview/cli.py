@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich import get_console
@@ -26,7 +26,7 @@ from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
 from dualview.commands.compare import compare as run_comparison
 from dualview.commands.dashboard import save_dashboard
-from dualview.commands.data import look_at_data
+from dualview.commands.data import ViewCheckRequest, look_at_data
 from dualview.commands.evaluate import evaluate_run as run_evaluation
 from dualview.commands.export import export as run_export
 from dualview.commands.predict import predict as run_prediction
@@ -39,6 +39,8 @@ from dualview.commands.tables import (
     export_table,
     images_table,
     value_of_lateral_table,
+    view_check_sentence,
+    view_check_table,
 )
 from dualview.commands.train import train as run_training
 from dualview.comparison.plan import read_plan
@@ -173,14 +175,31 @@ def show_data(  # noqa: PLR0917 - the options of a command
     dropped: Annotated[
         Path | None, typer.Option(help="Write every image that is left out, and why, to this CSV")
     ] = None,
-    contact_sheet: Annotated[Path | None, typer.Option(help="Draw random studies into this PNG")] = None,
-    num_studies: Annotated[int, typer.Option(min=1, help="Studies on the contact sheet")] = 12,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Draw random studies into this PNG; with --check-views, what that finds")
+    ] = None,
+    num_studies: Annotated[int, typer.Option(min=1, help="Random studies on the contact sheet")] = 12,
+    check_views: Annotated[
+        bool, typer.Option("--check-views", help="Look at pixels for images that are not of the view in the table")
+    ] = False,
+    suspects: Annotated[Path | None, typer.Option(help="With --check-views: write what it finds to this CSV")] = None,
+    check_limit: Annotated[
+        int, typer.Option(min=20, help="With --check-views: images to look at, drawn at random where there are more")
+    ] = 20_000,
 ) -> None:
-    """Count what a configuration reads: images, studies, patients, labels; and look at some images. No training."""
+    """Count what a configuration reads: images, studies, patients, labels; and look at some of the images."""
     with _errors_as_messages():
+        if suspects is not None and not check_views:
+            raise UserError("--suspects says where to write what --check-views finds; add --check-views")
         loaded = load(config, overrides=overrides)
+        views = None
+        if check_views:
+            console = None if as_json else get_console()
+            views = ViewCheckRequest(limit=check_limit, suspects=suspects, console=console)
         try:
-            counts = look_at_data(loaded, dropped=dropped, contact_sheet=contact_sheet, num_studies=num_studies)
+            counts = look_at_data(
+                loaded, dropped=dropped, contact_sheet=contact_sheet, num_studies=num_studies, views=views
+            )
         except UserError as error:
             if error.account and not as_json:
                 get_console().print(images_table([count_images(source) for source in error.account]))
@@ -192,6 +211,25 @@ def show_data(  # noqa: PLR0917 - the options of a command
         else:
             for table in account_tables(counts):
                 get_console().print(table)
+            if check_views:
+                _show_view_check(counts["check_views"])
+
+
+def _show_view_check(check: dict[str, Any]) -> None:
+    """What `dualview data --check-views` found, after the counts."""
+    console = get_console()
+    if check["suspects"]:
+        console.print(view_check_table(check))
+    console.print(view_check_sentence(check), highlight=False)
+    for warning in check["warnings"]:
+        console.print(f"careful: {warning}", style="yellow", highlight=False, markup=False)
+    if check["bad"]:
+        bad = told_by_reason((image["path"], image["reason"]) for image in check["bad"])
+        console.print(f"{len(check['bad'])} image(s) could not be read\n{bad}", highlight=False, markup=False)
+    if check["contact_sheet"]:
+        console.print(
+            f"contact sheet, worst first  {check['contact_sheet']}", soft_wrap=True, highlight=False, markup=False
+        )
 
 
 @app.command()

@@ -23,6 +23,7 @@ NO_FILE = "no such file"
 NOT_FETCHED = "is not fetched yet: it is a {} pointer to the file; fetch it with `{}`"
 ANNEX = NOT_FETCHED.format("git-annex", "git annex get")
 LFS = NOT_FETCHED.format("Git LFS", "git lfs pull")
+NOT_UTF8 = "has a name that is not UTF-8, so no table can hold it; rename it, as with convmv"
 EMPTY = "is empty (0 bytes)"
 SPECIAL = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"),
            (stat.S_ISBLK, "device"))  # fmt: skip
@@ -75,7 +76,10 @@ def list_files(root: Path) -> Listing:
                     unreadable.append((fetched, "is not fetched yet: it is in iCloud only; download it"))
                 continue
             kind = _kind(entry)
-            if kind == "folder":
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            if shown != path:
+                unreadable.append((f"{shown}/" if kind == "folder" else shown, NOT_UTF8))
+            elif kind == "folder":
                 if _is_read(entry.name):
                     (links if entry.is_symlink() else folders).append(f"{path}/")
             elif kind == "file":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dualview.folders import ANNEX, LFS, begins_dicom, head_of, list_files, picture_format, why_unreadable
+from dualview.folders import ANNEX, LFS, NOT_UTF8, begins_dicom, head_of, list_files, picture_format, why_unreadable
 
 NOBODY = 65534
 
@@ -90,6 +90,15 @@ def test_what_cannot_be_read_is_named_with_its_reason(tmp_path):
         ("loop.dcm", "is a link to a file that is not there"),
         ("socket.dcm", "is a socket, not a file"),
     ]
+
+
+def test_names_that_no_table_can_hold_are_named(tmp_path):
+    touch(tmp_path / os.fsdecode(b"M\xfcller.dcm"))
+    touch(tmp_path / os.fsdecode(b"caf\xe9") / "1.dcm")
+    touch(tmp_path / "Mü.dcm")
+    listing = list_files(tmp_path)
+    assert listing.files == ["Mü.dcm"]
+    assert listing.unreadable == [("M\\xfcller.dcm", NOT_UTF8), ("caf\\xe9/", NOT_UTF8)]
 
 
 def test_permissions_are_a_reason_of_their_own(open_folder):

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from rich.progress import Progress
 
 from dualview.data.counts import count_data
 from dualview.data.load import Data
+from dualview.data.sources.identifiers import form_of
+from dualview.data.sources.text_table import text_rows
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
@@ -93,7 +94,8 @@ def evaluate_run(
                 f"--by {', '.join(unknown)}: no such column of the study table; there are "
                 f"{', '.join(whole.test.attributes) or 'none (for csv, name them in data.attributes)'}"
             )
-        _refuse_other_patients(run, whole.splits)
+        are_exact = any(source.identifiers == "exact" for source in config.data.all_sources)
+        _refuse_other_patients(run, whole.splits, form=str if are_exact else form_of)
         if data.train.findings != network.findings:
             raise UserError(
                 f"the data have the findings {', '.join(data.train.findings)}; the run was trained on "
@@ -152,15 +154,22 @@ def train_prevalence(train: StudyTable) -> np.ndarray:
     return shares
 
 
-def _refuse_other_patients(run: RunDir, splits: dict[str, StudyTable]) -> None:
-    """Raises: UserError where a patient to be evaluated was trained on, as the run's split.csv says."""
+def _refuse_other_patients(run: RunDir, splits: dict[str, StudyTable], *, form: Callable[[str], str]) -> None:
+    """Look for patients that were trained on, as the run's split.csv says, among those to be evaluated.
+
+    Args:
+        form: what identifiers of one patient share.
+
+    Raises:
+        UserError: there are some.
+    """
     file = run.split
     if not file.exists():
         raise UserError(f"{file} is not there; without it nobody knows which patients the run was trained on")
-    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-    trained_on = set(rows["patient"][rows["split"] == "train"])
+    rows = text_rows(file, columns=["patient", "split"], hint="It is written by training").cells
+    trained_on = set(rows["patient"][rows["split"] == "train"].map(form))
     for name in ("val", "test"):
-        leaked = trained_on & set(map(str, splits[name].patient_ids))
+        leaked = trained_on & {form(str(patient)) for patient in splits[name].patient_ids}
         if leaked:
             raise UserError(
                 f"{len(leaked)} patient(s) of the {name} split were trained on, as {file} says: the table has changed "

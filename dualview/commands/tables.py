@@ -13,6 +13,7 @@ from dualview.evaluation.metrics import MACRO, GroupMetrics
 from dualview.evaluation.value_of_lateral import value_of_lateral
 from dualview.views import ALL_STUDIES, GROUPS
 
+SUSPECTS_SHOWN = 20  # number of doubtful views that are printed
 SHOWN = ("both", "pa_only", "lateral_only")  # groups of a comparison that are printed; the files have all
 
 
@@ -78,6 +79,31 @@ def images_table(sources: list[dict[str, Any]]) -> Table:
         cells = [escape(source["name"]), f"{images['read']:,}", used, reasons or "-"]
         table.add_row(*cells, *([remarks or "-"] if has_remarks else []))
     return table
+
+
+def view_check_table(check: dict[str, Any]) -> Table:
+    """The first images whose picture contradicts the view in the table."""
+    suspects = check["suspects"]
+    table = Table(title=f"{len(suspects):,} image(s) whose picture contradicts the view in the table, worst first")
+    table.add_column("", justify="right")
+    table.add_column("image", overflow="fold")
+    table.add_column("view in\nthe table")
+    table.add_column("probability\nof it", justify="right")
+    for number, suspect in enumerate(suspects[:SUSPECTS_SHOWN], start=1):
+        table.add_row(str(number), escape(suspect["path"]), suspect["view"], f"{suspect['probability']:.3f}")
+    if len(suspects) > SUSPECTS_SHOWN:
+        table.add_row("...", f"and {len(suspects) - SUSPECTS_SHOWN:,} more (--suspects writes all)", "", "")
+    return table
+
+
+def view_check_sentence(check: dict[str, Any]) -> str:
+    """What was looked at, by which classifier, and how well that tells the views of the table apart."""
+    sampled = ", drawn at random" if check["num_judged"] + len(check["bad"]) < check["num_images"] else ""
+    auroc = "" if check["auroc"] is None else f", AUROC {check['auroc']:.3f}"
+    return (
+        f"views of {check['num_judged']:,} of {check['num_images']:,} images{sampled}, judged by {check['classifier']}"
+        f"{auroc}: it agrees with the table on {100 * check['accuracy']:.1f} %"
+    )
 
 
 def value_of_lateral_table(evaluation: Evaluation) -> Table | None:

@@ -5,6 +5,7 @@ wrong types and impossible combinations are reported together. The docstring und
 its help text; `dualview config CONFIG` prints the resolved whole.
 """
 
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -25,6 +26,10 @@ else:
     # Names come from the tables of uses.py, so that a new data set or network stands in one place.
     SourceName = Literal[*SOURCES]
     NetworkName = Literal[*NETWORKS]
+
+
+PREDICTED_COLUMNS = frozenset({"study", "patient", "views", "reason"})
+"""Columns of what `dualview predict` writes, beside those of the findings."""
 
 
 class Section(BaseModel):
@@ -183,6 +188,17 @@ class CohortConfig(Section):
     """Labels that say nothing, such as the empty one; studies that have no other are left out."""
 
 
+def _unusable_names(findings: Iterable[str]) -> list[str]:
+    """What is wrong with names of findings: a column of the answers would have the name of another."""
+    others = PREDICTED_COLUMNS | {f"{finding}_decision" for finding in findings}
+    return [
+        f"finding '{finding}' has the name of another column of what `dualview predict` writes; write findings as a "
+        f"mapping, such as {{Other name: [{finding}]}}"
+        for finding in findings
+        if finding in others
+    ]
+
+
 class SourceConfig(Section):
     """One data set: where it is, which of its studies and findings take part."""
 
@@ -277,6 +293,7 @@ class SourceConfig(Section):
             for finding, columns in self.findings.items():
                 if len(columns) != 1:
                     problems.append(f"finding '{finding}' must name exactly one column, found {columns}")
+        problems += _unusable_names(self.findings)
         if self.date_format is not None and "%" not in self.date_format:
             problems.append(f"date_format is '{self.date_format}'; write it as for strptime, such as %d/%m/%Y")
         groups = {

@@ -1,5 +1,6 @@
-"""Pictures of studies, both views side by side, to see what the network sees."""
+"""Pictures of studies, both views side by side, to see what the network sees; and of images with doubtful views."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dualview.data.table import StudyTable
 from dualview.views import View
 
 GAP, CAPTION = 8, 18
+SUSPECT_CAPTION_WIDTH = 140
 BACKGROUND, LINES, TEXT = 24, 70, 220
 
 
@@ -45,6 +47,28 @@ def draw(
         longest = int(cell_width / 6.5)
         caption = caption if len(caption) <= longest else caption[: longest - 3] + "..."
         pen.text((x, y + CAPTION + image_size_px + 3), caption, fill=TEXT, font=font)
+    sheet.save(path)
+
+
+def draw_suspects(
+    path: Path, *, suspects: Iterable[tuple[str, str, float]], read: ImageReader, image_size_px: int, columns: int = 6
+) -> None:
+    """Write a PNG of (path, view in the table, its probability), in this order, without identifiers.
+
+    Under each image stand its number, which is that of the list, the view and the probability.
+    """
+    rows = list(suspects)
+    columns = min(columns, len(rows))
+    width, height = max(image_size_px, SUSPECT_CAPTION_WIDTH) + 2 * GAP, image_size_px + CAPTION + GAP
+    sheet = Image.new("L", (columns * width, -(-len(rows) // columns) * height + GAP), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for position, (image, view, probability) in enumerate(rows):
+        line, column = divmod(position, columns)
+        x, y = column * width + GAP, line * height + GAP
+        sheet.paste(_as_picture(read(image)), (x, y))
+        caption = f"{position + 1}   {view}?   p = {probability:.3f}"
+        pen.text((x, y + image_size_px + 2), caption, fill=TEXT, font=font)
     sheet.save(path)
 
 

@@ -15,7 +15,7 @@ from dualview.data.images.picture import Picture
 from dualview.data.images.sample import Sample, darkness, look_at, spread_paths
 from dualview.data.images.store import StoreImages, StoreSettings
 from dualview.data.remarks import Remark
-from dualview.data.shared_patients import equal_identifiers, strictest_given
+from dualview.data.shared_patients import equal_identifiers, refuse_other_forms, strictest_given
 from dualview.data.sources.image_rows import SourceTable
 from dualview.data.sources.readers import read_source
 from dualview.data.sources.vocabularies import XRV
@@ -198,6 +198,8 @@ def _split_names(
                  for table, of_table in zip(tables, given, strict=True)]  # fmt: skip
         return names, [() for _ in tables]
     together = concatenate(tables)
+    if any(section.identifiers != "exact" for section in config.all_sources):
+        refuse_other_forms(together.patient_ids)
     strictest, remarks = strictest_given(together.patient_ids, given=np.concatenate(given))
     names_together = split_names(together, given=strictest, config=config.split, seed=seed)
     ends = np.cumsum([len(table) for table in tables])

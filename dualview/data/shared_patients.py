@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dualview.data.remarks import Remark
+from dualview.data.sources.identifiers import form_of
 from dualview.data.splits import NOT_GIVEN, TRAIN_OR_VAL
+from dualview.errors import UserError
 
 STRICTEST_FIRST = ("test", "val", "train", TRAIN_OR_VAL, NOT_GIVEN)
 
@@ -31,18 +33,41 @@ def strictest_given(patient_ids: np.ndarray, *, given: np.ndarray) -> tuple[np.n
     return np.array(STRICTEST_FIRST, object)[strictest[patient_of]], remarks
 
 
+def refuse_other_forms(patient_ids: np.ndarray) -> None:
+    """Raises: UserError where sources that share patients write the identifier of one in two ways, by (S,) str."""
+    first: dict[str, str] = {}
+    differing = [
+        (first[form], patient)
+        for patient in dict.fromkeys(patient_ids)
+        if first.setdefault(form := form_of(patient), patient) != patient
+    ]
+    if differing:
+        one, other = map(ascii, differing[0])
+        raise UserError(
+            f"data.shared_patients is true, and {len(differing)} patient identifier(s) differ only in form from "
+            f"another, such as {one} and {other}: they would be taken for two patients, one of whom may be trained on "
+            "while the other is tested. Write each in one way, or say that the difference is meant: identifiers: exact "
+            "in each entry of data.sources"
+        )
+
+
 def equal_identifiers(patient_ids: Sequence[np.ndarray], *, names: Sequence[np.ndarray]) -> list[tuple[Remark, ...]]:
     """For each source, how many of its patient identifiers other sources have too, and how many of these leak.
+
+    Identifiers that differ only in form (001 and 1) count as equal: they may well mean one patient.
 
     Args:
         patient_ids: per source (S,) str, as the source has them.
         names: per source (S,) split of each study.
     """
+    if len(patient_ids) == 1:
+        return [()]
+    forms = [np.array(list(map(form_of, ids)), object) for ids in patient_ids]
     remarks = []
-    for number, (ids, split) in enumerate(zip(patient_ids, names, strict=True)):
-        others = [other for other in range(len(patient_ids)) if other != number]
-        elsewhere = frozenset[str]().union(*(patient_ids[other] for other in others))
-        trained_on = frozenset[str]().union(*(patient_ids[other][names[other] == "train"] for other in others))
+    for number, (ids, split) in enumerate(zip(forms, names, strict=True)):
+        others = [other for other in range(len(forms)) if other != number]
+        elsewhere = frozenset[str]().union(*(forms[other] for other in others))
+        trained_on = frozenset[str]().union(*(forms[other][names[other] == "train"] for other in others))
         shared = sorted(set(ids) & elsewhere)
         tested = sorted(set(ids[split != "train"]) & trained_on)
         remarks.append(

@@ -7,8 +7,11 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from dualview.config import SplitConfig
+from dualview.data.sources.identifiers import form_of
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_rows
 from dualview.data.table import StudyTable
-from dualview.errors import UserError, listed
+from dualview.errors import UserError
 from dualview.files import write_whole
 
 SPLITS = ("train", "val", "test")
@@ -163,25 +166,28 @@ def _from_file(table: StudyTable, *, file: Path) -> np.ndarray:
     Raises:
         UserError: the file cannot be read, a patient stands in it twice or not at all, or an unknown split.
     """
-    try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"data.split.file {file} cannot be read: {error}") from None
-    if list(rows.columns) != ["patient", "split"]:
-        raise UserError(f"data.split.file {file} must have the columns patient and split, found {list(rows.columns)}")
-    problems = [
-        f"{file}:{row + 2}: {problem}"
-        for mask, problem in (
-            (~rows["split"].isin(SPLITS), f"split is not one of {', '.join(SPLITS)}"),
-            (rows["patient"].duplicated(), "patient stands in it already"),
-        )
-        for row in np.flatnonzero(mask)
-    ]
-    patient_splits = dict(zip(rows["patient"], rows["split"], strict=True))
-    if absent := len(set(table.patient_ids) - set(patient_splits)):
-        problems.append(f"{file}: {absent} patient(s) of the data are not in it")
-    if problems:
-        raise UserError(f"data.split.file has {len(problems)} problem(s)\n{listed(problems)}")
+    rows = text_rows(file, columns=["patient", "split"], hint="It is the split.csv of a run (data.split.file)")
+    patients, splits = rows.cells["patient"], rows.cells["split"]
+    problems = Problems(file)
+    for mask, template in (
+        (~splits.isin(SPLITS), f"split is {{}}, not one of {', '.join(SPLITS)}"),
+        (patients.duplicated(), "patient stands in it already, now with split {}"),
+        (patients == "", "patient is blank, with split {}"),
+    ):
+        for row in np.flatnonzero(mask):
+            problems.add(rows.lines[row], template, repr(splits.iloc[row]))
+    patient_splits = dict(zip(patients, splits, strict=True))
+    absent = sorted(set(table.patient_ids) - set(patient_splits))
+    if absent:
+        form_in_file = dict(zip(patients.map(form_of), patients, strict=True))
+        alike = [(patient, form_in_file[form_of(patient)]) for patient in absent if form_of(patient) in form_in_file]
+        for patient, other in alike:
+            line = rows.lines[np.flatnonzero(patients == other)[0]]
+            problems.add(
+                line, "patient {} of the data is in it as {}; write both in one way", ascii(patient), ascii(other)
+            )
+        problems.add(0, "{} patient(s) of the data are not in it, such as {}", len(absent), ascii(absent[0]))
+    problems.raise_if_any()
     return np.array([patient_splits[patient] for patient in table.patient_ids], object)
 
 

@@ -8,7 +8,7 @@ Two forms, told apart by their columns:
   be answered before the last row is read.
 
 Other columns are not looked at. Texts stay texts. A first pass finds what is wrong with the table; all it keeps is a
-number of 8 bytes per study.
+number of 8 bytes per study, or two.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources import csv
+from dualview.data.sources.identifiers import add_unusable, form_of
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.text_table import header_of, text_chunks
 from dualview.errors import UserError
@@ -28,6 +29,7 @@ from dualview.views import View
 
 ROWS_AT_ONCE = 1000
 MOST_PROBLEMS = 1000  # number of problems that are kept
+ALIKE = "study {} differs only in form from {} in line {}; write each in one way"
 LINE = "line\0"  # a name that no column of a user has, as no table holds a NUL
 
 
@@ -63,6 +65,8 @@ class RequestCsv:
                 f"blank where there is no image), or one row per image with {', '.join(image_columns)} (data.columns "
                 "of the run)"
             )
+        # In a table with one row per study no two rows can become one study, or one study two.
+        self._checks_identifiers = self.by_image and source.identifiers == "checked"
         self.has_patients = self._patient is not None
         ignored = source.ignored_views
         frontal = csv.FRONTAL if source.frontal_views is None else source.frontal_views
@@ -79,17 +83,23 @@ class RequestCsv:
         """
         problems = Problems(self.file, most=MOST_PROBLEMS)
         hashes: list[np.ndarray] = []
+        forms: list[np.ndarray] = []
         last = None
         for frame in self._frames(problems):
             self._add_blanks(problems, frame)
             keys, starts = self._starts(frame, last=last)
             last = keys.iloc[-1]
             hashes.append(pd.util.hash_array(keys[starts].to_numpy(object)))
+            if self._checks_identifiers:
+                add_unusable(problems, self._identifiers(frame))
+                forms.append(_hashes_of_forms(keys[starts]))
         if not hashes:
             problems.raise_if_any()
             raise UserError(f"{self.file} has no rows")
         every = np.concatenate(hashes)
         del hashes
+        if self._checks_identifiers:
+            self._add_alike(problems, every, forms=np.concatenate(forms))
         every.sort()
         twice = np.unique(every[1:][every[1:] == every[:-1]])
         if len(twice):
@@ -149,6 +159,37 @@ class RequestCsv:
             for line in frame[LINE][frame[name] == ""]:
                 problems.add(line, "{} is blank; {}", name, remedy, of=name)
 
+    def _identifiers(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows that name a study, with the columns of `add_unusable`."""
+        patients = "" if self._patient is None else frame[self._patient]
+        frame = pd.DataFrame(
+            {"line": frame[LINE], "patient": patients, "study": frame[self._study], "path": frame[self._path]}
+        )
+        return frame[frame["study"] != ""]
+
+    def _add_alike(self, problems: Problems, hashes: np.ndarray, *, forms: np.ndarray) -> None:
+        """Find studies that differ only in form, and say where both are.
+
+        Args:
+            hashes: (S,) of what tells studies apart.
+            forms: (S,) of their forms.
+        """
+        order = np.lexsort((hashes, forms))
+        forms, hashes = forms[order], hashes[order]
+        alike = np.unique(forms[1:][(forms[1:] == forms[:-1]) & (hashes[1:] != hashes[:-1])])
+        if not len(alike):
+            return
+        first: dict[str, tuple[str, int]] = {}
+        last = None
+        for frame in self._frames():
+            keys, starts = self._starts(frame, last=last)
+            last = keys.iloc[-1]
+            chosen = starts & np.isin(_hashes_of_forms(keys), alike)
+            for key, line in zip(keys[chosen], frame[LINE][chosen], strict=True):
+                other, earlier = first.setdefault(_form(key), (key, line))
+                if key != other:
+                    problems.add(line, ALIKE, ascii(key.replace("\0", "/")), ascii(other.replace("\0", "/")), earlier)
+
     def _add_returning(self, problems: Problems, hashes: np.ndarray) -> None:
         """Find the rows behind hashes that come more than once, and say where each study was first."""
         first: dict[str, int] = {}
@@ -183,3 +224,11 @@ class RequestCsv:
         for rows in chunks:
             rows.cells.insert(0, LINE, rows.lines)
             yield rows.cells
+
+
+def _form(key: str) -> str:
+    return "\0".join(map(form_of, key.split("\0")))
+
+
+def _hashes_of_forms(keys: "pd.Series[str]") -> np.ndarray:
+    return pd.util.hash_array(keys.map(_form).to_numpy(object))

@@ -53,6 +53,7 @@ class _Image(NamedTuple):
     view: View | None
     reason: str  # why there is no view
     place: int = 0  # place among the images of the study
+    note: str = ""  # what is said where the image is the first of its view
 
 
 def list_studies(folder: Path, *, sources: Sequence[SourceConfig] = ()) -> tuple[list[StudyRequest], str]:
@@ -105,9 +106,11 @@ def _studies(found: list[_Image]) -> list[StudyRequest]:
     requests = []
     for row, (study, images) in enumerate(studies.items()):
         images.sort(key=lambda image: image.place)
-        by_view = tuple([image.name for image in images if image.view == view] for view in View)
+        by_view = [[image for image in images if image.view == view] for view in View]
         reasons = [image.reason for image in images if image.view is None]
-        request = request_of((by_view[View.PA], by_view[View.LATERAL]), reasons=reasons, study=study)
+        reasons += [f"{view.key}: {by_view[view][0].note}" for view in View if by_view[view] and by_view[view][0].note]
+        pa, lateral = ([image.name for image in of_view] for of_view in by_view)
+        request = request_of((pa, lateral), reasons=reasons, study=study)
         requests.append(request._replace(row=row))
     return requests
 
@@ -118,7 +121,7 @@ def _named(names: list[str], *, of_views: list[Branches]) -> list[_Image]:
     found = []
     for name in names:
         path = Path(name)
-        match = NAMED.fullmatch(path.stem)
+        match = NAMED.fullmatch(path.stem if path.suffix[1:].isalnum() else path.name)
         view = named_view(match["view"]) if match else ""
         parent = "" if path.parent == Path() else path.parent.as_posix()
         if match is None or not view or not (match["study"] or parent):
@@ -163,11 +166,20 @@ def _tagged(folder: Path, names: list[str], *, sources: list[SourceConfig]) -> l
     described = dicom.described(folder, names, sources=sources)
     for remark in described.remarks:
         logger.warning("%s", remark)
-    columns = described.frame[["path", "study", "view", "reason"]]
+    frame = described.frame
+    # Careless anonymisation gives one identifier to the studies of several patients.
+    num_patients = frame["patient"].where(frame["patient"] != "").groupby(frame["study"]).transform("nunique")
+    is_shared = (num_patients > 1) & (frame["study"] != "")
+    if is_shared.any():
+        logger.warning("%d image(s) have a StudyInstanceUID of several patients; their studies are PATIENT/STUDY",
+                       is_shared.sum())  # fmt: skip
+    columns = frame.assign(study=frame["study"].mask(is_shared, frame["patient"] + "/" + frame["study"]))
+    columns = columns[["path", "study", "view", "rank", "reason"]]
     found = []
-    for place, (name, study, view, reason) in enumerate(columns.itertuples(index=False)):
+    for place, (name, study, view, rank, reason) in enumerate(columns.itertuples(index=False)):
         why = reason or ("" if study else "StudyInstanceUID is blank")
-        found.append(_Image(name, study, None if why else View(view), why, place))
+        note = dicom.no_better(rank) if rank == dicom.RAW else ""
+        found.append(_Image(name, study, None if why else View(view), why, place, note))
     return found + [_Image(name, "", None, reason) for name, reason in described.unreadable]
 
 

@@ -24,7 +24,7 @@ HARMLESS = (
 )  # fmt: skip
 
 # Harmless where a trained network is only evaluated.
-ALSO_HARMLESS = ("train.micro_batch_size", "train.precision", "data.on_missing_finding")
+ALSO_HARMLESS = ("train.micro_batch_size", "train.precision", "data.on_missing_finding", "data.split.file")
 
 
 def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:

@@ -152,7 +152,8 @@ def test_problems_of_a_split_file_come_together(tmp_path):
     file = tmp_path / "split.csv"
     file.write_text("patient,split\npatient0,train\npatient0,val\npatient1,holdout\n")
     with pytest.raises(
-        UserError, match=r"3 problem\(s\)(.|\n)*:4: split is not one of(.|\n)*:3: patient stands(.|\n)*48 patient"
+        UserError,
+        match=r"3 problem\(s\)(.|\n)*48 patient(.|\n)*:3: patient stands(.|\n)*:4: split is 'holdout', not one of",
     ):
         split_by_patient(many_patients(), config=SplitConfig(file=file), seed=0)
 

@@ -168,6 +168,27 @@ def test_another_part_of_the_body_and_what_cannot_be_opened_have_their_reasons(t
     ]
 
 
+def test_patients_whose_studies_have_one_identifier_are_not_mixed(tmp_path, caplog):
+    pixels = np.zeros((20, 20), np.uint8)
+    for name, patient, view in (("1.dcm", "a", "PA"), ("2.dcm", "a", "LL"), ("3.dcm", "b", "LL")):
+        write_dicom(tmp_path / name, pixels, study="1", PatientID=patient, ViewPosition=view)
+    touch_pictures(tmp_path, "1.2.3_pa")
+    assert listed(tmp_path) == [
+        ("1.2.3", ("1.2.3_pa", None), ()), ("a/1", ("1.dcm", "2.dcm"), ()), ("b/1", (None, "3.dcm"), ())
+    ]  # fmt: skip
+    assert "3 image(s) have a StudyInstanceUID of several patients" in caplog.text
+
+
+def test_raw_data_are_answered_only_where_there_is_nothing_else_and_the_row_says_so(tmp_path):
+    pixels = np.zeros((20, 20), np.uint8)
+    raw = {"PresentationIntentType": "FOR PROCESSING"}
+    write_dicom(tmp_path / "1.dcm", pixels, study="1", ViewPosition="PA", **raw)
+    write_dicom(tmp_path / "2.dcm", pixels, study="1", ViewPosition="PA")
+    write_dicom(tmp_path / "3.dcm", pixels, study="1", ViewPosition="LL", **raw)
+    only = "lateral: raw data FOR PROCESSING is used, as the study has no better image of the view"
+    assert listed(tmp_path) == [("1", ("2.dcm", "3.dcm"), (only,))]
+
+
 def test_where_the_first_image_cannot_be_read_the_next_is(make_run, draw_png, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)
     folder = tmp_path / "in"

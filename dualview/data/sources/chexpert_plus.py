@@ -16,8 +16,12 @@ from dualview.config import DataConfig, SourceConfig
 from dualview.data.remarks import Remark
 from dualview.data.sources.chexpert import DRAWN_ANEW, FRONTAL, LATERAL, OFFICIAL
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
-from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table
+from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.located import located
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.table_lines import table_lines
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 
@@ -40,8 +44,11 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     table = text_table(file, columns=COLUMNS, hint="Is it CheXpert Plus's own table?", optional=OPTIONAL)
     parts = table["path_to_image"].str.extract(PATH)
     parts.columns = ["image", "study", "view"]
-    labels = _labels([folder for folder in (source.root, file.parent) if folder is not None], source=source)
-    row_of_image = pd.Index(labels["image"]).get_indexer(parts["image"])
+    labels_file, labels = _labels(
+        [folder for folder in (source.root, file.parent) if folder is not None], source=source
+    )
+    images = parts["image"].fillna("")
+    row_of_image, _ = rows_of_labels([images], labelled=labels["image"], file=labels_file, source=source)
     is_labelled = row_of_image >= 0
     cells = np.where(is_labelled[:, None], labels[list(CHEXPERT)].to_numpy(object)[row_of_image], "")
     rows = ImageRows(
@@ -88,8 +95,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     return rows.studies(findings=findings, labels=row_labels, attributes=attributes)
 
 
-def _labels(folders: list[Path], *, source: SourceConfig) -> pd.DataFrame:
-    """`image` (split/patient/study/view without extension) and the 14 columns as text, a row per image.
+def _labels(folders: list[Path], *, source: SourceConfig) -> tuple[Path, pd.DataFrame]:
+    """The file of labels; `image` (split/patient/study/view without extension) and the 14 columns, a row per image.
 
     Raises:
         UserError: no such file, or lines that are no labels.
@@ -101,16 +108,15 @@ def _labels(folders: list[Path], *, source: SourceConfig) -> pd.DataFrame:
         raise UserError(f"no labels: looked for {', '.join(map(str, dict.fromkeys(files)))} (data.labelled_section)")
     problems = Problems(file)
     records = []
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                cells = ["" if record[name] is None else str(record[name]) for name in CHEXPERT]
-                records.append((number, record["path_to_image"], *cells))
-            except (ValueError, TypeError, KeyError):
-                problems.add(number, "is no JSON object with path_to_image and the 14 labels: {}", repr(line[:60]))
+    for number, line in enumerate(table_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            cells = ["" if record[name] is None else str(record[name]) for name in CHEXPERT]
+            records.append((number, record["path_to_image"], *cells))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            problems.add(number, "is no JSON object with path_to_image and the 14 labels: {}", repr(line[:60]))
     table = pd.DataFrame(records, columns=["line", "path_to_image", *CHEXPERT], dtype=object)
     table[list(CHEXPERT)] = table[list(CHEXPERT)].replace("nan", "")
     table.insert(0, "image", table["path_to_image"].astype(str).str.extract(PATH)[0])
@@ -122,7 +128,7 @@ def _labels(folders: list[Path], *, source: SourceConfig) -> pd.DataFrame:
     problems.raise_if_any()
     if table.empty:
         raise UserError(f"{file} has no labels")
-    return table
+    return file, table
 
 
 def _located(frame: pd.DataFrame, source: SourceConfig) -> "pd.Series[str]":

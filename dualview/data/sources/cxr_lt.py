@@ -13,7 +13,9 @@ import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources.chexpert_labels import CELLS
-from dualview.data.sources.image_rows import Label, Problems, text_table
+from dualview.data.sources.image_rows import Label
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CXR_LT_RENAMED, XRV
 from dualview.errors import UserError
 
@@ -49,6 +51,7 @@ HINT = "Is it CXR-LT's own table?"
 class CxrLt:
     """What CXR-LT says of its images."""
 
+    file: Path  # its table, or the first of them
     findings: list[str]  # (K,) as the configuration calls them
     labels: pd.DataFrame  # index dicom_id, columns the findings, int8 of `Label`
     split: "pd.Series[str]"  # index dicom_id
@@ -95,7 +98,7 @@ def read_cxr_lt(folder: Path, *, source: SourceConfig) -> CxrLt:
         raise UserError(f"{len(twice)} image(s) stand in several tables of {next(iter(files)).parent}, as {twice[0]}")
     if source.unmentioned == "negative":
         together = together.mask(together == Label.UNKNOWN, Label.NEGATIVE).astype(np.int8)
-    return CxrLt(findings=list(columns), labels=together, split=split_of)
+    return CxrLt(file=next(iter(files)), findings=list(columns), labels=together, split=split_of)
 
 
 def _release(folder: Path) -> dict[Path, str]:

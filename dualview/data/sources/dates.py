@@ -12,13 +12,13 @@ from dualview.errors import UserError
 
 NEVER = np.iinfo(np.int64).max  # when a study without a date was
 WHOLE_DAY = timedelta(days=1) - timedelta(microseconds=1)
-YEAR_FIRST = re.compile(r"(\d{4})([-/.]?)(\d{1,2})\2(\d{1,2})(?:\.0)?(?:[T\s]*(.+))?")
+YEAR_FIRST = re.compile(r"(\d{4})([-/.]?)(\d{1,2})\2(\d{1,2})(?:\.0)?(?:(?:[T\s]+|(?<=\d{8})(?=(?:\d\d)+(?!\d)))(.+))?")
 YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?:\s+(.+))?")
 CLOCK = re.compile(r"(\d{1,2}):?(\d{2})?:?(\d{2})?(?:[.,](\d*))?\s*(AM|PM)?\s*(Z|[+-]\d{2}:?\d{2})?", re.IGNORECASE)
 EXAMPLES = 3
 
 
-def times_of(dates: Sequence[str], *, date_format: str | None) -> np.ndarray:
+def times_of(dates: Sequence[str] | np.ndarray, *, date_format: str | None) -> np.ndarray:
     """(N,) int64, larger for later: microseconds; a day whose time is not known ends it, and blank is after all.
 
     Without a format a date is YYYYMMDD (DICOM PS3.5, 6.2, DA), YYYY-MM-DD, or DD/MM/YYYY and the like where the column

@@ -35,6 +35,7 @@ FOR_PROCESSING_CLASSES = ("1.2.840.10008.5.1.4.1.1.1.1.1", "1.2.840.10008.5.1.4.
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # the class, and how the classes of its siblings begin
 RANKS = ("", "a derived image", "a secondary capture", "raw data FOR PROCESSING")
 """What an image is, the first choice first."""
+RAW = len(RANKS) - 1
 
 
 class Found(NamedTuple):
@@ -48,8 +49,8 @@ class Found(NamedTuple):
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of all DICOM files under `data.root`.
 
-    With `data.several_images` other than `first`, images that are not the first choice are left out where a study has
-    a better one of the view; otherwise they are tried where the better one cannot be read.
+    With `data.several_images` other than `first`, and with `cohort.one_image_per_view`, images that are not the first
+    choice are left out where a study has a better one of the view; otherwise they are tried where that cannot be read.
 
     Raises:
         UserError: pydicom is not installed, files or folders that cannot be opened, no usable file, or problems of the
@@ -75,15 +76,20 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     if wanted and source.on_missing_file != "drop":
         raise _cannot_be_opened(wanted, rows=rows)
     best = rows.frame.groupby(["patient", "study", "view"])["rank"].transform("min")
-    if data.several_images != "first":
+    if data.several_images != "first" or source.cohort.one_image_per_view:
         worse = rows.frame["rank"] > best
         rows.drop(worse, rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view"))
         best = rows.frame["rank"]
     is_first = ~rows.frame.duplicated(["patient", "study", "view"])
     for rank in range(1, len(RANKS)):
-        rows.remark(is_first & (best == rank), f"{RANKS[rank]} is used, as the study has no better image of the view")
+        rows.remark(is_first & (best == rank), no_better(rank))
     findings, labels = _labels(rows, source=source)
     return rows.studies(findings=findings, labels=labels, attributes=["date", "sex", "age", "manufacturer"])
+
+
+def no_better(rank: int) -> str:
+    """What is said of an image that is used although it is not of the first choice."""
+    return f"{RANKS[rank]} is used, as the study has no better image of the view"
 
 
 def is_index(name: str) -> bool:
@@ -170,7 +176,7 @@ def _ranks(frame: pd.DataFrame) -> np.ndarray:
     is_raw = frame["intent"].str.upper().str.startswith("FOR PROC") | frame["sop_class"].isin(FOR_PROCESSING_CLASSES)
     sop_class = frame["sop_class"]
     is_capture = (sop_class == SECONDARY_CAPTURE) | sop_class.str.startswith(f"{SECONDARY_CAPTURE}.")
-    is_derived = frame["image_type"].str.upper().str.startswith("DERIVED")
+    is_derived = frame["image_type"].str.upper().str.contains(r"^DERIVED|^[^\\]*\\SECONDARY")  # PS3.3, C.7.6.1.1.2
     ranks: np.ndarray = np.select([is_raw, is_capture, is_derived], [3, 2, 1], 0)
     return ranks
 

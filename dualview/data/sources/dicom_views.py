@@ -76,13 +76,14 @@ QUALIFIERS = frozenset({
     "SUPINE", "PRONE", "SEMI", "SEMIERECT", "RECUMBENT", "LYING", "STEHEND", "LIEGEND", "SITZEND", "PORTABLE", "PORT",
     "MOBILE", "BED", "BEDSIDE", "CHEST", "THORAX", "TORAX", "THX", "CXR", "GRID", "NON", "NONGRID", "VIEW",
     "PROJECTION", "INSP", "INSPIRATION", "EXP", "EXPIRATION", "DIGITAL", "PLUS",
+    "XR", "CR", "DX", "DR", "RX", "X", "RAY", "TORACE", "LUNG", "LUNGS",
 })  # fmt: skip
 SAYS_NOTHING = frozenset(
     {"UNKNOWN", "UNK", "UNDEFINED", "UNSPECIFIED", "NONE", "OTHER", "NA", "NAN", "NULL", "DEFAULT"}
 )
 _SPECIAL_PAIRS = (
     (r"\bP A\b", "PA"), (r"\bA P\b", "AP"), (r"\bL L\b", "LL"), (r"\b(X|CROSS) TABLE\b", "XTABLE"),
-    (r"\bPOST(ERO|ERIOR)?( TO)? ANT(ERIOR\w*)?\b", "PA"), (r"\bANT(ERO|ERIOR)?( TO)? POST(ERIOR\w*)?\b", "AP"),
+    (r"\bPOST(ER\w+)?( TO)? ANT(ER\w+)?\b", "PA"), (r"\bANT(ER\w+)?( TO)? POST(ER\w+)?\b", "AP"),
     (r"\b(LEFT|LT|L) LAT\w* DECUB\w*", "LLD"), (r"\b(RIGHT|RT|R) LAT\w* DECUB\w*", "RLD"),
     (r"\b(LAT\w* DECUB|DECUB\w* LAT)\w*", "DECUBITUS"), (r"\b(LAT\w* OBL|OBL\w* LAT)\w*", "OBLIQUE"),
     (r"\bLAT\w* (LL|RL|LLAT|RLAT)\b", "LATERAL"), (r"\b(CHEST|THORAX|TORAX|THX)(PA|AP|LAT|LATERAL|LL)\b", r"\1 \2"),

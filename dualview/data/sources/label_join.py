@@ -69,6 +69,6 @@ def _refuse_alike(unlabelled: "list[pd.Series[str]]", *, labelled: "pd.Series[st
     if alike:
         examples = ", ".join(f"{name!a} (images) and {other!a}" for name, other in list(alike.values())[:EXAMPLES])
         raise UserError(
-            f"{file}: {len(alike)} of the studies without labels are in it but for the form of their names: {examples}. "
-            f"Write both in one way ({SPREADSHEETS}), or say that they differ: data.identifiers=exact"
+            f"{file}: {len(alike)} of the studies without labels are in it but for the form of their names: "
+            f"{examples}. Write both in one way ({SPREADSHEETS}), or say that they differ: data.identifiers=exact"
         )

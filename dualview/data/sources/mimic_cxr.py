@@ -6,32 +6,28 @@ of 687 test studies replace the labeler's; it calls Lung Opacity "Airspace Opaci
 and split from CXR-LT instead. Sex, age, race and insurance are known where MIMIC-IV's tables lie beside.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.remarks import Remark
+from dualview.data.sources.body_parts import CHEST, parts_named
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
 from dualview.data.sources.cxr_lt import CxrLt, read_cxr_lt
 from dualview.data.sources.dates import padded_time
-from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
+from dualview.data.sources.dicom_views import named_view
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.mimic_iv import demographics
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 
 VERSIONS = ("2.1.0", "2.0.0")
 FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL", "LL")
 RENAMED = {"Airspace Opacity": "Lung Opacity"}
-# Words of PerformedProcedureStepDescription that say a view, and those that say that there are other images too.
-DESCRIBED = {"PA": r"\b(PA|P\.A\.?)(?!\w)", "AP": r"\b(AP|A\.P\.?)(?!\w)", "LATERAL": r"\b(LAT|LATERAL)\b"}
-OTHER_IMAGES = (
-    r"DECUB|OBLIQ|LORDOTIC|APICAL|PELVI|ABD|SPINE|RIB|SHOULDER|SKULL|HIP|STERN|CLAVIC|KUB|NECK|BABYGRAM|BODY|EXTREM|"
-    r"EXPIRATION|SWIMMER"
-)
 HINT = "Is it MIMIC-CXR-JPG's own table?"
 
 
@@ -65,15 +61,13 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         patient=subject,
         study=study,
         path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + metadata["dicom_id"] + ".jpg",
-        date=(metadata["StudyDate"] + " " + padded_time(metadata["StudyTime"]))
-        .str.strip()
-        .where(metadata["StudyDate"] != "", ""),
+        date=_dates(metadata),
         projection=position,
     )
     if source.labeler == "cxr_lt":
         cxr_lt = read_cxr_lt(folder, source=source)
         table = table.assign(split=text(table["dicom_id"].map(cxr_lt.split)), labelled_by="cxr_lt")
-        remarks = _unmatched(cxr_lt, table=table)
+        remarks = _unmatched(cxr_lt, table=table, source=source)
     else:
         cxr_lt = None
         table, remarks = _with_labels(table, folder=folder, source=source)
@@ -110,19 +104,17 @@ def _positions(metadata: pd.DataFrame) -> "tuple[pd.Series[str], pd.Series[bool]
 
 
 def _view_described(text: str) -> str:
-    """The one view that a description of a procedure names, or blank."""
-    if not re.search(r"\b(CHEST|CXR|THORAX)\b", text) or re.search(OTHER_IMAGES, text):
-        return ""
-    named = [view for view, words in DESCRIBED.items() if re.search(words, text)]
-    return named[0] if len(named) == 1 else ""
+    """The one view of the chest alone that a description of a procedure names, or blank."""
+    view = named_view(text) if parts_named(text) == {CHEST} else ""
+    return view if view in (*FRONTAL, *LATERAL) else ""
 
 
-def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> tuple[pd.DataFrame, Sequence[Remark]]:
-    """The table with the official split and the labels of the studies, and what of the labels is left over."""
+def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> tuple[pd.DataFrame, tuple[Remark, ...]]:
+    """The table with the official split and the labels of the studies, and which of them are left over."""
     split = text_table(_table(folder, "split"), columns=["dicom_id", "split"], hint=HINT)
     labels = _study_labels(folder, source=source)
     labels_file = _table(folder, source.labeler)
-    _, remarks = rows_of_labels([table["study"]], labelled=labels["study_id"], file=labels_file, source=source)
+    _, remarks = rows_of_labels([table["study_id"]], labelled=labels["study_id"], file=labels_file, source=source)
     table = table.merge(split[["dicom_id", "split"]], on="dicom_id", how="left").merge(
         labels, on="study_id", how="left", validate="many_to_one"
     )
@@ -135,10 +127,23 @@ def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> 
     return table, remarks
 
 
-def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame) -> Sequence[Remark]:
-    unmatched = cxr_lt.split.index[~cxr_lt.split.index.isin(table["dicom_id"])]
+def _dates(metadata: pd.DataFrame) -> "pd.Series[str]":
+    """Date and time of each image's study; the tables have times as numbers, which lost their zeros."""
+    date = metadata["StudyDate"]
+    return (date + " " + padded_time(metadata["StudyTime"])).str.strip().where(date != "", "")
+
+
+def _unmatched(cxr_lt: CxrLt, *, table: pd.DataFrame, source: SourceConfig) -> tuple[Remark, ...]:
+    """Rows of CXR-LT whose image the metadata do not have.
+
+    Raises:
+        UserError: most are of other images.
+    """
+    images = pd.Series(cxr_lt.split.index)
+    rows, _ = rows_of_labels([table["dicom_id"]], labelled=images, file=cxr_lt.file, source=source)
+    unmatched = images.drop(rows[rows >= 0])
     kind = "row of CXR-LT whose image is not in the metadata"
-    return [Remark(kind, len(unmatched), str(unmatched[0]))] if len(unmatched) else []
+    return (Remark(kind, len(unmatched), str(unmatched.iloc[0])),) if len(unmatched) else ()
 
 
 def _table(folder: Path, kind: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dualview.data.sources.image_rows import text_table
+from dualview.data.sources.text_table import text_table
 
 HINT = "Is it MIMIC-IV's own table?"
 

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table
 from dualview.data.sources.located import files_by_stem
+from dualview.data.sources.table_lines import table_lines
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import NIH, NO_FINDING
 from dualview.errors import UserError
 
@@ -47,7 +49,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         table.assign(
             patient=table["Patient ID"],
             study=stem,
-            path=stem.map(where).fillna("images/" + table["Image Index"]),
+            path=stem.map(where).astype(object).fillna("images/" + table["Image Index"]),
             sex=table["Patient Sex"].where(table["Patient Sex"] != "", table["Patient Gender"]),
             age=age.map(lambda years: f"{years:.0f}" if years <= OLDEST else ""),
             projection=table["View Position"],
@@ -106,7 +108,7 @@ def _official(beside: Path, *, source: SourceConfig) -> dict[str, str] | None:
     for split, name in LISTS.items():
         files = [folder / name for folder in folders if (folder / name).is_file()]
         if files:
-            lists[split] = files[0].read_text(encoding="utf-8-sig").split()
+            lists[split] = " ".join(table_lines(files[0])).split()
     if len(lists) == 1:
         there, missing = sorted(LISTS.values(), key=lambda name: name != LISTS[next(iter(lists))])
         raise UserError(

@@ -15,14 +15,15 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 from xml.etree import ElementTree
 
 import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, text_table
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root
+from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.openi_views import PROJECTIONS, assign_positions
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import OPENI_TO_XRV
 from dualview.errors import UserError
 
@@ -85,7 +86,9 @@ def _from_csv(folder: Path, *, source: SourceConfig) -> tuple[ImageRows, dict[st
         position=projections["projection"],
         sex="",
     )
-    return ImageRows(frame, file=file, source=source), headings
+    rows = ImageRows(frame, file=file, source=source)
+    rows.add_remarks(rows_of_labels([frame["study"]], labelled=reports["uid"], file=folder / REPORTS, source=source)[1])
+    return rows, headings
 
 
 def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[ImageRows, dict[str, frozenset[str]]]:
@@ -94,13 +97,10 @@ def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[Im
     )
     headings: dict[str, frozenset[str]] = {}
     report_of: dict[str, str] = {}
-    for file in _reports(folder):
-        root = ElementTree.parse(file).getroot()  # noqa: S314 - expat refuses entity bombs (2.4.1 and later)
-        uid = root.find("uId")
-        assert uid is not None
-        name = uid.attrib["id"]
-        headings[name] = frozenset(filter(None, (_heading(node.text or "") for node in root.iterfind(".//MeSH/major"))))
-        report_of |= {image.attrib["id"]: name for image in root.iterfind(".//parentImage")}
+    for name, report in _reports(folder):
+        nodes = report.iterfind(".//MeSH/major")
+        headings[name] = frozenset(filter(None, (_heading(node.text or "") for node in nodes)))
+        report_of |= {image.attrib["id"]: name for image in report.iterfind(".//parentImage")}
     uid_of = table["imageid"].map(report_of)
     frame = table.assign(
         patient=uid_of.fillna(""),
@@ -114,22 +114,39 @@ def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[Im
     return rows, headings
 
 
-def _reports(folder: Path) -> Iterator[IO[bytes]]:
-    """The XML files of the archive, or of the folder it unpacks to.
+def _reports(folder: Path) -> Iterator[tuple[str, ElementTree.Element]]:
+    """Identifier and content of the XML files of the archive, or of the folder it unpacks to.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither is there, or one cannot be read.
     """
     archive, unpacked = (folder / name for name in XML)
     if archive.is_file():
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.name.endswith(".xml") else None
-                if file is not None:
-                    yield file
+        try:
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    file = tar.extractfile(member) if member.name.endswith(".xml") else None
+                    if file is not None:
+                        yield _report(file.read(), name=f"{archive}: {member.name}")
+        except UserError:
+            raise
+        except Exception as error:  # A damaged archive makes its library raise anything.
+            raise UserError(f"{archive} is damaged or cut short ({error}); copy or download it again") from None
     elif unpacked.is_dir():
         for path in sorted(unpacked.glob("*.xml")):
-            with path.open("rb") as opened:
-                yield opened
+            yield _report(path.read_bytes(), name=str(path))
     else:
         raise UserError(f"no reports in {folder}: looked for {' and '.join(XML)}")
+
+
+def _report(content: bytes, *, name: str) -> tuple[str, ElementTree.Element]:
+    """Raises: UserError where a report is no XML, or it or one of its images has no identifier."""
+    try:
+        report = ElementTree.fromstring(content)  # noqa: S314 - expat refuses entity bombs (2.4.1 and later)
+    except Exception as error:  # ParseError; LookupError and ValueError for encodings that are not known.
+        raise UserError(f"{name} is not XML ({error}); copy or download it again") from None
+    uid = report.find("uId")
+    identifier = "" if uid is None else uid.attrib.get("id", "")
+    if not identifier or not all(image.attrib.get("id") for image in report.iterfind(".//parentImage")):
+        raise UserError(f"{name} is no report of Open-i: its uId, or one of its images (parentImage), has no id")
+    return identifier, report

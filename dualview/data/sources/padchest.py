@@ -7,13 +7,16 @@ labels: its images are taken for one study of the patient that comes first.
 """
 
 import ast
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import PADCHEST_TO_XRV
 from dualview.folders import list_files
 
@@ -30,6 +33,9 @@ PADCHEST_NOT_FINDINGS = (
     "no finding",
 )
 NO_LABELS = ("", "nan")
+# No name of PadChest has a quote or any of these characters, which other ways to write a list put between names.
+NAME = r"'[^'\"\\|;,\[\]]*'|\"[^'\"\\|;,\[\]]*\""
+LABEL_LIST = re.compile(rf"\[\s*(?:(?:{NAME})(?:\s*,\s*(?:{NAME}))*\s*,?)?\s*\]")
 COLUMNS = (
     "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection",
     "Pediatric", "Manufacturer_DICOM", "Rows_DICOM", "Columns_DICOM", "MethodLabel", "Labels",
@@ -90,6 +96,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         file=file,
         source=source,
     )
+    _add_wrong_labels(rows.problems, table)
     known_bad = tuple(sorted(set(table["ImageID"]) & KNOWN_BAD))
     if source.check_files:
         rows.drop(rows.frame["ImageID"].isin(KNOWN_BAD), "known to be missing or truncated")
@@ -112,6 +119,18 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         label_names=LabelNames(studies=names, to_xrv=PADCHEST_TO_XRV, not_findings=PADCHEST_NOT_FINDINGS),
         known_bad=known_bad,
     )
+
+
+def _add_wrong_labels(problems: Problems, table: pd.DataFrame) -> None:
+    """Add `Labels` that are no list of texts: Python would take ['a' 'b'], as numpy writes it, for one label "ab"."""
+    codes, distinct = pd.factorize(table["Labels"])
+    is_wrong = np.array([cell not in NO_LABELS and not LABEL_LIST.fullmatch(cell) for cell in distinct], bool)
+    for n in np.flatnonzero(is_wrong[codes]):
+        problems.add(
+            table["line"].iloc[n],
+            "Labels is {}, not a list such as ['nodule', 'pneumonia'], with a comma between labels in quotes",
+            distinct[codes[n]],
+        )
 
 
 def _names(cells: np.ndarray) -> np.ndarray:

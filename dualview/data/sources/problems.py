@@ -39,7 +39,7 @@ class Problems:
         """Problems with equal `template` and `of` are of one kind.
 
         Args:
-            line: in the file.
+            line: in the file; 0 for the file as a whole.
             template: what is wrong and what to do, with `{}` for each of the values; it holds no text of users.
             values: what was found.
             of: what keeps kinds with one template apart, such as the column.
@@ -73,7 +73,7 @@ class Problems:
         problems = []
         for line, template, values, of in sorted(self.found):
             file, within = self.place(line)
-            place = self.names.get(line, str(within))
+            place = self.names.get(line, str(within) if line else "")
             problems.append(Problem(file=str(file), place=place, template=template, values=values, of=of))
         files = " and ".join(dict.fromkeys(problem.file for problem in problems))
         error = UserError(f"{files} has {len(problems)} problem(s)\n{told_by_kind(problems)}")

@@ -63,7 +63,7 @@ def table_lines(file: Path) -> Iterator[str]:
             text in UTF-8; with the line, where there is one.
     """
     if not file.is_file():
-        raise UserError(f"no such table: {file}; give data.csv, or put the table into data.root")
+        raise UserError(f"no such table: {file}")
     number = 0
     try:
         with _opened(file) as content:

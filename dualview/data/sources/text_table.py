@@ -232,7 +232,7 @@ def _is_as_long(record: _Record, header: _Record, problems: Problems) -> bool:
 
 
 class _Inside(NamedTuple):
-    """A line within a quoted cell that has as many cells as the table has columns."""
+    """A line within a quoted cell that has as many cells as the table has columns, or more."""
 
     opened: int  # line in which the quote opens
     line: int
@@ -255,17 +255,20 @@ def _add_line_breaks(problems: Problems, record: _Record, *, columns: dict[str, 
 
 
 def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> list[_Inside]:
-    """The lines within quoted cells that could be rows of the table."""
+    """The lines within quoted cells that could be rows of the table.
+
+    One of `width` cells could, and so could a longer one, whose text may have a comma: then its first cells may be
+    those of the columns, or its last.
+    """
+    lines = [(number, next(csv.reader([line]), [])) for number, line in enumerate(record.text[1:], 1)]
+    lines = [(number, cells) for number, cells in lines if len(cells) >= width]
     inside = []
-    for number, line in enumerate(record.text[1:], 1):
-        cells = next(csv.reader([line]), [])
-        if len(cells) != width:
-            continue
-        for quoted in _quoted(record.text):
+    for quoted in _quoted(record.text) if lines else []:
+        for number, cells in lines:
             if quoted.opens < number <= quoted.closes:
-                read = [cells[n].strip() for n in columns.values()]
-                inside.append(_Inside(record.line + quoted.opens, record.line + number, read))
-                break
+                for shift in {0, len(cells) - width}:
+                    read = [cells[n + shift].strip() for n in columns.values()]
+                    inside.append(_Inside(record.line + quoted.opens, record.line + number, read))
     return inside
 
 
@@ -274,8 +277,14 @@ def _add_swallowed(problems: Problems, inside: list[_Inside], *, columns: dict[s
     if not inside:
         return
     shapes = [set(map(_shape, cells)) for cells in columns.values()]
+    told = set()
     for opened, line, cells in inside:
-        if any(cells) and all(_shape(cell) in known for cell, known in zip(cells, shapes, strict=True)):
+        if (
+            line not in told
+            and any(cells)
+            and all(_shape(cell) in known for cell, known in zip(cells, shapes, strict=True))
+        ):
+            told.add(line)
             problems.add(
                 opened, "a quote that opens here swallows line {}, which looks like a row of the table; " + QUOTES, line
             )

@@ -69,8 +69,9 @@ def test_an_image_made_to_be_looked_at_comes_before_all_others(tmp_path):
     write_dicom(tmp_path / "5.dcm", PIXELS, study="1", ViewPosition="PA", SeriesNumber=1, InstanceNumber=11)
     write_dicom(tmp_path / "6.dcm", PIXELS, study="1", ViewPosition="PA", SeriesNumber=1, InstanceNumber=9)
     write_dicom(tmp_path / "7.dcm", PIXELS, study="1", ViewPosition="LL", **RAW)
+    write_dicom(tmp_path / "8.dcm", PIXELS, study="1", ViewPosition="PA", ImageType=["ORIGINAL", "SECONDARY"])
     source = read(tmp_path)
-    assert source.table.images[View.PA].tolist() == [("6.dcm", "5.dcm", "4.dcm", "3.dcm", "2.dcm", "1.dcm")]
+    assert source.table.images[View.PA].tolist() == [("6.dcm", "5.dcm", "4.dcm", "3.dcm", "8.dcm", "2.dcm", "1.dcm")]
     assert source.table.images[View.LATERAL].tolist() == [("7.dcm",)]
     only = "raw data FOR PROCESSING is used, as the study has no better image of the view"
     assert remarks(source) == {only: (1, "7.dcm")}

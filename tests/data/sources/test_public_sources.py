@@ -277,6 +277,57 @@ def test_chexpert_may_stand_in_a_folder_of_its_own_name(tmp_path):
     assert table.images[View.PA].tolist() == [("CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",)]
 
 
+def chexpert_patients(first, number):
+    return [(f"patient{n:05}/study1/view1_frontal.jpg", {"Edema": str(n % 2)}) for n in range(first, first + number)]
+
+
+def test_what_radiologists_read_is_never_trained_on(tmp_path):
+    """With `official: false` the 20 training patients give 15 and 5; the 4 of valid and 6 of test are test."""
+    chexpert_folder(
+        tmp_path, train=chexpert_patients(0, 20), valid=chexpert_patients(50, 4), test=chexpert_patients(70, 6)
+    )
+    config = DataConfig(source="chexpert", root=tmp_path, split={"official": False})
+    data = load_data(config, seed=0)
+    assert [len(split) for split in data.splits.values()] == [15, 5, 10]
+    assert max(*data.train.patient_ids, *data.val.patient_ids) == "patient00019"
+    assert data.test.attributes["official_split"].tolist() == ["valid"] * 4 + ["test"] * 6
+    official = load_data(DataConfig(source="chexpert", root=tmp_path), seed=0)
+    assert [len(split) for split in official.splits.values()] == [20, 4, 6]
+    (tmp_path / "valid.csv").unlink()  # no official val: it is drawn, and test stays
+    data = load_data(DataConfig(source="chexpert", root=tmp_path), seed=0)
+    assert [len(split) for split in data.splits.values()] == [15, 5, 6]
+
+
+@pytest.mark.parametrize("within", ["", "CheXpert-v1.0-small/"])
+def test_chexpert_paths_are_found_row_by_row(tmp_path, within):
+    """Stanford's test.csv has no folder before its paths; one row of train.csv lacks it too."""
+    folder = tmp_path / within
+    folder.mkdir(exist_ok=True)
+    chexpert_folder(folder, train=chexpert_patients(0, 3), test=chexpert_patients(70, 2))
+    text = (folder / "test.csv").read_text()
+    (folder / "test.csv").write_text(text.replace("CheXpert-v1.0-small/", ""))
+    lines = (folder / "train.csv").read_text().splitlines()
+    lines[2] = lines[2].replace("CheXpert-v1.0-small/", "")
+    (folder / "train.csv").write_text("\n".join(lines))
+    table = read(source="chexpert", root=tmp_path, check_files=True).table
+    assert [path for (path,) in table.images[View.PA]] == [
+        *(f"{within}train/patient{n:05}/study1/view1_frontal.jpg" for n in range(3)),
+        *(f"{within}test/patient{n:05}/study1/view1_frontal.jpg" for n in (70, 71)),
+    ]
+    without_looking = read(source="chexpert", root=tmp_path).table
+    assert [images.tolist() for images in without_looking.images] == [images.tolist() for images in table.images]
+
+
+def test_chexpert_full_size_parts_have_no_train_folder(tmp_path):
+    chexpert_folder(tmp_path, train=chexpert_patients(0, 2))
+    part = tmp_path / "CheXpert-v1.0 batch 2 (train 1)"
+    (tmp_path / "train").rename(part)
+    table = read(source="chexpert", root=tmp_path, check_files=True).table
+    assert [path for (path,) in table.images[View.PA]] == [
+        f"{part.name}/patient{n:05}/study1/view1_frontal.jpg" for n in range(2)
+    ]
+
+
 @pytest.mark.parametrize(
     ("policy", "low", "high"),
     [("zero", 0, 0), ("one", 1, 1), ("smooth(0.55,0.85)", 0.55, 0.85), ("ignore", None, None)],
@@ -380,6 +431,106 @@ def test_mimic_problems_of_labels_are_placed_in_the_table_of_labels(tmp_path):
 def test_mimic_without_tables_says_what_it_looked_for(tmp_path):
     with pytest.raises(UserError, match=r"looked for mimic-cxr-2.1.0-metadata.csv.gz"):
         read(source="mimic_cxr", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("description", "view"),
+    [
+        ("CHEST (PORTABLE AP)", "AP"), ("CHEST (LATERAL)", "LATERAL"), ("Chest PA only", "PA"), ("CXR AP PORT", "AP"),
+        ("CHEST (PA AND LAT)", ""), ("CHEST (AP AND LAT)", ""), ("CHEST (SINGLE VIEW)", ""), ("CHEST PORT", ""),
+        ("TRAUMA #2 (AP CXR AND PELVIS PORT)", ""), ("CHEST (LAT DECUB ONLY)", ""), ("PELVIS (AP ONLY)", ""),
+        ("R RIB UNILAT, W/ AP CHEST RIGHT", ""), ("CHEST (PA, LAT AND OBLIQUES)", ""), ("CHEST (APICAL LORDOTIC)", ""),
+        ("AP/PA SINGLE VIEW EXPIRATORY CHEST", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_mimic_takes_a_blank_view_from_a_procedure_that_names_one(tmp_path, description, view):
+    folder = mimic_folder(tmp_path, compress=False)
+    file = folder / "mimic-cxr-2.1.0-metadata.csv"
+    metadata = pd.read_csv(file, dtype=str)
+    metadata["PerformedProcedureStepDescription"] = description
+    metadata.to_csv(file, index=False)
+    source = read(source="mimic_cxr", root=folder)
+    used = {Path(path).stem: at for at in View for images in source.table.images[at] for path in images}
+    expected = {"PA": View.PA, "AP": View.PA, "LATERAL": View.LATERAL}.get(view)
+    assert used.get("d6") == expected  # its ViewPosition is blank
+    assert used["d5"] == View.LATERAL and used["d1"] == View.PA  # what ViewPosition says stays
+    kind = "ViewPosition is blank, the view is that of the procedure's description"
+    assert [remark.count for remark in source.remarks if remark.kind == kind] == ([1] if view else [])
+
+
+def test_mimic_patients_are_those_of_mimic_iv(tmp_path):
+    """The study of 2180-05-06: 52 in 2172 makes 60; of three stays the one that holds the day."""
+    folder = mimic_folder(tmp_path)
+    assert "sex" not in read(source="mimic_cxr", root=folder).table.attributes
+    pd.DataFrame({"subject_id": [10000032, 11000000], "gender": ["F", "M"], "anchor_age": [52, 91],
+                  "anchor_year": [2172, 2181]}).to_csv(folder / "patients.csv.gz", index=False)  # fmt: skip
+    stays = [
+        (10000032, "2180-05-06 22:23:00", "2180-05-07 17:15:00", "Medicaid", "WHITE"),
+        (10000032, "2180-05-01 01:00:00", "2180-05-02 17:15:00", "Other", "UNKNOWN"),
+        (10000032, "2180-06-26 18:27:00", "2180-06-27 18:49:00", "Medicare", "BLACK"),
+        (11000000, "2179-01-01 01:00:00", "2179-02-01 01:00:00", "Private", "ASIAN"),
+        (11000000, "2178-01-01 01:00:00", "2178-02-01 01:00:00", "Self", "OTHER"),
+        (12000000, "2181-01-01 01:00:00", "2181-02-01 01:00:00", "Private", "ASIAN"),
+    ]
+    names = ["subject_id", "admittime", "dischtime", "insurance", "race"]
+    pd.DataFrame(stays, columns=names).to_csv(folder / "admissions.csv", index=False)
+    source = read(source="mimic_cxr", root=folder)
+    attributes = source.table.attributes
+    assert attributes["sex"].tolist() == ["F", "F", "M", ""]
+    assert attributes["age"].tolist() == ["60", "60", "90", ""]
+    assert attributes["insurance"].tolist() == ["Medicaid", "Medicaid", "Private", ""]
+    assert attributes["race"].tolist() == ["WHITE", "WHITE", "ASIAN", ""]
+    kind = "subject is not in patients.csv: sex and age are not known"
+    assert [remark.example for remark in source.remarks if remark.kind == kind] == [
+        "files/p12/p12000000/s50000004/d7.jpg"
+    ]
+
+
+CXR_LT_2023 = {"train.csv": ["d1", "d2", "d3", "d4"], "development.csv": ["d6", "d7", "d8"], "test.csv": ["d5"]}
+
+
+def cxr_lt_folder(folder, tables, *, findings=("Emphysema", "Pleural Effusion", "No Finding"), **columns):
+    folder.mkdir(exist_ok=True)
+    studies = {"d1": 1, "d2": 1, "d3": 1, "d4": 2, "d5": 3, "d6": 4, "d7": 4, "d8": 5, "d99": 9}
+    for name, images in tables.items():
+        rows = [
+            {"dicom_id": image, "subject_id": 1, "study_id": studies[image], "ViewPosition": "PA", "path": "x",
+             **{finding: (studies[image] + k) % 2 for k, finding in enumerate(findings)},
+             **{column: values[image] for column, values in columns.items()}}
+            for image in images
+        ]  # fmt: skip
+        pd.DataFrame(rows).to_csv(folder / name, index=False)
+
+
+def test_mimic_with_labels_and_split_of_cxr_lt(tmp_path):
+    folder = mimic_folder(tmp_path)
+    with pytest.raises(UserError, match=r"no labels of CXR-LT in .*: looked for labels.csv; or train_labeled.csv"):
+        read(source="mimic_cxr", root=folder, labeler="cxr_lt")
+    cxr_lt_folder(tmp_path / "cxr-lt-2023", CXR_LT_2023)
+    table = read(source="mimic_cxr", root=folder, labeler="cxr_lt").table
+    assert table.findings == ("Emphysema", "Pleural Effusion", "No Finding")
+    assert table.split.tolist() == ["train", "train", "test", "val"]
+    assert table.labels.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1], [0, 1, 0]] and table.label_mask.all()
+    assert set(table.attributes["labelled_by"]) == {"cxr_lt"}
+    xrv = read(source="mimic_cxr", root=folder, labeler="cxr_lt", vocabulary="xrv").table
+    assert xrv.findings == ("Emphysema", "Effusion") and xrv.labels[0].tolist() == [1, 0]
+    with pytest.raises(UserError, match="names Emphysem; this release of CXR-LT has Emphysema, Pleural"):
+        read(source="mimic_cxr", root=folder, labeler="cxr_lt", findings=["Emphysem"])
+
+
+def test_the_newer_release_of_cxr_lt_comes_first_and_what_it_lacks_is_said(tmp_path):
+    folder = mimic_folder(tmp_path)
+    cxr_lt_folder(tmp_path / "cxr-lt-2023", CXR_LT_2023)
+    split = {"d1": "test", "d2": "test", "d3": "test", "d4": "test", "d5": "development", "d7": "train", "d99": "train"}
+    cxr_lt_folder(tmp_path / "cxr-lt-2024", {"labels.csv": list(split)}, findings=("Adenopathy", "Normal"), split=split)
+    source = read(source="mimic_cxr", root=folder, labeler="cxr_lt")
+    assert source.table.findings == ("Adenopathy", "Normal")
+    assert source.table.split.tolist() == ["test", "test", "val", "train"]
+    assert [(remark.count, remark.example) for remark in source.remarks] == [(1, "d99")]
+    wrong = (tmp_path / "cxr-lt-2024/labels.csv").read_text().replace(",train", ",training")
+    (tmp_path / "cxr-lt-2024/labels.csv").write_text(wrong)
+    with pytest.raises(UserError, match=r"labels.csv:7: split of image d7 is none of"):
+        read(source="mimic_cxr", root=folder, labeler="cxr_lt")
 
 
 # -- Open-i ------------------------------------------------------------------------------------------
