@@ -62,6 +62,7 @@ class Evaluator:
             torch.from_numpy(outputs.route_logits),
             labels=torch.from_numpy(table.labels).double(),
             label_mask=torch.from_numpy(known),
+            normalise=self.config.loss.normalise,
         )
         num_labelled = int(known.any(axis=1).sum())
         loss = float(losses.sum() / num_labelled) if num_labelled else None

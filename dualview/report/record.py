@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dualview.config import Config, load
+from dualview.config import Config
+from dualview.config.load import load_of_run
 from dualview.errors import UserError, listed
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores, read_operating_points
@@ -91,7 +92,7 @@ def _read(run: RunDir, *, name: str) -> Record:
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),
         metrics=run.read_log(),
-        config=load(run.config, refuse_unused=False),
+        config=load_of_run(run.config),
         points=read_operating_points(run.operating_points),
     )
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dualview.config import Config
+from dualview.config.load import as_it_was_trained
 from dualview.errors import UserError, listed
 from dualview.files import flush_to_disk, link_whole, sha256_of
 from dualview.run.directory import RunDir
@@ -49,7 +50,7 @@ class Checkpoint:
     folder: Path
     step: int
     findings: tuple[str, ...]  # (K,) names in the order of the logits
-    config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`
+    config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`, keys of later as it did without
     weights_sha256: str  # of the file of weights: tells one network from another
     weights_bytes: bytes
     state_bytes: bytes | None  # training state; None: not read, only needed to resume
@@ -178,7 +179,7 @@ def read(folder: Path, *, with_state: bool = True) -> Checkpoint:
             folder=folder,
             step=manifest["step"],
             findings=tuple(described["findings"]),
-            config=described["config"],
+            config=as_it_was_trained(described["config"]),
             weights_sha256=manifest["files"][WEIGHTS]["sha256"],
             weights_bytes=content[WEIGHTS],
             state_bytes=content[STATE] if with_state else None,
