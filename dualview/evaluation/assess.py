@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dualview.evaluation.calibrate import calibration_of
 from dualview.evaluation.document import (
     EVALUATION_FORMAT,
     Assessment,
@@ -62,7 +63,7 @@ def assess(
 
     Args:
         table: predictions of the split; studies without a readable image take no part.
-        points: temperatures and thresholds, from val.
+        points: calibration and thresholds, from val.
         train_prevalence: (3, K) share of positives among known training labels per `Availability`, NaN where
             there are none; what the mask-only baseline predicts.
         by: columns of the study table to divide by; None takes those with few values.
@@ -105,6 +106,7 @@ def assess(
             for column, parts in divisions.items()
         },
         temperature=points.temperature,
+        calibration=calibration_of(table, points=points),
     )
 
 
@@ -182,7 +184,7 @@ def _value_of(
 
 
 def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
-    """DeLong's test of a finding with and without a view; temperatures change no order, so none is applied."""
+    """DeLong's test of a finding with and without a view; calibration changes no order, so none is applied."""
     whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
     known = complete.label_mask[:, k] & np.isfinite(without)
     check = paired_delong(
