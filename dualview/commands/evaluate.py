@@ -2,7 +2,7 @@
 
     RUN/evaluation-test/predictions.parquet   what the network says (evaluation/prediction_table.py)
     RUN/evaluation-test/evaluation.json       what that is worth (evaluation/document.py)
-    RUN/operating_points.json                 calibration and thresholds, from val
+    RUN/evaluation-test/operating_points.json calibration and thresholds: those of the run, or of this evaluation alone
 
 and the same, but for the predictions, as a run of wandb (evaluation/wandb_run.py).
 
@@ -31,6 +31,7 @@ from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Proven
 from dualview.evaluation.evaluator import Evaluator
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.operating_points import OperatingPoints, choose_operating_points
+from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.split import as_predictions
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
@@ -65,8 +66,9 @@ def evaluate_run(
     overrides: list[str] | None = None,
     out: Path | None = None,
     by: list[str] | None = None,
-    rule: ThresholdRule = YOUDEN,
+    rule: ThresholdRule | None = None,
     calibrate: bool = False,
+    set_thresholds: bool = False,
     settings: EvaluationSettings | None = None,
     progress: Progress,
 ) -> RunEvaluation:
@@ -78,8 +80,10 @@ def evaluate_run(
         overrides: `section.field=value` for where the data are and what reads them, such as data.root.
         out: folder to write to; without it `RUN/evaluation-SPLIT`, for another checkpoint than best with its name.
         by: columns of the study table to divide by (evaluation/subgroups.py).
-        rule: by which thresholds are chosen on val.
+        rule: by which thresholds are chosen on val, for this evaluation; None: those of the run, or, where it has none
+            that can be used, by Youden's index.
         calibrate: fit probabilities on val, by Platt or by a temperature (evaluation/calibrate.py).
+        set_thresholds: make what is chosen and fitted here that of the run, which `dualview predict` uses.
 
     Raises:
         UserError: no such run or checkpoint, an override that changes what was learned, or data that are not
@@ -87,6 +91,11 @@ def evaluate_run(
     """
     run = RunDir(run_dir)
     network = load_trained(run, name=checkpoint_name)
+    if set_thresholds and not network.is_best:
+        raise UserError(
+            f"--set-thresholds is for the best checkpoint, and {checkpoint_name} is not: {run.operating_points} is of "
+            "the best. Those of another checkpoint lie beside its evaluation, without this option"
+        )
     config = with_overrides(network.config, overrides or [])
     with start(config.run, distributed=config.distributed) as job:
         network.model.to(job.device)
@@ -111,17 +120,23 @@ def evaluate_run(
             model=network.model, config=config, job=job, progress=progress,
             bad_images=BadImages(run, policy=config.data.on_bad_image, job=job), log_pos_weight=log_pos_weight,
         )  # fmt: skip
+        of_run = None
+        if rule is None and not calibrate and not set_thresholds:
+            of_run = job.share(_points_of_run(network) if job.is_main else None)
         tables = {
             name: as_predictions(evaluator.evaluate(studies.evaluated[name], name=name, hide_views=True))
-            for name in dict.fromkeys(("val", split))
+            for name in ((split,) if of_run is not None else dict.fromkeys(("val", split)))
         }
         folder = EvaluationDir(out) if out else run.evaluation(split, checkpoint=checkpoint_name)
         evaluation = None
         if job.is_main:
-            points = _points(tables["val"], rule=rule, log_pos_weight=log_pos_weight, calibrate=calibrate)
+            points = of_run or _points(
+                tables["val"], rule=rule or YOUDEN, log_pos_weight=log_pos_weight, calibrate=calibrate
+            )
             assessment = assess(
                 tables[split],
                 points=points,
+                points_of="run" if of_run is not None or set_thresholds else "evaluation",
                 train_prevalence=train_prevalence(data.train),
                 by=by,
                 settings=settings,
@@ -133,7 +148,7 @@ def evaluate_run(
             tables[split].write(folder.predictions)
             evaluation.write(folder.evaluation)
             points.write(folder.operating_points)
-            if checkpoint_name == "best":
+            if set_thresholds:
                 points.write(run.operating_points)
         job.barrier()
     tracked = None
@@ -160,6 +175,23 @@ def _log_pos_weight(network: TrainedNetwork, *, train: StudyTable, is_main: bool
             "too high. They are counted anew on the training studies of the table, and undone", network.folder.name,
         )  # fmt: skip
     return log_of(counted_pos_weight(train, network.config.loss), findings=network.findings)
+
+
+def _points_of_run(network: TrainedNetwork) -> OperatingPoints | None:
+    """The operating points of the run; None where they are of another checkpoint, absent or of an older dualview."""
+    file = network.run.operating_points
+    if not network.is_best:
+        return None
+    points = read_operating_points(file)
+    if points is None:
+        logger.warning("%s is not there, thresholds are chosen on val; --set-thresholds writes it", file)
+    elif points.log_pos_weight is None and not network.is_unweighted:
+        logger.warning(
+            "%s is of a dualview that did not undo loss.pos_weight; thresholds are chosen on val for this evaluation, "
+            "and `dualview predict` goes on with those of then. --set-thresholds writes it anew", file,
+        )  # fmt: skip
+        return None
+    return points
 
 
 def _points(

@@ -1,5 +1,6 @@
 """What a finished run or bench looks like on a terminal."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -142,6 +143,17 @@ def calibration_table(evaluation: Evaluation) -> Table:
                 TITLES[route], escape(finding), one.method, f"{one.slope:.3f}", f"{one.intercept:+.3f}", *errors
             )
     return table
+
+
+def operating_points_line(evaluation: Evaluation, *, folder: Path, run: Path) -> str:
+    """Which thresholds and calibration were used, and whether `dualview predict` uses them too."""
+    used = evaluation.settings
+    if used.operating_points_of == "run":
+        return f"thresholds  {used.operating_points}: those of the run, {run}/operating_points.json"
+    return (
+        f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. "
+        "`dualview predict` goes on with those of the run"
+    )
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

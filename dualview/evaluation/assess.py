@@ -14,7 +14,7 @@ Every interval is over resamples of patients, the same ones throughout (statisti
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,6 +54,7 @@ def assess(
     table: PredictionTable,
     *,
     points: OperatingPoints,
+    points_of: Literal["run", "evaluation"] = "evaluation",
     train_prevalence: np.ndarray | None = None,
     by: list[str] | None = None,
     settings: EvaluationSettings | None = None,
@@ -64,6 +65,7 @@ def assess(
     Args:
         table: predictions of the split; studies without a readable image take no part.
         points: calibration and thresholds, from val.
+        points_of: whose they are.
         train_prevalence: (3, K) share of positives among known training labels per `Availability`, NaN where
             there are none; what the mask-only baseline predicts.
         by: columns of the study table to divide by; None takes those with few values.
@@ -94,6 +96,7 @@ def assess(
             confidence=settings.confidence,
             resampled="patients",
             operating_points=f"{points.rule}, chosen on {points.chosen_on}",
+            operating_points_of=points_of,
         ),
         findings=list(table.findings),
         num_patients=len(set(table.patient_ids)),

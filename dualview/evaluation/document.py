@@ -243,6 +243,7 @@ class UsedSettings:
     confidence: float  # confidence level of every interval
     resampled: str  # the unit: patients
     operating_points: str  # the rule of the thresholds and the split that they were chosen on
+    operating_points_of: Literal["run", "evaluation"] = "evaluation"  # the run, as predict has them, or this alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What a probability is taken for: from logits to probabilities, and the threshold of each finding on each route.
 
-`operating_points.json`, written when training ends and by `dualview evaluate` (read in points_file.py):
+`operating_points.json` (read in points_file.py): of a run, written when training ends and by `dualview evaluate RUN
+--set-thresholds`; of an evaluation, those that it used:
 
     {"format": 2, "rule": "youden", "chosen_on": "val",
      "log_pos_weight": {"Pneumonia": 1.61, "Hernia": 0.0},

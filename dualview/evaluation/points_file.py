@@ -19,7 +19,7 @@ def read_operating_points(file: Path) -> OperatingPoints | None:
     Raises:
         UserError: the file is there, and is not what it should be; all problems together.
     """
-    remedy = f"Make it anew with: dualview evaluate {file.parent}"
+    remedy = "Make it anew with: dualview evaluate RUN --set-thresholds"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -227,12 +227,14 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
     points = read_operating_points(file)
     if not warn:
         return points
-    remedy = f"dualview evaluate {trained.run}" + ("" if _is_best(trained) else f" --checkpoint {trained.step}")
+    remedy = f"dualview evaluate {trained.run}" + (
+        " --set-thresholds" if trained.is_best else f" --checkpoint {trained.step}"
+    )
     if points is None:
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `%s` makes it", file.name, remedy
         )
-    if (trained if points is None else points).log_pos_weight is None and not _is_unweighted(trained):
+    if (trained if points is None else points).log_pos_weight is None and not trained.is_unweighted:
         logger.warning(
             "%s is of a dualview that did not undo loss.pos_weight: odds are up to %g times too high, as they were "
             "then. `%s` mends it", "the checkpoint" if points is None else file.name,
@@ -241,23 +243,14 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
     return points
 
 
-def _is_unweighted(trained: TrainedNetwork) -> bool:
-    """Whether the loss has added nothing to any logit."""
-    return trained.log_pos_weight is not None and not any(trained.log_pos_weight.values())
-
-
 def points_file(trained: TrainedNetwork) -> Path:
-    """Where `dualview evaluate` writes the operating points of a checkpoint (commands/evaluate.py)."""
-    if _is_best(trained):
+    """Where the operating points of a checkpoint lie: of the best with the run, of another beside its evaluation."""
+    if trained.is_best:
         return trained.run.operating_points
     # Folders of evaluations are named by step here, because `last` moves.
     evaluations = [trained.run.evaluation(split, checkpoint=str(trained.step)) for split in ("test", "val", "train")]
     files = [evaluation.operating_points for evaluation in evaluations]
     return next((file for file in files if file.exists()), files[0])
-
-
-def _is_best(trained: TrainedNetwork) -> bool:
-    return trained.run.checkpoint("best").resolve() == trained.folder
 
 
 class ImageOrPixels:

@@ -29,6 +29,16 @@ class TrainedNetwork:
     log_pos_weight: dict[str, float] | None  # finding -> what the loss has added to its logits; None: not known
     model: Network
 
+    @property
+    def is_best(self) -> bool:
+        """Whether it is the best checkpoint of its run, by whatever name it was asked for."""
+        return self.run.checkpoint("best").resolve() == self.folder
+
+    @property
+    def is_unweighted(self) -> bool:
+        """Whether the loss has added nothing to any logit."""
+        return self.log_pos_weight is not None and not any(self.log_pos_weight.values())
+
 
 def load_trained(run: RunDir, *, name: str = "best", device: torch.device | str = "cpu") -> TrainedNetwork:
     """Read a checkpoint of a run and build its network.

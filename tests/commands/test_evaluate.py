@@ -10,9 +10,11 @@ from PIL import Image
 from scipy.special import expit
 from typer.testing import CliRunner
 
+import dualview
 from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
+from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import read_predictions
 from tests.support.runs import tiny_config
 
@@ -69,7 +71,54 @@ def test_another_checkpoint_split_rule_and_calibration(run):
     assert document["checkpoint"] == {"name": "2", "step": 2}
     assert document["settings"]["operating_points"] == "sensitivity=0.9, chosen on val"
     assert set(document["temperature"]) == {"both", "pa_only", "lateral_only"}
+    assert document["settings"]["operating_points_of"] == "evaluation"
     assert (run / "operating_points.json").read_text() == before  # those are of the best checkpoint
+    done = evaluate(run, "--checkpoint", "2" if (run / "checkpoints/best").resolve().name != "step-000002" else "4",
+                    "--set-thresholds")  # fmt: skip
+    assert done.exit_code == 1 and "is for the best checkpoint" in " ".join(done.output.split())
+
+
+OTHERS = [
+    [], ["--split", "val"], ["--split", "train"], ["--threshold", "sensitivity=0.9"], ["--calibrate"], ["--out", "OUT"],
+    ["--out", "OUT", "--threshold", "specificity=0.9", "--calibrate"], ["data.num_workers=1"],
+]  # fmt: skip
+
+
+def test_only_a_request_changes_the_operating_points_of_a_run(run, tmp_path):
+    """Every other evaluation leaves the bytes alone, keeps its own beside its results and says whose they are."""
+    file = run / "operating_points.json"
+    before = file.read_bytes()
+    for options in OTHERS:
+        done = evaluate(run, *(option.replace("OUT", str(tmp_path / "out")) for option in options))
+        assert done.exit_code == 0, done.output
+        assert file.read_bytes() == before, options
+        split = options[1] if "--split" in options else "test"
+        folder = tmp_path / "out" if "--out" in options else run / f"evaluation-{split}"
+        own, settings = (
+            folder / "operating_points.json",
+            json.loads((folder / "evaluation.json").read_text())["settings"],
+        )
+        chosen_here = {"--threshold", "--calibrate"} & set(options)
+        assert settings["operating_points_of"] == ("evaluation" if chosen_here else "run")
+        assert f"{own if chosen_here else file}" in done.output.replace("\n", "")
+        assert chosen_here or own.read_bytes() == before
+
+
+def test_operating_points_that_are_set_are_those_of_the_run_from_then_on(run):
+    file = run / "operating_points.json"
+    before = json.loads(file.read_text())
+    done = evaluate(run, "--threshold", "sensitivity=0.9", "--set-thresholds")
+    assert done.exit_code == 0, done.output
+    points = read_operating_points(file)
+    assert points.rule == "sensitivity=0.9" and json.loads(file.read_text()) != before
+    assert dualview.load(run, device="cpu").points == points
+    of_set = json.loads((run / "evaluation-test/evaluation.json").read_text())
+    assert evaluate(run).exit_code == 0
+    of_plain = json.loads((run / "evaluation-test/evaluation.json").read_text())
+    assert of_plain == of_set and of_plain["settings"]["operating_points"] == "sensitivity=0.9, chosen on val"
+    file.unlink()
+    assert evaluate(run).exit_code == 0 and not file.exists()
+    assert read_operating_points(run / "evaluation-test/operating_points.json").rule == "youden"
 
 
 def write_noise(folder, *, labels, num_studies=60):
@@ -105,7 +154,7 @@ def test_probabilities_are_made_without_the_weight_of_positives(tmp_path, caplog
         assert metrics["brier"] == pytest.approx(brier, abs=1e-6)
     del content["pos_weight"], content["sha256"]
     manifest.write_text(json.dumps(content))
-    assert evaluate(run).exit_code == 0
+    assert evaluate(run, "--set-thresholds").exit_code == 0
     assert "did not keep the weights of loss.pos_weight" in caplog.text
     assert json.loads((run / "operating_points.json").read_text()) == of_training
     document = json.loads((run / "evaluation-test/evaluation.json").read_text())
