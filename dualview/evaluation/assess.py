@@ -39,13 +39,13 @@ from dualview.evaluation.looks import (
     mean_of_defined,
     measure_look,
 )
-from dualview.evaluation.metrics import METRICS, resampled_metrics
+from dualview.evaluation.metrics import METRICS, resampled_metrics, why_undefined
 from dualview.evaluation.operating_points import OperatingPoints, to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import resample_patients, simultaneous_intervals
 from dualview.evaluation.statistics.delong import paired_delong
 from dualview.evaluation.subgroups import subgroup_rows
-from dualview.views import ALL_STUDIES, MASKINGS, Availability, View
+from dualview.views import ALL_STUDIES, MASKINGS, TITLES, Availability, View
 
 Track = Callable[[list[Any]], Iterable[Any]]
 
@@ -202,9 +202,11 @@ def _availability_baseline(
     """AUROC, over all studies, of a score that knows nothing but which views exist."""
     if train_prevalence is None:
         return None
-    scores = np.nan_to_num(train_prevalence)[table.availability]  # (S, K)
+    scores = train_prevalence[table.availability]  # (S, K)
+    reasons = [_why_no_baseline(table, scores=scores[:, k], k=k) for k in range(len(table.findings))]
+    known = table.label_mask & np.array([reason is None for reason in reasons], bool)
     metrics = resampled_metrics(
-        scores, positive=table.positive, known=table.label_mask, counts=counts, metrics=("auroc",)
+        np.nan_to_num(scores), positive=table.positive, known=known, counts=counts, metrics=("auroc",)
     )
     values, resampled = metrics.values["auroc"], metrics.resampled["auroc"]
     defined = np.isfinite(values)
@@ -215,11 +217,22 @@ def _availability_baseline(
             )
         },
         findings={
-            finding: BaselineFinding(auroc=estimate(values[k], resampled[k], settings))
+            finding: BaselineFinding(auroc=estimate(values[k], resampled[k], settings), undefined=reasons[k])
             for k, finding in enumerate(table.findings)
         },
         score="share of positives among the training studies of the same availability",
     )
+
+
+def _why_no_baseline(table: PredictionTable, *, scores: np.ndarray, k: int) -> str | None:
+    """Why the baseline of a finding, of (S,) scores, is undefined; None: it is defined."""
+    known = table.label_mask[:, k]
+    unknown = known & np.isnan(scores)
+    if unknown.any():
+        kinds = [TITLES[kind.key] for kind in Availability if (table.availability[unknown] == kind).any()]
+        return f"no training study with a known label that came with {' or '.join(kinds)}"
+    num_positive = int(table.positive[known, k].sum())
+    return why_undefined(num_positive=num_positive, num_negative=int(known.sum()) - num_positive)
 
 
 def _number(value: float) -> float | None:
