@@ -15,9 +15,8 @@ from dualview.config import SourceConfig
 from dualview.data.images.files import Aspect, FileImages, ImageReader
 from dualview.data.remarks import Remark
 from dualview.data.sources.identifiers import add_alike, add_unusable
-from dualview.data.sources.problems import Problems as Problems  # noqa: PLC0414 - readers take it from here too
+from dualview.data.sources.problems import Problems
 from dualview.data.sources.same_files import add_listed_twice
-from dualview.data.sources.text_table import text_table as text_table  # noqa: PLC0414
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.folders import NO_FILE, why_unreadable
