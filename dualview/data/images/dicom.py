@@ -182,7 +182,8 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
         pixels,
         white=float(ends[1]) if by_stored else None,
         remarks=tuple(remarks),
-        is_inverted=is_inverted and by_stored,
+        # A negative slope inverts, too; both together do not.
+        is_inverted=by_stored and is_inverted != (isinstance(modality, gray_scale.Rescale) and modality.slope < 0),
         largest=float(high) if by_stored else None,
         is_signed=ends[0] < 0 and by_stored,
         is_padding=stored.is_padding,
