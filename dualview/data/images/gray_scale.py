@@ -46,8 +46,12 @@ class Table:
 
     @property
     def white(self) -> float:
-        """Largest number of as many bits as the entries really use, whatever the descriptor says of them."""
-        return float(2 ** int(self.entries.max()).bit_length() - 1)
+        """Largest number of as many bits as the entries really use, whatever the descriptor says of them.
+
+        Entries that end with a power of two, such as 4096, do not need another bit: whoever made them counted from 1.
+        """
+        largest = int(self.entries.max())
+        return float(max(2 ** max(largest - 1, 0).bit_length() - 1, largest))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Entries (...) float64 of values."""

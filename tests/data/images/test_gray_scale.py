@@ -131,6 +131,7 @@ ROOT = np.sqrt(np.arange(4096) / 4095)  # the shape of a table, in [0, 1]
         (ROOT * 255, 16, False, 255),
         (ROOT * 65535, 16, False, 65535),
         (ROOT * 4095, 8, False, 4095),  # more than declared
+        (ROOT * 4096, 12, False, 4096),  # counted from 1
         (ROOT * 255, 8, True, 255),  # two entries in a word
     ],
 )
