@@ -173,6 +173,21 @@ def test_significant_bits_decide_what_is_white(tmp_path, stored, bits, expected)
     np.testing.assert_allclose(read_picture(tmp_path / "a.png", name="a").pixels, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_significant_bits_say_nothing_of_values_that_pillow_has_cut_to_8_bits(tmp_path, bits):
+    """Gray of 16 bits with transparency."""
+    rows = np.stack([RAMP << 4, np.full_like(RAMP, 65535)], axis=2).astype(">u2")
+    content = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 16, 4, 0, 0, 0)), (b"sBIT", bytes([bits, 16])),
+              (b"IDAT", zlib.compress(content)), (b"IEND", b"")]  # fmt: skip
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                   for kind, data in chunks)
+    )  # fmt: skip
+    np.testing.assert_allclose(read_picture(tmp_path / "a.png", name="a").pixels, RAMP / 4095, atol=1 / 255)
+
+
 def test_a_known_intensity_max_stands_above_the_depth_of_the_file(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     dark = read_picture(tmp_path / "a.png", name="a")
