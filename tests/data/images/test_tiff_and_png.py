@@ -103,6 +103,20 @@ def test_extra_samples_are_no_frames_and_transparency_is_black(tmp_path):
             np.testing.assert_allclose(read_picture(tmp_path / "a.tif", name="a").pixels, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("stored", "white"), [(RAMP * 16, 65535), (RAMP, 4095), ((RAMP / 4095).astype(np.float32), None)]
+)
+def test_deep_colour_becomes_gray_however_its_samples_lie(tmp_path, planar, order, stored, white):
+    colours = np.stack([stored, stored[::-1], stored.T], axis=2)
+    pixels = colours if planar == "contig" else np.moveaxis(colours, 2, 0)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", planarconfig=planar, byteorder=order)
+    expected = colours @ [0.299, 0.587, 0.114] / (white or 1)
+    picture = read_picture(tmp_path / "a.tif", name="a", intensity_max=white)
+    np.testing.assert_allclose(picture.pixels, expected, atol=1e-6)
+
+
 # -- files of several pictures -----------------------------------------------------------------------
 
 
