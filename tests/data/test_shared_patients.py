@@ -105,6 +105,12 @@ def test_strictest_given_by_hand():
     assert [(remark.count, remark.example) for remark in remarks] == [(1, "a")]
 
 
+def test_the_example_of_an_equal_identifier_is_written_as_its_source_has_it():
+    ids = [np.array(["P007"], object), np.array(["p7"], object)]
+    remarks = equal_identifiers(ids, names=[np.array(["train"], object)] * 2)
+    assert [remark.example for source in remarks for remark in source] == ["P007", "p7"]
+
+
 def test_equal_identifiers_by_hand():
     ids = [np.array(["1", "2", "3"], object), np.array(["3", "4", "1"], object), np.array(["9"], object)]
     names = [np.array(["train", "val", "test"], object), np.array(["train", "train", "test"], object),
