@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualview.data.remarks import Remark, count_remarks
-from dualview.data.sources.image_rows import Problems
+from dualview.data.sources.problems import Problems
 from dualview.errors import UserError, told_by_reason
 
 

@@ -45,9 +45,9 @@ def refuse_other_forms(patient_ids: np.ndarray) -> None:
         one, other = map(ascii, differing[0])
         raise UserError(
             f"data.shared_patients is true, and {len(differing)} patient identifier(s) differ only in form from "
-            f"another, such as {one} and {other}: they would be taken for two patients, one of whom may be trained on "
-            "while the other is tested. Write each in one way, or say that the difference is meant: identifiers: exact "
-            "in each entry of data.sources"
+            f"another, such as {one} and {other}: they would be taken for two patients, one to train on and one to "
+            "test. Write each in one way, or say that the difference is meant, in each entry of data.sources: "
+            "identifiers: exact"
         )
 
 

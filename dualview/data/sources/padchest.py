@@ -150,7 +150,7 @@ def _age(table: pd.DataFrame) -> "pd.Series[str]":
     years = pd.to_numeric(table["StudyDate_DICOM"].str[:4], errors="coerce") - pd.to_numeric(
         table["PatientBirth"], errors="coerce"
     )
-    return years.map(lambda age: "" if pd.isna(age) else str(int(age)))
+    return years.map(lambda age: str(int(age)) if np.isfinite(age) else "")
 
 
 def _real_paths(rows: ImageRows) -> "pd.Series[str]":
