@@ -205,6 +205,15 @@ def test_quotes_that_swallow_rows_are_found_in_columns_that_are_not_read(refusal
         assert f"images.csv: {number} rows (lines {line}): a quote that opens here swallows line" in text
 
 
+@pytest.mark.parametrize("last", [2, 9])
+def test_ditto_marks_in_a_column_that_is_not_read_are_quotes_that_swallow_rows(refusal, last):
+    """By RFC 4180 row 1 would go on with the view, path and labels of row `last`: one's label on another's image."""
+    marks = {1: '"', last: '"'}
+    rows = [",".join([marks.get(n, "ok"), row.rpartition(",")[0]]) for n, row in enumerate(ROWS)]
+    text = refusal("\n".join(["report," + ",".join(COLUMNS), *rows]) + "\n")
+    assert "a quote that opens here swallows line" in text
+
+
 def test_reports_with_line_breaks_are_read_and_lines_are_those_of_an_editor(read):
     reports = {
         1: '"Findings:\n- effusion, left, small\n- heart normal\n\nImpression: ""none"", a, b, c, d"',
