@@ -17,6 +17,7 @@ from dualview.data.images.sample import darkness, look_at, spread_paths
 from dualview.data.images.store import MANIFEST, StoreImages
 from dualview.data.load import load_data, store_settings
 from dualview.errors import UserError
+from dualview.run import datasets
 from tests.support.pictures import of_page, write_dicom, write_tiff
 
 
@@ -58,6 +59,11 @@ WRITERS = {
     "12 bits in 16-bit DICOM": (lambda path, stored: write_dicom(path, stored, bits=16), "dcm", 4095),
     "12 bits in MONOCHROME1": (
         lambda path, stored: write_dicom(path, stored, bits=16, photometric="MONOCHROME1"),
+        "dcm",
+        4095,
+    ),
+    "12 bits of a negative slope, 0 white": (
+        lambda path, stored: write_dicom(path, stored, bits=16, RescaleSlope="-1", RescaleIntercept="4095"),
         "dcm",
         4095,
     ),
@@ -103,6 +109,16 @@ def test_training_ends_before_its_first_step(source, tmp_path):
     assert code == 1 and "too dark to be true" in output and "data.intensity_max" in output
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     assert run("train", *arguments, "data.intensity_max=4095")[0] == 0
+
+
+def test_a_run_that_goes_on_is_warned_only(source, tmp_path, monkeypatch, caplog):
+    """Its settings are fixed, and it may have begun before there was a check."""
+    arguments = [*source(write_png), f"run.dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(datasets, "too_dark", lambda *_: [])
+        assert run("train", *arguments)[0] == 0
+    code, output = run("train", *arguments)
+    assert code == 0 and "too dark to be true" in caplog.text, output
 
 
 def test_a_dark_store_is_found_in_training(source, tmp_path):
@@ -165,6 +181,18 @@ def test_oddities_of_images_are_counted_by_kind(source, tmp_path):
     assert remark["kind"].startswith(kind) and remark["count"] == 30 and remark["example"] == "0PA.dcm"
     code, output = run("prepare", *arguments, f"data.store={tmp_path / 'store'}")
     assert code == 0 and f"30 {kind}, such as " in output
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("slope", ["1", "-1"])
+def test_a_window_too_wide_is_told_on_either_side(source, photometric, slope):
+    """Two of the four are black altogether, and two white."""
+    intercept = {"1": "0", "-1": "65535"}[slope]
+    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "WindowCenter": 40000, "WindowWidth": 80000}
+    arguments = source(lambda path, stored: write_dicom(path, stored, bits=16, photometric=photometric, **tags),
+                       suffix="dcm")  # fmt: skip
+    (told,) = account(*arguments)[0]["too_dark"]
+    assert "30 of 30 images" in told and "windows or tables" in told
 
 
 # -- the look itself ---------------------------------------------------------------------------------
