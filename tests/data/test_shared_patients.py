@@ -78,7 +78,9 @@ def test_without_it_equal_identifiers_are_counted_and_said(tmp_path, caplog):
     assert {patient.partition(":")[0] for patient in data.train.patient_ids} == {"one", "two", "three"}
     job = SimpleNamespace(is_main=True, share=lambda value: value)
     with caplog.at_level(logging.WARNING):
-        check_training(Studies(data=data, whole=data, train=None, evaluated={}), Config(data=config), is_new=True, job=job)
+        check_training(
+            Studies(data=data, whole=data, train=None, evaluated={}), Config(data=config), is_new=True, job=job
+        )
     assert f"one: 20 x {kind}" in caplog.text
     shared = load_data(config.model_copy(update={"shared_patients": True}), seed=0)
     assert all(source.remarks == () for source in shared.sources)
