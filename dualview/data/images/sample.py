@@ -75,7 +75,8 @@ def _brightest(picture: Picture) -> float:
     """The brightest pixels, as a fraction of the range.
 
     Where 0 is white, it is the darkest ones, as these have the largest stored values: 12 bits in 16 are then almost
-    white altogether. Of signed values it is what the largest are above the smallest, as 0 is gray.
+    white altogether. Of signed values, and where a window or table decides, it is what the largest are above the
+    smallest: there 0 is gray, and here a window too wide may lie on either side.
     """
     step = STRIDE if min(picture.pixels.shape) >= LARGE_PX else 1
     pixels = picture.pixels[::step, ::step]
@@ -86,7 +87,7 @@ def _brightest(picture: Picture) -> float:
     if picture.is_inverted:
         pixels = 1 - pixels
     smallest, largest = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST))
-    return float(largest - smallest if picture.is_signed else largest)
+    return float(largest - smallest if picture.is_signed or picture.white is None else largest)
 
 
 def of_sample(remarks: tuple[Remark, ...]) -> list[Remark]:

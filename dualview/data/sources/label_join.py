@@ -32,8 +32,8 @@ def rows_of_labels(
         (images,) int64, -1 where the table has no row.
 
     Raises:
-        UserError: a study with several rows; identifiers that match but for their form; or fewer than half of the rows, or of the studies where
-            they are fewer, match.
+        UserError: a study with several rows; identifiers that match but for their form; or fewer than half of the
+            rows, or of the studies where they are fewer, match.
     """
     is_again = labelled.duplicated().to_numpy()
     if (twice := labelled[is_again & (labelled != "").to_numpy()]).size:

@@ -62,6 +62,11 @@ WRITERS = {
         "dcm",
         4095,
     ),
+    "12 bits of a negative slope, 0 white": (
+        lambda path, stored: write_dicom(path, stored, bits=16, RescaleSlope="-1", RescaleIntercept="4095"),
+        "dcm",
+        4095,
+    ),
     "12 bits in signed DICOM": (lambda path, stored: write_dicom(path, stored, bits=16, signed=True), "dcm", 4095),
 }
 
@@ -176,6 +181,18 @@ def test_oddities_of_images_are_counted_by_kind(source, tmp_path):
     assert remark["kind"].startswith(kind) and remark["count"] == 30 and remark["example"] == "0PA.dcm"
     code, output = run("prepare", *arguments, f"data.store={tmp_path / 'store'}")
     assert code == 0 and f"30 {kind}, such as " in output
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("slope", ["1", "-1"])
+def test_a_window_too_wide_is_told_on_either_side(source, photometric, slope):
+    """Two of the four are black altogether, and two white."""
+    intercept = {"1": "0", "-1": "65535"}[slope]
+    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "WindowCenter": 40000, "WindowWidth": 80000}
+    arguments = source(lambda path, stored: write_dicom(path, stored, bits=16, photometric=photometric, **tags),
+                       suffix="dcm")  # fmt: skip
+    (told,) = account(*arguments)[0]["too_dark"]
+    assert "30 of 30 images" in told and "windows or tables" in told
 
 
 # -- the look itself ---------------------------------------------------------------------------------
