@@ -72,15 +72,15 @@ def _number_form(part: str) -> str:
 
 
 def stands_for_nothing(text: str) -> bool:
-    """Whether a text is no identifier and no date, but says that there is none, or has neither letter nor digit.
+    """Whether a text says that there is no identifier or date, or has neither letter nor digit; a blank says nothing.
 
     >>> all(map(stands_for_nothing, ("NaN", "n/a", "(null)", "N.A.", "<NA>", "#N/A", "--", "#####", "#REF!")))
     True
-    >>> stands_for_nothing("0"), stands_for_nothing("Nan-1")
-    (False, False)
+    >>> any(map(stands_for_nothing, ("0", "Nan-1", "")))
+    False
     """
     letters = "".join(filter(str.isalnum, text.lower()))
-    return not letters or letters in NOTHING or text.lower() in EXCEL_ERRORS
+    return text != "" and (not letters or letters in NOTHING or text.lower() in EXCEL_ERRORS)
 
 
 def add_unusable(problems: Problems, frame: pd.DataFrame) -> None:

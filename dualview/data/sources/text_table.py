@@ -277,16 +277,18 @@ def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> lis
 
 
 def _add_swallowed(problems: Problems, inside: list[_Inside], *, columns: dict[str, list[str]]) -> None:
-    """Add the lines within cells that look like rows: each cell is shaped like others of its column."""
+    """Add the lines within cells that look like rows: each cell has what all of its column have, and nothing new."""
     if not inside:
         return
-    shapes = [set(map(_shape, cells)) for cells in columns.values()]
+    kinds = [set(map(_kinds, cells)) for cells in columns.values()]
+    always = [frozenset.intersection(*of_column) if of_column else frozenset() for of_column in kinds]
+    ever = [frozenset[str]().union(*of_column) for of_column in kinds]
     told = set()
     for opened, line, cells in inside:
         if (
             line not in told
             and any(cells)
-            and all(_shape(cell) in known for cell, known in zip(cells, shapes, strict=True))
+            and all(least <= _kinds(cell) <= most for cell, least, most in zip(cells, always, ever, strict=True))
         ):
             told.add(line)
             problems.add(
@@ -294,13 +296,13 @@ def _add_swallowed(problems: Problems, inside: list[_Inside], *, columns: dict[s
             )
 
 
-def _shape(cell: str) -> str:
-    """What kind of text a cell is: words with digits are 9, others are a.
+def _kinds(cell: str) -> frozenset[str]:
+    """What a cell is made of: words with digits are 9, others are a, and what stands between them is itself.
 
-    >>> _shape("img/7f3a_PA.png"), _shape("2020-01-31"), _shape("")
-    ('a/9_a.a', '9-9-9', '')
+    >>> sorted(_kinds("img/7f3a_PA.png")), sorted(_kinds("2020-01-31")), sorted(_kinds(""))
+    (['.', '/', '9', '_', 'a'], ['-', '9'], [])
     """
-    return re.sub(r"[^\W_]+", lambda word: "9" if any(map(str.isdigit, word[0])) else "a", cell)
+    return frozenset(re.sub(r"[^\W_]+", lambda word: "9" if any(map(str.isdigit, word[0])) else "a", cell))
 
 
 class _Quoted(NamedTuple):

@@ -214,6 +214,18 @@ def test_ditto_marks_in_a_column_that_is_not_read_are_quotes_that_swallow_rows(r
     assert "a quote that opens here swallows line" in text
 
 
+@pytest.mark.parametrize("last", [2, 24])
+def test_swallowed_rows_are_found_where_names_and_paths_are_of_many_shapes(refusal, last):
+    """No two patients have as many parts to their names."""
+    rows = [
+        f"{'-'.join(['Anna'] * (n + 1))},s{n},PA,{'d/' * (n % 5)}{'_'.join('x' * (n % 7 + 1))}{n}.png,1"
+        for n in range(48)
+    ]
+    marks = {1: '"large', last: 'none"'}
+    text = refusal("\n".join([HEADER, *(f"{row},{marks.get(n, 'ok')}" for n, row in enumerate(rows))]) + "\n")
+    assert "a quote that opens here swallows line" in text
+
+
 def test_reports_with_line_breaks_are_read_and_lines_are_those_of_an_editor(read):
     reports = {
         1: '"Findings:\n- effusion, left, small\n- heart normal\n\nImpression: ""none"", a, b, c, d"',
