@@ -274,9 +274,12 @@ class SourceConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _findings_as_mapping(cls, values: Any) -> Any:
-        """A list of findings means: each finding is found under its own name."""
-        if isinstance(values, dict) and isinstance(values.get("findings"), list):
-            names = values["findings"]
+        """A list of findings means: each finding is found under its own name; a single name is a list of one."""
+        names = values.get("findings") if isinstance(values, dict) else None
+        if isinstance(names, dict):
+            lists = {finding: [own] if isinstance(own, str) else own for finding, own in names.items()}
+            values = {**values, "findings": lists}
+        elif isinstance(names, list):
             repeated = sorted({str(name) for name in names if names.count(name) > 1})
             if repeated:
                 raise ValueError(f"findings lists {repeated} more than once; name each finding once")
