@@ -9,8 +9,8 @@ from typing import Literal
 
 HEAD_BYTES = 512  # number of bytes by which a file is known
 NOT_READ = frozenset({
-    "$recycle.bin", "recycler", "recycled", "system volume information", "lost+found", "@eadir", "@recycle", "#recycle",
-    "@recently-snapshot", "#snapshot", "~snapshot", "__macosx",
+    "$recycle.bin", "recycler", "recycled", "recycle", "trash", "system volume information", "lost+found", "@eadir",
+    "@recycle", "#recycle", "@recently-snapshot", "#snapshot", "~snapshot", "__macosx",
 })  # fmt: skip
 """Names of folders, in small letters, with trash, snapshots, and what file servers keep for themselves."""
 SNAPSHOT = "@gmt-"  # how the names of Samba's snapshots begin

@@ -57,6 +57,7 @@ def test_hidden_files_trash_and_snapshots_are_not_read(tmp_path):
     touch(tmp_path / "kept" / "1.dcm")
     for name in (
         ".Trash-1000",
+        "Trash",
         ".snapshot",
         "$RECYCLE.BIN",
         "@eaDir",

@@ -155,10 +155,14 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
     )
     remarks += more
     black, white = stored.ends
-    voi, more = dicom_tags.voi(dicom_tags.of_frame(data, "FrameVOILUTSequence"), ends=modality.ends(stored.ends))
+    modality_ends = modality.ends(stored.ends)
+    voi, more = dicom_tags.voi(dicom_tags.of_frame(data, "FrameVOILUTSequence"), ends=modality_ends)
     remarks += more
 
     largest = _largest(data, stored=stored, high=high)
+    if voi and isinstance(voi[0], gray_scale.Window) and voi[0].is_range(modality_ends):
+        # Many writers fill in the range of the bits: the user can say better which value is white.
+        voi, largest = [], None
     if intensity_max is not None and intensity_max < white:
         # Of signed values without a negative one, 0 is black: they are those of an unsigned detector.
         ends = (-intensity_max - 1 if low < 0 else 0.0, intensity_max)

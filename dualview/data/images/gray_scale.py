@@ -79,6 +79,15 @@ class Window:
     width: float
     function: str = "LINEAR"
 
+    def is_range(self, ends: tuple[float, float]) -> bool:
+        """Whether it shows the whole range between these ends and no more, as a window that nobody has chosen does."""
+        if self.function == "SIGMOID":
+            return False
+        less = int(self.function == "LINEAR")
+        half, centre = (self.width - less) / 2, self.centre - less / 2
+        edges, (low, high) = (centre - half, centre + half), ends
+        return max(abs(edges[0] - low), abs(edges[1] - high)) <= ONE_GRAY * (high - low)
+
     def shown(self, values: np.ndarray) -> np.ndarray:
         """Grays (...) float64 in [0, 1]."""
         if self.function == "SIGMOID":

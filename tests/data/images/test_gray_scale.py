@@ -356,6 +356,23 @@ def test_a_palette_that_is_not_there_is_refused(shown):
 # -- what is white -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"WindowCenter": 32768, "WindowWidth": 65536},
+        {"WindowCenter": 32767.5, "WindowWidth": 65535, **EXACT},
+        {"WindowCenter": 31744, "WindowWidth": 65536, INTERCEPT: "-1024"},
+    ],
+)
+def test_a_window_of_the_whole_range_says_no_more_than_the_bits(shown, tags):
+    told = shown(RAMP, bits=16, LargestImagePixelValue=4095, **tags)
+    np.testing.assert_allclose(told.pixels, RAMP / 65535, atol=1e-6)
+    assert (told.white, told.largest) == (65535, 4095)
+    np.testing.assert_allclose(shown(RAMP, bits=16, intensity_max=4095, **tags).pixels, RAMP / 4095, atol=1e-6)
+    chosen = {**tags, "WindowWidth": 60000}
+    assert shown(RAMP, bits=16, intensity_max=4095, **chosen).white is None
+
+
 def test_intensity_max_is_white_where_no_window_is(shown):
     dark = shown(RAMP, bits=16)
     assert dark.pixels.max() < 0.07 and dark.white == 65535

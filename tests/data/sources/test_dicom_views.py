@@ -52,6 +52,7 @@ def test_the_whole_of_cid_4010_is_known_by_both_codes():
         ("PA", "PA pa P.A. P_A p/a POSTEROANTERIOR POSTERO-ANTERIOR PA-ERECT PA2 CHEST_PA"),
         ("AP", "AP A-P ANTEROPOSTERIOR AP_SUPINE AP.PORTABLE"),
         ("LATERAL", "LATERAL LAT LL RL L LAT_L L_LAT LARGE_LATERAL LLAT LT-LATERAL Latéral SEITLICH PROFIL"),
+        ("LATERAL", "LATERO-LATERAL"),
         ("FRONTAL", "FRONTAL AP/PA"),
         ("LLD", "LLD AP_LLD LEFT_LATERAL_DECUBITUS"), ("RLD", "RLD PA_RLD"), ("DECUBITUS", "LATERAL_DECUBITUS"),
         ("LAO", "LAO"), ("OBLIQUE", "OBLIQUE PA_OBLIQUE LATERAL_OBLIQUE"), ("LORDOTIC", "LORDOTIC AP_LORDOTIC"),
@@ -77,6 +78,7 @@ def test_written_out_view_positions(view, positions):
         ("LLD", ["Chest AP LLD", "left lateral decubitus"]),
         ("XTABLE", ["cross-table lateral"]), ("OBLIQUE", ["Thorax schräg", "PA oblique"]),
         ("", ["Chest", "PA AND LATERAL", "CHEST 2 VIEWS PA+LAT", "spa", "latissimus", "bilateral", "apart", ""]),
+        ("", ["LATERALITY R"]),
     ],
 )  # fmt: skip
 def test_words_of_descriptions(view, descriptions):
