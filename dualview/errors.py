@@ -70,21 +70,26 @@ class Problem:
 
 
 def told_by_kind(problems: Iterable[Problem], *, what: str = "rows", places: str = "lines") -> str:
-    """A line per kind. Up to three problems of a kind are told one by one; of more, their number and examples."""
+    """A line per kind. Up to three problems of a kind are told one by one; of more, their number and examples.
+
+    Where there are too many kinds, those of one template, such as views that are not known, do not hide others.
+    """
     kinds: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.file, problem.template, problem.of), []).append(problem)
-    lines = []
+    alike: dict[tuple[str, str], int] = {}  # number of kinds so far that share file and template
+    lines: list[tuple[int, str]] = []
     for (file, template, _), same in kinds.items():
+        rank = alike[file, template] = alike.get((file, template), -1) + 1
         if len(same) <= EXAMPLES:
-            lines += [f"  - {problem}" for problem in same]
+            lines += [(rank, f"  - {problem}") for problem in same]
             continue
         values = (_examples([problem.values[n] for problem in same]) for n in range(len(same[0].values)))
         where = f" ({places} {_examples([problem.place for problem in same])})" if same[0].place else ""
-        lines.append(f"  - {file}: {len(same)} {what}{where}: {template.format(*values)}")
-    if len(lines) > KINDS_SHOWN:
-        lines = [*lines[:KINDS_SHOWN], f"  ... and {len(lines) - KINDS_SHOWN} more kinds"]
-    return "\n".join(lines)
+        lines.append((rank, f"  - {file}: {len(same)} {what}{where}: {template.format(*values)}"))
+    shown = sorted(sorted(range(len(lines)), key=lambda n: lines[n][0])[:KINDS_SHOWN])
+    more = [f"  ... and {len(lines) - KINDS_SHOWN} more kinds"] if len(lines) > KINDS_SHOWN else []
+    return "\n".join([*(lines[n][1] for n in shown), *more])
 
 
 def told_by_reason(bad: Iterable[tuple[str, ...]]) -> str:

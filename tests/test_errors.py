@@ -40,6 +40,16 @@ def test_up_to_three_of_a_kind_are_told_one_by_one_and_columns_are_kinds_of_thei
     ]
 
 
+def test_many_kinds_of_one_template_do_not_hide_others():
+    problems = Problems(Path("a.csv"))
+    for line in range(2, 102):
+        problems.add(line, "view is {}", f"view{line}", of=f"view{line}")
+    problems.add(200, "patient is blank")
+    lines = str(raised(problems)).splitlines()
+    assert lines[1] == "  - a.csv:2: view is view2" and lines[19] == "  - a.csv:20: view is view20"
+    assert lines[20:] == ["  - a.csv:200: patient is blank", "  ... and 81 more kinds"]
+
+
 def test_without_problems_nothing_is_raised():
     Problems(Path("a.csv")).raise_if_any()
 
