@@ -268,8 +268,9 @@ class SourceConfig(Section):
     hold. Where most images, or most of a view, come out too dark to be true without it, `dualview data` and
     `predict` warn, and `prepare` and `train` end."""
     on_missing_finding: Literal["error", "drop"] = "error"
-    """A finding of whose labels no study has any, as in a part of a data set, ends it, or is left out and counted:
-    with several sources unknown in this one, in an evaluation unknown in these data."""
+    """`padchest`, `openi`, `nih`, `vindr`, `covid_cxr`: a finding of whose labels no study has any, as in a part of a
+    data set, ends it, or is left out and counted: with several sources unknown in this one, in an evaluation unknown
+    in these data."""
 
     @model_validator(mode="before")
     @classmethod

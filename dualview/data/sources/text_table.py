@@ -59,18 +59,24 @@ def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Seque
     return rows.cells
 
 
-def text_rows(file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = ()) -> TextRows:
+def text_rows(
+    file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = (), problems: Problems | None = None
+) -> TextRows:
     """The whole table; arguments as of `text_table`.
 
     Identifiers stay text: "331a", "007" and PadChest's 39 digits are not numbers.
+
+    Args:
+        problems: takes rows that are not as they should be, to be told with what else is wrong; None: they are raised.
 
     Raises:
         UserError: no file, no CSV, no rows, columns that are not there or come twice, rows that are not as long as the
             header, or quotes that swallow rows.
     """
-    problems = Problems(file)
-    rows = list(text_chunks(file, columns=columns, hint=hint, optional=optional, problems=problems, rows_at_once=None))
-    problems.raise_if_any()
+    found = Problems(file) if problems is None else problems
+    rows = list(text_chunks(file, columns=columns, hint=hint, optional=optional, problems=found, rows_at_once=None))
+    if problems is None or not rows:
+        found.raise_if_any()
     if not rows:
         raise UserError(f"{file} has no rows")
     return rows[0]
