@@ -187,7 +187,7 @@ def show_data(  # noqa: PLR0917 - the options of a command
         int, typer.Option(min=20, help="With --check-views: images to look at, drawn at random where there are more")
     ] = 20_000,
 ) -> None:
-    """Count what a configuration reads: images, studies, patients, labels; and look at some of the images."""
+    """Count what a configuration reads: images, studies, patients, labels; and look at some images. No training."""
     with _errors_as_messages():
         if suspects is not None and not check_views:
             raise UserError("--suspects says where to write what --check-views finds; add --check-views")

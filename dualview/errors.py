@@ -6,6 +6,7 @@ from typing import Any
 
 EXAMPLES = 3  # number of examples of a kind that a message shows
 KINDS_SHOWN = 20
+LONGEST_LINE = 3_000  # characters of a line of a message; a damaged file can have a name of any length
 
 
 class UserError(Exception):
@@ -17,6 +18,9 @@ class UserError(Exception):
     rank: int | None = None  # rank that prints the error; None before a process group exists
     details: Sequence[str] = ()  # every single problem, where the text has only examples
     account: Any = None  # what was read before the problem was found, as `dualview data` shows it
+
+    def __str__(self) -> str:
+        return "\n".join(map(_cut, super().__str__().split("\n")))
 
 
 class Preempted(Exception):
@@ -34,6 +38,13 @@ class BadImage(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+def _cut(line: str) -> str:
+    """A line as it is, or without its middle where it is too long."""
+    half = LONGEST_LINE // 2
+    left_out = len(line) - 2 * half
+    return line if left_out <= 0 else f"{line[:half]} ... ({left_out:,} characters left out) ... {line[-half:]}"
 
 
 def listed(problems: list[str], *, limit: int = 20) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualview.data.remarks import Remark, count_remarks
-from dualview.data.sources.image_rows import Problems
+from dualview.data.sources.problems import Problems
 from dualview.errors import UserError, told_by_reason
 
 
@@ -56,3 +56,10 @@ def test_remarks_are_counted_by_kind_with_the_first_example():
         Remark("dark", 2, "a"),
         Remark("odd", 1, "b"),
     )
+
+
+def test_a_line_of_any_length_is_shown_by_its_ends():
+    lines = str(UserError("first\n" + "a" * 1_000_000 + " remedy")).split("\n")
+    assert lines[0] == "first"
+    assert lines[1].startswith("aaaa") and lines[1].endswith("a remedy")
+    assert "997,007 characters left out" in lines[1] and len(lines[1]) < 3_100

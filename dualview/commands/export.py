@@ -22,6 +22,7 @@ from torch import Tensor
 from dualview import __version__
 from dualview.batch import StudyBatch
 from dualview.data.images.files import SCALE_OF_MODE
+from dualview.data.load import store_settings
 from dualview.errors import UserError
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.files import sha256_of
@@ -221,6 +222,10 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
         "preprocessing": [
             f"gray in [0, 1], 0 black: 8 bits / {SCALE_OF_MODE['L']:g}, 16 bits / {SCALE_OF_MODE['I;16']:g}; DICOM: "
             "modality LUT or rescale, then the first VOI LUT or window, MONOCHROME1 inverted; colour by ITU-R 601",
+            *(
+                f"files of source {name} that can hold more and have no window: stored value / {white:g}"
+                for name, white in store_settings(data).intensity_max.items()
+            ),
             {
                 "center_crop": "cut to the central square",
                 "pad": "padded with 0 to a square, half on each side",

@@ -78,7 +78,7 @@ def train(config: Config) -> TrainingResult:
         run_id = stack.enter_context(claim(run, resume=config.train.resume, job=job))
         config, earlier = _to_continue(config, run=run, job=job)
         studies = load_studies(config, job=job)
-        check_training(studies, config, job=job)
+        check_training(studies, config, is_new=earlier is None, job=job)
         state = _state(config, run_id=run_id, studies=studies, earlier=earlier, job=job)
         learner = _learner(config, studies=studies, earlier=earlier, job=job)
         horizon = Horizon.of(config.train, num_studies=len(studies.train), world_size=job.world_size)

@@ -45,9 +45,9 @@ def refuse_other_forms(patient_ids: np.ndarray) -> None:
         one, other = map(ascii, differing[0])
         raise UserError(
             f"data.shared_patients is true, and {len(differing)} patient identifier(s) differ only in form from "
-            f"another, such as {one} and {other}: they would be taken for two patients, one of whom may be trained on "
-            "while the other is tested. Write each in one way, or say that the difference is meant: identifiers: exact "
-            "in each entry of data.sources"
+            f"another, such as {one} and {other}: they would be taken for two patients, one to train on and one to "
+            "test. Write each in one way, or say that the difference is meant, in each entry of data.sources: "
+            "identifiers: exact"
         )
 
 
@@ -68,11 +68,12 @@ def equal_identifiers(patient_ids: Sequence[np.ndarray], *, names: Sequence[np.n
         others = [other for other in range(len(forms)) if other != number]
         elsewhere = frozenset[str]().union(*(forms[other] for other in others))
         trained_on = frozenset[str]().union(*(forms[other][names[other] == "train"] for other in others))
+        as_written = dict(zip(ids, patient_ids[number], strict=True))
         shared = sorted(set(ids) & elsewhere)
         tested = sorted(set(ids[split != "train"]) & trained_on)
         remarks.append(
             tuple(
-                Remark(kind, len(patients), patients[0])
+                Remark(kind, len(patients), str(as_written[patients[0]]))
                 for kind, patients in (
                     (
                         "patient identifier that another source has too; if it means the same people, set "

@@ -50,17 +50,23 @@ def load_studies(config: Config, *, job: Job, findings: tuple[str, ...] | None =
     )
 
 
-def check_training(studies: Studies, config: Config, *, job: Job) -> None:
+def check_training(studies: Studies, config: Config, *, is_new: bool, job: Job) -> None:
     """Say what is left out of training and what is unusual about it.
+
+    Args:
+        is_new: whether training begins; of a run that goes on, dark images are a warning, as its settings are fixed.
 
     Raises:
         UserError: images too dark to be true, or no finding has both positive and negative studies.
     """
     check_labels(studies.data.train)
     samples = job.share(look_at_sources(studies.whole) if job.is_main else {})
-    if problems := too_dark(samples, config.data):
+    problems = too_dark(samples, config.data)
+    if problems and is_new:
         raise UserError("\n".join(problems))
     if job.is_main:
+        for problem in problems:
+            logger.warning(problem)
         for source in studies.data.sources:
             sample = samples.get(source.name)
             for remark in (*source.remarks, *(of_sample(sample.remarks) if sample else ())):

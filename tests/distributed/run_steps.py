@@ -149,7 +149,7 @@ def _take_steps(
                 "state": {key: value.clone() for key, value in model.state_dict().items()},
                 "moments": moments,
                 "labelled": counts.labelled,
-                "studies": job.gather_texts([str(s) for batch, _, _ in group for s in batch.study_index.tolist()]),
+                "studies": job.gather_texts([str(s) for batch, *_ in group for s in batch.study_index.tolist()]),
             }
         if job.is_main:
             torch.save(results, out)

@@ -7,7 +7,8 @@ from PIL import Image
 
 from dualview.config import Config
 from dualview.data.load import load_data
-from dualview.run.datasets import evaluation_datasets, training_dataset
+from dualview.run.datasets import evaluation_datasets, load_studies, training_dataset
+from dualview.run.resume import with_overrides
 
 
 @pytest.fixture
@@ -54,3 +55,31 @@ def test_training_takes_the_images_that_the_configuration_says(config, several_i
     batch = dataset.collate([dataset[0, row] for row in range(len(dataset))]).batch
     assert (batch.pa.flatten(1).std(dim=1) > 0.1).all()  # noise
     assert bool((batch.pa.flatten(1).mean(dim=1) > 0).any()) == (several_images != "first")  # white ones
+
+
+def test_a_part_of_the_data_is_evaluated_on_the_findings_of_the_network(tmp_path):
+    """Of the network's findings the part has one; the other is unknown in it, where the user says so."""
+    rows = [
+        {
+            "Image Index": f"{n}.png",
+            "Patient ID": n,
+            "Finding Labels": ("No Finding", "Mass")[n % 2],
+            "View Position": "PA",
+        }
+        for n in range(20)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "part.csv", index=False)
+    data = {"source": "nih", "root": tmp_path, "check_files": False, "findings": ["Hernia", "Mass"]}
+    trained = Config.model_validate({"data": data})
+    config = with_overrides(trained, [f"data.csv={tmp_path / 'part.csv'}", "data.on_missing_finding=drop"])
+    studies = load_studies(config, job=None, findings=("Hernia", "Mass"))
+    for table in (studies.whole.train, studies.data.test, studies.evaluated["val"].table):
+        assert table.findings == ("Hernia", "Mass")
+        assert not table.label_mask[:, 0].any() and table.label_mask[:, 1].all()
+    assert load_studies(config, job=None).whole.train.findings == ("Mass",)
+    assert load_studies(config, job=None, findings=("Mass", "Nodule")).data.train.findings == ("Mass", "Nodule")
+
+
+def test_the_split_of_the_run_can_be_given_to_its_evaluation(tmp_path):
+    """As the message about patients who were trained on recommends."""
+    assert with_overrides(Config(), [f"data.split.file={tmp_path}/split.csv"]).data.split.file == tmp_path / "split.csv"

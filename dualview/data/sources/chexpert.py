@@ -10,8 +10,9 @@ import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
-from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table
 from dualview.data.sources.located import located
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CHEXPERT
 
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}

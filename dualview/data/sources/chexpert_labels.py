@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import SourceConfig
-from dualview.data.sources.image_rows import ImageRows, Label, Problems
+from dualview.data.sources.image_rows import ImageRows, Label
+from dualview.data.sources.problems import Problems
 from dualview.data.sources.vocabularies import CHEXPERT, CHEXPERT_TO_XRV, NO_FINDING, NOT_A_PATHOLOGY
 from dualview.errors import UserError
 

@@ -16,10 +16,12 @@ from dualview.config import DataConfig, SourceConfig
 from dualview.data.remarks import Remark
 from dualview.data.sources.chexpert import DRAWN_ANEW, FRONTAL, LATERAL, OFFICIAL
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
-from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.located import located
+from dualview.data.sources.problems import Problems
 from dualview.data.sources.table_lines import table_lines
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 

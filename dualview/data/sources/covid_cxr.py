@@ -10,8 +10,9 @@ its diagnoses, negative where all images have others, and unknown where no image
 import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table
 from dualview.data.sources.missing_findings import findings_there
+from dualview.data.sources.text_table import text_table
 
 FRONTAL, LATERAL = ("PA", "AP"), ("L",)
 UNKNOWN = {"", "todo", "Unknown"}

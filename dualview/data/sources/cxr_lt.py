@@ -13,7 +13,9 @@ import pandas as pd
 
 from dualview.config import SourceConfig
 from dualview.data.sources.chexpert_labels import CELLS
-from dualview.data.sources.image_rows import Label, Problems, text_table
+from dualview.data.sources.image_rows import Label
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CXR_LT_RENAMED, XRV
 from dualview.errors import UserError
 

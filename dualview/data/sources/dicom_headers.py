@@ -176,13 +176,13 @@ def _parsed(file: Any, *, tags: Mapping[str, _Tag]) -> tuple[Any, bool]:
 
 def _text(data: Any, tag: _Tag, *, heard: list[str]) -> str:
     """A value as text, several with backslashes between them as in the file; blank where it is not there."""
-    element = data.get_item(tag.number)
-    if element is None:
-        return ""
-    raw = element.value
-    if isinstance(raw, bytes) and tag.vr in PLAIN and PLAIN[tag.vr].fullmatch(raw):
-        return raw.decode("ascii").strip(" \0")
     try:
+        element = data.get_item(tag.number)
+        if element is None:
+            return ""
+        raw = element.value
+        if isinstance(raw, bytes) and tag.vr in PLAIN and PLAIN[tag.vr].fullmatch(raw):
+            return raw.decode("ascii").strip(" \0")
         value = data[tag.number].value
         if value is None:
             return ""
@@ -196,10 +196,10 @@ def _text(data: Any, tag: _Tag, *, heard: list[str]) -> str:
 def _codes(data: Any, sequence: str, *, tags: Mapping[str, _Tag], heard: list[str]) -> tuple[Code, ...]:
     """The items of a sequence of codes."""
     number = tags[sequence].number
-    if data.get_item(number) is None:
-        return ()
     try:
-        items = list(data[number].value or ())
+        if data.get_item(number) is None:
+            return ()
+        items = [item for item in data[number].value or () if hasattr(item, "get_item")]
     except Exception:  # As above.
         heard.append(BROKEN_VALUE)
         return ()

@@ -87,6 +87,7 @@ _SPECIAL_PAIRS = (
     (r"\b(LEFT|LT|L) LAT\w* DECUB\w*", "LLD"), (r"\b(RIGHT|RT|R) LAT\w* DECUB\w*", "RLD"),
     (r"\b(LAT\w* DECUB|DECUB\w* LAT)\w*", "DECUBITUS"), (r"\b(LAT\w* OBL|OBL\w* LAT)\w*", "OBLIQUE"),
     (r"\bLAT\w* (LL|RL|LLAT|RLAT)\b", "LATERAL"), (r"\b(CHEST|THORAX|TORAX|THX)(PA|AP|LAT|LATERAL|LL)\b", r"\1 \2"),
+    (r"\b(AC|SC) JOINTS?\b", r"\1J"),
     (r"\b(XTABLE LAT|LAT\w* XTABLE)\w*", "XTABLE"), (r"\bHORIZONTAL BEAM LAT\w*", "XTABLE"),
 )  # fmt: skip
 _JOINED = [(re.compile(pattern), written) for pattern, written in _SPECIAL_PAIRS]

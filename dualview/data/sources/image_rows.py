@@ -15,9 +15,8 @@ from dualview.config import SourceConfig
 from dualview.data.images.files import Aspect, FileImages, ImageReader
 from dualview.data.remarks import Remark
 from dualview.data.sources.identifiers import add_alike, add_unusable
-from dualview.data.sources.problems import Problems as Problems  # noqa: PLC0414 - readers take it from here too
+from dualview.data.sources.problems import Problems
 from dualview.data.sources.same_files import add_listed_twice
-from dualview.data.sources.text_table import text_table as text_table  # noqa: PLC0414
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.folders import NO_FILE, why_unreadable
@@ -245,8 +244,8 @@ class ImageRows:
 
     def _check_rows(self) -> None:
         frame = self.frame
-        root = self.source.root if self.source.check_files else None
-        self.add_remarks(add_listed_twice(self.problems, frame, root=root))
+        root, has_files = self.source.root, self.source.check_files
+        self.add_remarks(add_listed_twice(self.problems, frame, root=root, has_files=has_files))
         if self.source.identifiers == "checked":
             add_unusable(self.problems, frame)
             add_alike(self.problems, frame)

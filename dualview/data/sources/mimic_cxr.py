@@ -17,9 +17,11 @@ from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, te
 from dualview.data.sources.cxr_lt import CxrLt, read_cxr_lt
 from dualview.data.sources.dates import padded_time
 from dualview.data.sources.dicom_views import named_view
-from dualview.data.sources.image_rows import ImageRows, Problems, SourceTable, check_root, text_table
+from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.mimic_iv import demographics
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import CHEXPERT
 from dualview.errors import UserError
 

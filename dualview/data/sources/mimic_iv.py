@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dualview.data.sources.image_rows import text_table
+from dualview.data.sources.text_table import text_table
 
 HINT = "Is it MIMIC-IV's own table?"
 
@@ -31,7 +31,7 @@ def demographics(table: pd.DataFrame, *, folder: Path) -> tuple[dict[str, "pd.Se
         anchor_age, anchor_year = (pd.to_numeric(of_row[name], errors="coerce").to_numpy()
                                    for name in ("anchor_age", "anchor_year"))  # fmt: skip
         age = anchor_age + year - anchor_year
-        text = ["" if np.isnan(years) else str(int(years)) for years in age]
+        text = [str(int(years)) if np.isfinite(years) else "" for years in age]
         attributes["sex"] = pd.Series(of_row["gender"].fillna("").to_numpy(), index=table.index)
         attributes["age"] = pd.Series(text, index=table.index)
         is_unknown |= of_row["gender"].isna().to_numpy()

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table, text_table
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table
 from dualview.data.sources.located import files_by_stem
 from dualview.data.sources.table_lines import table_lines
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import NIH, NO_FINDING
 from dualview.errors import UserError
 
@@ -50,7 +51,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
             study=stem,
             path=stem.map(where).astype(object).fillna("images/" + table["Image Index"]),
             sex=table["Patient Sex"].where(table["Patient Sex"] != "", table["Patient Gender"]),
-            age=age.map(lambda years: f"{years:.0f}" if years <= OLDEST else ""),
+            age=age.map(lambda years: f"{years:.0f}" if 0 <= years <= OLDEST else ""),
             projection=table["View Position"],
         ),
         file=file,
@@ -69,7 +70,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     rows.assign_views(rows.frame["View Position"], frontal=FRONTAL, lateral=LATERAL)
     rows.check_files()
     studies = rows.studies(attributes=["sex", "age", "projection"])
-    of_study = pd.Series(names, index=stem).reindex(studies.table.study_ids).to_numpy(dtype=object)
+    kept = rows.frame["study"]
+    of_study = pd.Series(names[kept.index], index=kept).loc[studies.table.study_ids].to_numpy(dtype=object)
     to_xrv = {name: [name] for name in NIH}
     return replace(studies, label_names=LabelNames(studies=of_study, to_xrv=to_xrv, not_findings=[NO_FINDING]))
 

@@ -20,9 +20,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, text_table
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.openi_views import PROJECTIONS, assign_positions
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import OPENI_TO_XRV
 from dualview.errors import UserError
 

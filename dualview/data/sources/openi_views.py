@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dualview.data.sources.image_rows import ImageRows, text_table
+from dualview.data.sources.image_rows import ImageRows
+from dualview.data.sources.text_table import text_table
 from dualview.errors import UserError
 
 PROJECTIONS = "indiana_projections.csv"

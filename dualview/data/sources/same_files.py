@@ -16,19 +16,22 @@ ONE_FILE = "image {} is the same file as {} in {}; list each image once"
 HARD_LINKS = "image is another name (a hard link) of a file that an earlier row has"
 
 
-def add_listed_twice(problems: Problems, frame: pd.DataFrame, *, root: Path | None) -> tuple[Remark, ...]:
+def add_listed_twice(
+    problems: Problems, frame: pd.DataFrame, *, root: Path | None, has_files: bool
+) -> tuple[Remark, ...]:
     """Add rows whose image an earlier row has, by the same path, by another way to write it, or through links.
 
     Several names of one file's content (hard links) are no problem, as tools make them to save space; they are counted.
 
     Args:
         frame: with `line` and `path`, a row per image.
-        root: folder that paths are relative to, where files are to be looked at; None compares paths alone.
+        root: folder that paths are relative to.
+        has_files: look at the files too; otherwise paths alone are compared.
     """
     written = _as_written_once(frame["path"], root=root)
     for row, first in repeated(written):
         _add(problems, frame, row, first)
-    if root is None:
+    if root is None or not has_files:
         return ()
     alone = frame[~pd.Series(written).duplicated().to_numpy()]
     there, files, has_names = _files(alone["path"], root=root)

@@ -258,10 +258,14 @@ def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> lis
     """The lines within quoted cells that could be rows of the table.
 
     One of `width` cells could, and so could a longer one, whose text may have a comma: then its first cells may be
-    those of the columns, or its last.
+    those of the columns, or its last. A quote in it may be a ditto mark that ends no cell.
     """
-    lines = [(number, next(csv.reader([line]), [])) for number, line in enumerate(record.text[1:], 1)]
-    lines = [(number, cells) for number, cells in lines if len(cells) >= width]
+    lines = [
+        (number, cells)
+        for number, line in enumerate(record.text[1:], 1)
+        for cells in (next(csv.reader([line]), []), line.rstrip("\r\n").split(","))
+        if len(cells) >= width
+    ]
     inside = []
     for quoted in _quoted(record.text) if lines else []:
         for number, cells in lines:

@@ -16,16 +16,10 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
-from dualview.data.sources.image_rows import (
-    ImageRows,
-    LabelNames,
-    Problems,
-    SourceTable,
-    check_root,
-    find_table,
-    text_table,
-)
+from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table
 from dualview.data.sources.located import files_by_stem
+from dualview.data.sources.problems import Problems
+from dualview.data.sources.text_table import text_table
 from dualview.data.sources.vocabularies import VINDR, VINDR_BOXES, VINDR_TO_XRV
 from dualview.errors import UserError
 

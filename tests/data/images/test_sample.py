@@ -17,6 +17,7 @@ from dualview.data.images.sample import darkness, look_at, spread_paths
 from dualview.data.images.store import MANIFEST, StoreImages
 from dualview.data.load import load_data, store_settings
 from dualview.errors import UserError
+from dualview.run import datasets
 from dualview.views import View
 from tests.support.pictures import of_page, write_dicom, write_tiff
 
@@ -109,6 +110,16 @@ def test_training_ends_before_its_first_step(source, tmp_path):
     assert code == 1 and "too dark to be true" in output and "data.intensity_max" in output
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     assert run("train", *arguments, "data.intensity_max=4095")[0] == 0
+
+
+def test_a_run_that_goes_on_is_warned_only(source, tmp_path, monkeypatch, caplog):
+    """Its settings are fixed, and it may have begun before there was a check."""
+    arguments = [*source(write_png), f"run.dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(datasets, "too_dark", lambda *_: [])
+        assert run("train", *arguments)[0] == 0
+    code, output = run("train", *arguments)
+    assert code == 0 and "too dark to be true" in caplog.text, output
 
 
 def test_a_dark_store_is_found_in_training(source, tmp_path):

@@ -166,3 +166,23 @@ def test_the_kind_of_a_warning_holds_no_value():
         "'Jane' is odd": "pydicom warns",
     }.items():
         assert kind_of_warning(message) == kind
+
+
+def test_no_header_however_broken_ends_the_reading(tmp_path):
+    """Bytes are changed, cut out and put in at random: every file is used or has a reason."""
+    whole = write_dicom(
+        tmp_path / "whole", PIXELS, study="1.2.3", ViewPosition="PA", SeriesDescription="Chest PA", SeriesNumber=3,
+        SpecificCharacterSet="ISO_IR 192", AnatomicRegionSequence=sequence(Code("816094009", "Chest")),
+        ViewCodeSequence=sequence(Code("272479007", "PA", (Code("1", "erect"),))),
+    ).read_bytes()  # fmt: skip
+    generator = np.random.default_rng(0)
+    for number in range(400):
+        content = bytearray(whole)
+        for _ in range(generator.integers(1, 6)):
+            at = generator.integers(0, len(content))
+            content[at : at + generator.integers(0, 20)] = generator.bytes(generator.integers(0, 20))
+        length = len(content) if number % 10 else generator.integers(1, len(content))
+        (tmp_path / f"{number}.dcm").write_bytes(content[:length])
+    source = read(tmp_path)
+    assert source.num_images_read == 401 == len(source.dropped) + int(source.table.num_images.sum())
+    assert (source.dropped["reason"] != "").all()

@@ -155,6 +155,8 @@ OTHERS = [
     "C-SPINE",
     "TSPINE",
     "THORACIC SPINE",
+    "THORACICSPINE",
+    "THORACOLUMBAR",
     "HWS",
     "KNEE",
     "HAND",
@@ -187,14 +189,37 @@ def test_where_body_part_examined_is_blank_codes_and_descriptions_say_it():
     for text, part in {
         "Halswirbelsäule seitlich": "spine", "HWS ap": "spine", "c-spine lat": "spine", "Genou droit face": "leg",
         "left hand AP": "arm", "Acute abdominal series": "abdomen", "cráneo": "head", "Becken": "pelvis",
-        "膝関節": "leg", "Колено": "leg",
+        "膝関節": "leg", "Колено": "leg", "Lower extremity AP": "limb", "AC joints": "shoulder",
+        "Barium swallow": "abdomen", "Adenoids lat": "neck", "Nasopharynx": "neck", "Panorex": "head",
+        "TSP lat": "spine",
     }.items():  # fmt: skip
         assert reason(text) == f"{other} ({part})", text
-    for text in ("Chest PA", "Rx Torax", "W Thorax lat.", "Thorax Rippen", "PA", "Sacred Heart Hospital", "main"):
+    for text in (
+        "Chest PA",
+        "Rx Torax",
+        "W Thorax lat.",
+        "Thorax Rippen",
+        "PA",
+        "Sacred Heart Hospital",
+        "main",
+        "Chest for nasogastric tube",
+    ):
         assert reason(text) == "", text
     assert reason("Chest PA", "ABDOMEN SERIES") == "", "the description of the series comes before that of the study"
     assert reason("XR CHEST AND C-SPINE") == "the description names the chest and spine"
     assert reason("Chest", regions=[Code("72696002", "Knee")]) == "AnatomicRegionSequence names another body part (leg)"
     assert reason("Knee", regions=[Code("816094009", "")]) == ""
-    said = body_part("CHEST", descriptions=["C-SPINE LAT"])
-    assert said.reason == "" and "taken for a chest" in said.remark
+    for description in ("C-SPINE LAT", "Abdomen AP"):
+        said = body_part("CHEST", descriptions=[description])
+        assert said.reason == "" and "taken for a chest" in said.remark
+    assert body_part("CHEST", descriptions=["Ribs"]) == ("", "")
+
+
+def test_a_region_that_no_table_knows_is_another_part():
+    def reason(*regions, description=""):
+        return body_part("", regions=[Code(*region) for region in regions], descriptions=[description]).reason
+
+    assert reason(("89545001", "Face")) == "AnatomicRegionSequence names Face"
+    assert reason(("T-11500", "")) == "AnatomicRegionSequence names T-11500"
+    assert reason(("38266002", "Entire body")) == reason(("", "")) == reason() == ""
+    assert reason(("H1", "Standard"), description="Chest PA") == ""
