@@ -92,7 +92,7 @@ class RequestCsv:
             last = keys.iloc[-1]
             hashes.append(pd.util.hash_array(keys[starts].to_numpy(object)))
             if self._checks_identifiers:
-                add_unusable(problems, self._identifiers(frame))
+                add_unusable(problems, self._identifiers(frame), further_remedy="")
                 forms.append(_hashes_of_forms(keys[starts]))
         if not hashes:
             problems.raise_if_any()

@@ -22,10 +22,8 @@ ROUNDED = re.compile(r"[+-]?(\d[.,]\d*e[+-]?\d+|\d+e\+\d+)", re.IGNORECASE)
 """A number as Excel shows a long one, such as 2.16840E+44: its other digits are lost."""
 WHOLE = re.compile(r"(\D*?)0*(\d+)(?:[.,]0*)?")
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-STANDS_FOR_NOTHING = (
-    "{} is {}, which stands for nothing (image {}); give each its identifier, leave the images out, or say that it is "
-    "meant: data.identifiers=exact"
-)
+STANDS_FOR_NOTHING = "{} is {}, which stands for nothing (image {}); give each its identifier, or leave the images out"
+OR_MEANT = ", or say that it is meant: data.identifiers=exact"
 IS_ROUNDED = (
     "{} is {}, a number that a spreadsheet has rounded (image {}): its other digits are lost; export the table again "
     "with the column as text"
@@ -83,11 +81,12 @@ def stands_for_nothing(text: str) -> bool:
     return text != "" and (not letters or letters in NOTHING or text.lower() in EXCEL_ERRORS)
 
 
-def add_unusable(problems: Problems, frame: pd.DataFrame) -> None:
+def add_unusable(problems: Problems, frame: pd.DataFrame, *, further_remedy: str = OR_MEANT) -> None:
     """Add patients and studies that are a word for nothing, or a number that Excel has rounded.
 
     Args:
         frame: with `line`, `patient`, `study` and `path`, a row per image.
+        further_remedy: what else can be done about a word for nothing.
     """
     for column in ("patient", "study"):
         codes, different = pd.factorize(frame[column])
@@ -95,7 +94,7 @@ def add_unusable(problems: Problems, frame: pd.DataFrame) -> None:
             is_nothing = stands_for_nothing(identifier)
             if is_nothing or ROUNDED.fullmatch(identifier):
                 row = int(np.flatnonzero(codes == code)[0])
-                template = STANDS_FOR_NOTHING if is_nothing else IS_ROUNDED
+                template = STANDS_FOR_NOTHING + further_remedy if is_nothing else IS_ROUNDED
                 line, path = frame["line"].iloc[row], frame["path"].iloc[row]
                 problems.add(line, template, column, repr(identifier), path, of=column)
 
