@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from dualview.evaluation.document import Difference, Estimate, FindingResult, Look
 from dualview.evaluation.metrics import MACRO
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM
+from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, patients_text, rank_of
 from dualview.evaluation.value_of_lateral import value_of_lateral as lateral_values
 from dualview.report.record import Record
 from dualview.run import metric_keys
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, ROUTES, TITLES, Availability, View
 
-VERDICT_GLYPHS = {"helped": "●", "hurt": "◆", "undecided": "□", "undefined": ""}
+VERDICT_GLYPHS = {"helped": "●", "hurt": "◆", "undecided": "□", "too_few": "△", "undefined": ""}
 METRIC_TITLES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier score"}
 RATE_TITLES = {
     "sensitivity": "sensitivity",
@@ -105,7 +107,7 @@ def value_of_lateral(record: Record) -> Table | None:
     value = lateral_values(record.evaluation.masked)
     columns = [
         "finding", "positive", "AUROC, both views", "lateral withheld", "PA withheld", "AUROC gained", "lateral view",
-        "average precision gained",
+        "p, scores swapped", "p, DeLong", "average precision gained",
     ]  # fmt: skip
     rows = []
     for row in value.rows:
@@ -113,21 +115,27 @@ def value_of_lateral(record: Record) -> Table | None:
         reason = row.undefined[0] or row.undefined[1]
         rows.append(
             [
-                text(row.name), Cell(f"{row.num_positive:,}", prevalence.sort, prevalence.text),
+                _finding(row.name, is_behind=not row.is_judged),
+                Cell(f"{row.num_positive:,}", prevalence.sort, prevalence.text),
                 *(interval(auroc, reason=why) for auroc, why in zip(row.aurocs, row.undefined, strict=True)),
-                _gain(row.auroc_gained, reason=reason), _verdict(row.verdict),
+                _gain(row.auroc_gained, reason=reason), _verdict(row), *_checks(row),
                 _gain(row.average_precision_gained, reason=reason),
             ]
         )  # fmt: skip
-    rows.sort(key=lambda row: -float("inf") if row[5].sort is None else float(row[5].sort), reverse=True)
+    ranks = {row.name: rank_of(row.verdict) for row in value.rows}
+    rows.sort(key=lambda row: (ranks[row[0].text], float("inf") if row[5].sort is None else -float(row[5].sort)))
     macro = value.macro
     foot = [
         text(macro.name, f"mean of {macro.auroc_gained.num_findings} findings"), Cell(""),
         *map(_macro, macro.aurocs),
-        interval(macro.auroc_gained, sign="+"), Cell(""), interval(macro.average_precision_gained, sign="+"),
+        interval(macro.auroc_gained, sign="+"), *[Cell("")] * 3,
+        interval(macro.average_precision_gained, sign="+"),
     ]  # fmt: skip
     return Table(
-        caption="Numbers of the plot; beneath a gain its own interval, then the one that holds for all findings",
+        caption=(
+            "Numbers of the plot; beneath a gain its own interval, then the one that holds for all judged findings. "
+            "The p of swapped scores holds for all findings together, that of DeLong for one finding alone"
+        ),
         columns=columns, rows=rows, foot=[foot], sortable=True, sorted_by=5,
     )  # fmt: skip
 
@@ -136,11 +144,48 @@ def _gain(difference: Difference, *, reason: str | None) -> Cell:
     """A difference with its own interval, and on the next line the simultaneous one."""
     cell = interval(difference, reason=reason, sign="+")
     low, high = difference.simultaneous_low, difference.simultaneous_high
-    return cell if low is None else cell._replace(detail=f"{cell.detail}\n{low:+.3f} to {high:+.3f}")
+    if low is None or not cell.detail:
+        return cell
+    return cell._replace(detail=f"{cell.detail}\n{low:+.3f} to {high:+.3f}")
 
 
-def _verdict(verdict: str) -> Cell:
-    return Cell(f"{VERDICT_GLYPHS[verdict]} {verdict}".strip(), verdict, "", verdict)
+def _verdict(row: ValueRow) -> Cell:
+    """The verdict; beneath it why there is none, or what gain would have been found."""
+    verdict, detail = row.verdict, ""
+    if verdict == "too_few":
+        detail = row.patients.replace(" and ", ",\n")
+    elif verdict == "undecided" and row.checks is not None and row.checks.detectable_gain is not None:
+        detail = f"gains from {row.checks.detectable_gain:.3f}\nfound with 80 % power"
+    return Cell(f"{VERDICT_GLYPHS[verdict]} {VERDICT_TITLES[verdict]}".strip(), verdict, detail, verdict)
+
+
+def _checks(row: ValueRow) -> list[Cell]:
+    """The tests that stand beside an interval, and never alone."""
+    if row.checks is None:
+        return [Cell("-", None, "no interval"), Cell("-", None, "no interval")]
+    swap, delong = row.checks.swap, row.checks.delong
+    return [
+        Cell("-") if swap is None else Cell(p_value(swap.p_value_together), swap.p_value_together),
+        Cell("undefined", None, "standard error 0", "undefined")
+        if delong is None
+        else Cell(p_value(delong.p_value), delong.p_value),
+    ]
+
+
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _finding(name: str, *, is_behind: bool) -> Cell:
+    """The name of a finding; one that is not judged stays behind the others, however a table is sorted."""
+    return text(name)._replace(kind="behind" if is_behind else "")
+
+
+def _is_few(result: FindingResult) -> bool:
+    fewer = min(result.num_positive, result.num_negative)
+    if result.num_positive_patients is not None and result.num_negative_patients is not None:
+        fewer = min(result.num_positive_patients, result.num_negative_patients)
+    return fewer < JUDGED_FROM
 
 
 # -- per finding -----------------------------------------------------------------------------------
@@ -161,7 +206,10 @@ def per_finding(record: Record) -> list[Table]:
             result = all_findings[finding]
             counts = [count(number) for number in (result.num_positive, result.num_negative, result.num_unknown)]
             metrics = [_metric(look.findings[finding], metric) for look in looks.values()]
-            rows.append([text(finding), *counts, *metrics])
+            few = _is_few(result)
+            name = _finding(finding, is_behind=few)
+            rows.append([name._replace(detail=f"too few: {patients_text(result)}") if few else name, *counts, *metrics])
+        rows.sort(key=lambda row: bool(row[0].kind))
         foot = []
         if metric in METRIC_TITLES:
             macros = [_macro(look.macro[metric]) for look in looks.values()]
@@ -206,7 +254,8 @@ def operating_points(record: Record) -> list[Table]:
                     *(count(getattr(point, column.replace(" ", "_"))) for column in columns[2:]),
                     *(interval(getattr(point, rate), reason="no study to count") for rate in RATE_TITLES),
                 ]
-            rows.append([text(finding), *cells])
+            rows.append([_finding(finding, is_behind=_is_few(look.findings[finding])), *cells])
+        rows.sort(key=lambda row: bool(row[0].kind))
         caption = f"{kind.title[0].upper()}{kind.title[1:]}, {look.num_studies:,} studies"
         tables.append(Table(caption=caption, columns=[*columns, *RATE_TITLES.values()], rows=rows, sortable=True))
     return tables

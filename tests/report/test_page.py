@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from dualview.cli import app
 from dualview.commands.report import write_report
 from dualview.evaluation.statistics.curves import thinned
-from dualview.report import forest, tables
+from dualview.report import forest, pictures, tables
 from dualview.report.curves import curves, group_curves
 from dualview.report.page import differing_studies, render
 from dualview.report.record import NOT_SHOWN, public_settings, read_records
@@ -98,6 +98,30 @@ def test_numbers_are_those_of_the_evaluation(made_up_run):
     assert same_patients.rows[0][3].text == f"{masked.both.macro['auroc'].value:.3f}"
     assert as_they_came.rows[-1][0].text == "which views exist, and nothing else"
     assert [table.caption for table in tables.subgroups(record)] == ["sex"]
+
+
+def test_findings_of_few_patients_stand_behind_the_judged_ones_in_every_order(tmp_path):
+    """`Rare` gains most, of 4 positive patients, and is shown behind all that can be judged."""
+    predictions = made_up(240, findings=("Rare", "Nodule", "Edema", "Hernia"))
+    both = np.flatnonzero(predictions.availability == 0)
+    _, first_of = np.unique(predictions.patient_ids[both], return_index=True)
+    positive = both[first_of][:4]
+    predictions.labels[:, 0], predictions.label_mask[:, 0] = 0, True
+    predictions.labels[positive, 0] = 1
+    predictions.logits["route"][positive, 0], predictions.logits["lateral_hidden"][positive, 0] = 9, -9
+    record = read_records([write_run(tmp_path / "run", predictions)])[0]
+    value = record.evaluation.masked.value_of_lateral
+    assert value.too_few == ["Rare"] and value.findings["Rare"].auroc.value > 0.9
+    table = tables.value_of_lateral(record)
+    assert [row[0].text for row in table.rows][-2:] == ["Rare", "Hernia"]
+    rare = table.rows[-2]
+    assert rare[0].kind == "behind" and table.rows[0][0].kind == ""
+    assert rare[6].text == "△ too few to judge" and rare[6].detail.startswith("4 positive,")
+    assert (rare[5].detail, rare[7].text, rare[8].text) == ("", "-", "-")  # no interval, and no test alone
+    for order in forest.FOREST_ORDERS:
+        assert forest.forest(record)[f"auroc|{order}"]["layout"]["yaxis"]["ticktext"][-1] == "Rare"
+    assert record.findings[pictures._finding(record, None)] != "Rare"
+    assert "1 cannot be judged" in render([record])
 
 
 def test_curves_keep_their_area_and_ends():
