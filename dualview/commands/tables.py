@@ -10,7 +10,7 @@ from dualview.comparison.tables import COMPARED_TITLES, Comparison, cell, find
 from dualview.data.remarks import Remark
 from dualview.evaluation.document import Estimate, Evaluation
 from dualview.evaluation.metrics import MACRO, GroupMetrics
-from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, value_of_lateral
+from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, no_error_text, value_of_lateral
 from dualview.views import ALL_STUDIES, GROUPS
 
 SUSPECTS_SHOWN = 20  # number of doubtful views that are printed
@@ -123,7 +123,7 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
         if was_judged and not row.is_judged:
             table.add_section()
         was_judged = row.is_judged
-        aurocs = [_number(auroc.value) for auroc in row.aurocs]
+        aurocs = [_auroc(auroc, row=row) for auroc in row.aurocs]
         gained = _difference(row.auroc_gained)
         table.add_row(row.name, str(row.num_positive), *aurocs, gained, _verdict(row), _checks(row))
     table.add_section()
@@ -158,6 +158,11 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         table.caption = f"below: difference to {plan.baseline} on the same patients, over seeds and patients"
         tables.append(table)
     return tables
+
+
+def _auroc(estimate: Estimate, *, row: ValueRow) -> str:
+    pairs = no_error_text(estimate.value, num_positive=row.num_positive, num_negative=row.num_negative)
+    return f"{_number(estimate.value)}\n{pairs}".strip()
 
 
 def _verdict(row: ValueRow) -> str:

@@ -28,7 +28,7 @@ TOLD_PROBLEMS = 5  # number of problems of a damaged file that a message lists
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number and its percentile interval over resamples of patients."""
+    """A number and its interval, as it would be for other patients; which interval, this page says under Intervals."""
 
     value: float | None  # null: undefined; `FindingResult.undefined` says why
     low: float | None  # null: `value` is, or fewer than 5 patients have the finding or 5 do not have it
@@ -104,6 +104,11 @@ class FindingResult:
     average_precision: Estimate  # mean over positives of the precision at their score
     brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
     calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
+    calibration_error_by_chance: float | None = None  # what perfect probabilities would show; null: no study
+    calibration_intercept: Estimate | None = (
+        None  # log-odds; below 0: probabilities too high; null: an earlier dualview
+    )
+    calibration_slope: Estimate | None = None  # any number; below 1: probabilities too extreme; null as the intercept
     sensitivity_at_specificity: Reached  # the specificity that is held is 0.9
     specificity_at_sensitivity: Reached  # the sensitivity that is held is 0.9
     operating_point: OperatingPointResult | None  # null: no study with a known label has a threshold

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from dualview.evaluation.document import (
     Estimate,
@@ -15,12 +16,17 @@ from dualview.evaluation.document import (
 )
 from dualview.evaluation.metrics import METRICS, FindingMetrics, ResampledMetrics, resampled_metrics, why_undefined
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
-from dualview.evaluation.prediction_table import PredictionTable
-from dualview.evaluation.statistics.bootstrap import Interval, percentile_interval, weighted_means
-from dualview.evaluation.statistics.calibration import calibration_error
+from dualview.evaluation.prediction_table import LARGEST, SMALLEST, PredictionTable
+from dualview.evaluation.statistics.bootstrap import Interval, percentile_interval
+from dualview.evaluation.statistics.calibration import (
+    calibration_error,
+    calibration_error_by_chance,
+    calibration_line,
+)
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
 from dualview.evaluation.statistics.delong import covariance
 from dualview.evaluation.statistics.intervals import auroc_interval, precision_interval, symmetric_interval
+from dualview.evaluation.statistics.rates import rate_interval
 from dualview.evaluation.statistics.thresholds import ThresholdRule, choose
 from dualview.views import Availability
 
@@ -81,12 +87,11 @@ def measure_look(
                     for metric in ("average_precision", "brier")
                 },
             },
-            patients=of_classes,
+            patients=patient_of[use],
             num_unknown=int(len(table) - use.sum()),
             probabilities=probabilities[use, k],
             positive=positive[use, k],
             thresholds=thresholds[use, k],
-            counts=counts[use],
             settings=settings,
         )
     macro = {}
@@ -106,15 +111,16 @@ def _finding_result(
     plain: FindingMetrics,
     *,
     estimates: dict[str, Estimate],
-    patients: ClassPatients,
+    patients: np.ndarray,
     num_unknown: int,
     probabilities: np.ndarray,
     positive: np.ndarray,
     thresholds: np.ndarray,
-    counts: np.ndarray,
     settings: EvaluationSettings,
 ) -> FindingResult:
-    """One finding of its N studies with a known label: (N,) each, and counts (N, B)."""
+    """One finding of its N studies with a known label: (N,) each."""
+    of_classes = class_patients(patients, positive=positive)
+    intercept, slope = _calibration(probabilities, positive=positive, patients=patients, settings=settings)
     at_specificity = choose(
         probabilities, positive=positive, rule=ThresholdRule("specificity", settings.fixed_specificity)
     )
@@ -125,13 +131,16 @@ def _finding_result(
         num_positive=plain.num_positive,
         num_negative=plain.num_negative,
         num_unknown=num_unknown,
-        num_positive_patients=patients.num_positive,
-        num_negative_patients=patients.num_negative,
+        num_positive_patients=of_classes.num_positive,
+        num_negative_patients=of_classes.num_negative,
         undefined=why_undefined(num_positive=plain.num_positive, num_negative=plain.num_negative),
         auroc=estimates["auroc"],
         average_precision=estimates["average_precision"],
         brier=estimates["brier"],
         calibration_error=calibration_error(probabilities, positive=positive),
+        calibration_error_by_chance=calibration_error_by_chance(probabilities, positive=positive),
+        calibration_intercept=intercept,
+        calibration_slope=slope,
         sensitivity_at_specificity=Reached(
             target=settings.fixed_specificity, value=None if at_specificity is None else at_specificity.sensitivity
         ),
@@ -139,9 +148,24 @@ def _finding_result(
             target=settings.fixed_sensitivity, value=None if at_sensitivity is None else at_sensitivity.specificity
         ),
         operating_point=_at_thresholds(
-            probabilities, positive=positive, thresholds=thresholds, counts=counts, settings=settings
+            probabilities, positive=positive, thresholds=thresholds, patients=patients, settings=settings
         ),
     )
+
+
+def _calibration(
+    probabilities: np.ndarray, *, positive: np.ndarray, patients: np.ndarray, settings: EvaluationSettings
+) -> list[Estimate]:
+    """Calibration intercept and slope; intervals where there are enough patients to judge by."""
+    line = calibration_line(
+        logit(np.clip(probabilities, SMALLEST, LARGEST)),
+        positive=positive,
+        patients=patients,
+        confidence=settings.confidence,
+    )
+    if class_patients(patients, positive=positive).can_be_judged:
+        return [Estimate(**interval._asdict()) for interval in line]
+    return [Estimate(value=interval.value, low=None, high=None) for interval in line]
 
 
 def _at_thresholds(
@@ -149,19 +173,19 @@ def _at_thresholds(
     *,
     positive: np.ndarray,
     thresholds: np.ndarray,
-    counts: np.ndarray,
+    patients: np.ndarray,
     settings: EvaluationSettings,
 ) -> OperatingPointResult | None:
     """Counts and rates of the decisions at each study's threshold; None where no study has one."""
     decided = np.isfinite(thresholds)
     if not decided.any():
         return None
-    called, truth, counts = probabilities[decided] >= thresholds[decided], positive[decided], counts[decided]
+    called, truth, patients = probabilities[decided] >= thresholds[decided], positive[decided], patients[decided]
     true_positive, true_negative = called & truth, ~called & ~truth
 
     def rate(hits: np.ndarray, among: np.ndarray) -> Estimate:
-        value = float(hits.sum() / among.sum()) if among.any() else None
-        return estimate(value, weighted_means(hits[among], counts=counts[among]), settings)
+        interval = rate_interval(hits[among], patients=patients[among], confidence=settings.confidence)
+        return Estimate(**interval._asdict())
 
     distinct = np.unique(thresholds[decided])
     return OperatingPointResult(

@@ -102,3 +102,8 @@ def patients_text(result: FindingResult) -> str:
     if result.num_positive_patients is None:
         return ""
     return f"{result.num_positive_patients:,} positive and {result.num_negative_patients:,} negative patients"
+
+
+def no_error_text(auroc: float | str | None, *, num_positive: int, num_negative: int) -> str:
+    """What an AUROC of 1 says, "no error among 12 x 88 pairs"; "" for any other."""
+    return f"no error among {num_positive:,} x {num_negative:,} pairs" if auroc == 1 else ""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dualview.evaluation.document import Difference, Estimate, FindingResult, Look
 from dualview.evaluation.metrics import MACRO
 from dualview.evaluation.statistics.class_patients import JUDGED_FROM
-from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, patients_text, rank_of
+from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, no_error_text, patients_text, rank_of
 from dualview.evaluation.value_of_lateral import value_of_lateral as lateral_values
 from dualview.report.record import Record
 from dualview.run import metric_keys
@@ -14,6 +14,11 @@ from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, ROUTES, TITLES, Availa
 
 VERDICT_GLYPHS = {"helped": "●", "hurt": "◆", "undecided": "□", "too_few": "△", "undefined": ""}
 METRIC_TITLES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier score"}
+CALIBRATION_TITLES = {
+    "calibration_error": "calibration error, and beneath it what perfect probabilities would show by chance",
+    "calibration_intercept": "calibration intercept (log-odds; below 0: probabilities are too high)",
+    "calibration_slope": "calibration slope (below 1: probabilities are too extreme)",
+}
 RATE_TITLES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -117,7 +122,12 @@ def value_of_lateral(record: Record) -> Table | None:
             [
                 _finding(row.name, is_behind=not row.is_judged),
                 Cell(f"{row.num_positive:,}", prevalence.sort, prevalence.text),
-                *(interval(auroc, reason=why) for auroc, why in zip(row.aurocs, row.undefined, strict=True)),
+                *(
+                    _with_pairs(
+                        interval(auroc, reason=why), num_positive=row.num_positive, num_negative=row.num_negative
+                    )
+                    for auroc, why in zip(row.aurocs, row.undefined, strict=True)
+                ),
                 _gain(row.auroc_gained, reason=reason), _verdict(row), *_checks(row),
                 _gain(row.average_precision_gained, reason=reason),
             ]
@@ -200,7 +210,7 @@ def per_finding(record: Record) -> list[Table]:
     looks = {title: look for title, look in looks.items() if look.num_studies}
     all_findings = evaluation.groups[ALL_STUDIES].findings
     tables = []
-    for metric, title in (*METRIC_TITLES.items(), ("calibration_error", "calibration error")):
+    for metric, title in (METRIC_TITLES | CALIBRATION_TITLES).items():
         rows = []
         for finding in record.findings:
             result = all_findings[finding]
@@ -222,11 +232,29 @@ def per_finding(record: Record) -> list[Table]:
 
 def _metric(result: FindingResult, metric: str) -> Cell:
     if metric in METRIC_TITLES:
-        return interval(result.metric(metric), reason=result.undefined)
-    error = result.calibration_error
+        return auroc_cell(result) if metric == "auroc" else interval(result.metric(metric), reason=result.undefined)
+    if metric != "calibration_error":
+        estimate: Estimate | None = getattr(result, metric)
+        reason = result.undefined or "no finite number fits best"
+        return Cell("-") if estimate is None else interval(estimate, reason=reason)
+    error, by_chance = result.calibration_error, result.calibration_error_by_chance
     if error is None:
         return Cell("undefined", None, "no study with a known label", "undefined")
-    return Cell(f"{error:.3f}", error)
+    return Cell(f"{error:.3f}", error, "" if by_chance is None else f"{by_chance:.3f} by chance")
+
+
+def auroc_cell(result: FindingResult) -> Cell:
+    """AUROC of a finding; where it is 1, of how many pairs none was in the wrong order."""
+    return _with_pairs(
+        interval(result.auroc, reason=result.undefined),
+        num_positive=result.num_positive,
+        num_negative=result.num_negative,
+    )
+
+
+def _with_pairs(cell: Cell, *, num_positive: int, num_negative: int) -> Cell:
+    pairs = no_error_text(cell.sort, num_positive=num_positive, num_negative=num_negative)
+    return cell._replace(detail=f"{cell.detail}\n{pairs}".strip()) if pairs else cell
 
 
 # -- operating points ------------------------------------------------------------------------------

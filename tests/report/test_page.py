@@ -124,6 +124,29 @@ def test_findings_of_few_patients_stand_behind_the_judged_ones_in_every_order(tm
     assert "1 cannot be judged" in render([record])
 
 
+def test_what_is_perfect_says_among_how_many_and_tests_stand_beside_intervals(tmp_path):
+    predictions = made_up(240, findings=("Nodule", "Edema", "Hernia"))
+    predictions.logits["route"][:, 0] = 9 * (predictions.labels[:, 0] - 0.5)
+    record = read_records([write_run(tmp_path / "run", predictions)])[0]
+    result = record.evaluation.masked.both.findings["Nodule"]
+    html = render([record])
+    assert f"no error among {result.num_positive} x {result.num_negative} pairs" in html
+    point = record.evaluation.groups["both"].findings["Nodule"].operating_point
+    assert point.sensitivity.value == 1 and 0.85 < point.sensitivity.low < 1
+    rows = {row[0].text: row for row in tables.value_of_lateral(record).rows}
+    checks = record.evaluation.masked.value_of_lateral.findings["Edema"]
+    assert rows["Edema"][7].sort == checks.swap.p_value_together
+    assert rows["Edema"][8].sort == checks.delong.p_value
+    if checks.verdict == "undecided":
+        assert f"gains from {checks.detectable_gain:.3f}" in rows["Edema"][6].detail
+    error, intercept, slope = tables.per_finding(record)[3:]
+    assert error.rows[0][4].detail.endswith(" by chance")
+    edema = record.evaluation.groups["all"].findings["Edema"]
+    cells = [next(row for row in table.rows if row[0].text == "Edema")[4] for table in (intercept, slope)]
+    assert [cell.sort for cell in cells] == [edema.calibration_intercept.value, edema.calibration_slope.value]
+    assert all(" to " in cell.detail for cell in cells)
+
+
 def test_curves_keep_their_area_and_ends():
     generator = np.random.default_rng(0)
     positive = generator.random(5000) < 0.3
