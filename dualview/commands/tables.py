@@ -10,7 +10,13 @@ from dualview.comparison.tables import COMPARED_TITLES, Comparison, cell, find
 from dualview.data.remarks import Remark
 from dualview.evaluation.document import Estimate, Evaluation
 from dualview.evaluation.metrics import MACRO, GroupMetrics
-from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, no_error_text, value_of_lateral
+from dualview.evaluation.value_of_lateral import (
+    UNDER_TRAINED,
+    VERDICT_TITLES,
+    ValueRow,
+    no_error_text,
+    value_of_lateral,
+)
 from dualview.views import ALL_STUDIES, GROUPS
 
 SUSPECTS_SHOWN = 20  # number of doubtful views that are printed
@@ -132,8 +138,12 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
     correction = masked.value_of_lateral.correction
     table.caption = (
         f"gained: difference of AUROC with its interval, over patients. {correction}. Beneath undecided: the smallest "
-        "gain that would be found with 80 % power. p: of swapped scores for all findings together, of DeLong for one"
+        "gain that would be found with 80 % power. p: of swapped scores for all findings together, of DeLong for one. "
+        "It is what this trained network gains; intervals are over patients, not over trainings: `dualview compare` "
+        "with 3 or more seeds is"
     )
+    if value.warnings:
+        table.caption += f"\nWARNING {UNDER_TRAINED}: {escape('; '.join(value.warnings))}"
     return table
 
 

@@ -32,6 +32,7 @@ from dualview.evaluation.document import (
     UsedSettings,
     ValueOfView,
 )
+from dualview.evaluation.heads import head_aurocs
 from dualview.evaluation.looks import (
     EvaluationSettings,
     MeasuredLook,
@@ -129,6 +130,7 @@ def _masked(complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, s
         **{masking: one.look for masking, one in by_masking.items()},
         value_of_lateral=value_of(View.LATERAL),
         value_of_pa=value_of(View.PA),
+        heads=head_aurocs(complete),
     )
 
 

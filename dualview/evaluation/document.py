@@ -187,8 +187,28 @@ class ValueOfView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadAurocs:
+    """AUROC of each head of one network on the same complete studies."""
+
+    joint: float | None  # of the head that sees both views; null: one class only
+    pa: float | None  # of the PA branch's own head; null as the joint head's
+    lateral: float | None  # of the lateral branch's own head; null as the joint head's
+    vote: float | None  # of the mean of the three heads' logits (`model.joint_rule: vote`); null as the joint head's
+
+    @property
+    def better_branch(self) -> float | None:
+        """AUROC of the better of the two branch heads."""
+        return None if self.pa is None or self.lateral is None else max(self.pa, self.lateral)
+
+    @property
+    def is_under_trained(self) -> bool:
+        """Whether the joint head, which sees more, is below a branch head: then it did not learn what that one did."""
+        return self.joint is not None and self.better_branch is not None and self.joint < self.better_branch
+
+
+@dataclass(frozen=True, kw_only=True)
 class Masked:
-    """Complete studies scored three ways. The same patients, so differences are what a view is worth."""
+    """Complete studies scored three ways. The same patients, so differences are what this trained network gains."""
 
     num_studies: int  # number of studies with both views
     num_patients: int  # number of patients of these studies
@@ -197,6 +217,7 @@ class Masked:
     pa_hidden: Look  # scores with the PA withheld
     value_of_lateral: ValueOfView  # scores of `both` minus those of `lateral_hidden`
     value_of_pa: ValueOfView  # scores of `both` minus those of `pa_hidden`
+    heads: dict[str, HeadAurocs] | None = None  # finding -> its heads; null: not three heads, or an earlier dualview
 
     @property
     def looks(self) -> dict[str, Look]:

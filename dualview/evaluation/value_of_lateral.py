@@ -7,6 +7,7 @@ from dualview.evaluation.document import (
     Estimate,
     FindingResult,
     FindingValue,
+    HeadAurocs,
     MacroEstimate,
     Masked,
     Verdict,
@@ -14,6 +15,10 @@ from dualview.evaluation.document import (
 from dualview.evaluation.metrics import MACRO
 from dualview.views import MASKINGS
 
+UNDER_TRAINED = (
+    "joint head under-trained: it is below the better branch head of the same network, which sees one view only, so "
+    "what is lost is this training's and not the view's"
+)
 VERDICT_TITLES: dict[Verdict, str] = {
     "helped": "helped",
     "hurt": "hurt",
@@ -38,11 +43,21 @@ class ValueRow:
     auroc_gained: Difference
     average_precision_gained: Difference
     verdict: Verdict
+    heads: HeadAurocs | None  # AUROC of each head; None: the network has not three
     checks: FindingValue | None  # its tests beside the interval; None: there is no interval to stand beside
 
     @property
     def is_judged(self) -> bool:
         return self.verdict not in BEHIND
+
+    @property
+    def warning(self) -> str:
+        """What the joint head did not learn, as "Mass 0.652 (PA head 1.000, vote 0.980)"; "" where nothing is wrong."""
+        heads = self.heads
+        if heads is None or not heads.is_under_trained or heads.better_branch is None:
+            return ""
+        branch = "PA" if heads.pa == heads.better_branch else "lateral"
+        return f"{self.name} {heads.joint:.3f} ({branch} head {heads.better_branch:.3f}, vote {heads.vote:.3f})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +77,11 @@ class ValueTable:
     rows: list[ValueRow]
     macro: MacroRow
 
+    @property
+    def warnings(self) -> list[str]:
+        """Findings whose joint head is under-trained, with what the other heads reach."""
+        return [row.warning for row in self.rows if row.warning]
+
 
 def value_of_lateral(masked: Masked) -> ValueTable:
     """What complete studies lose with the lateral withheld, finding by finding."""
@@ -80,6 +100,7 @@ def value_of_lateral(masked: Masked) -> ValueTable:
                 auroc_gained=gained.auroc,
                 average_precision_gained=gained.average_precision,
                 verdict=gained.verdict,
+                heads=None if masked.heads is None else masked.heads[finding],
                 checks=None if gained.auroc.low is None else gained,
             )
         )

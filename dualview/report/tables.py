@@ -150,6 +150,24 @@ def value_of_lateral(record: Record) -> Table | None:
     )  # fmt: skip
 
 
+def heads(record: Record) -> Table | None:
+    """AUROC of every head on complete studies; None for networks without three."""
+    if record.evaluation.masked is None or record.evaluation.masked.heads is None:
+        return None
+    rows = []
+    for row in lateral_values(record.evaluation.masked).rows:
+        assert row.heads is not None
+        aurocs = [row.heads.joint, row.heads.pa, row.heads.lateral, row.heads.vote]
+        cells = [
+            Cell("undefined", None, "", "undefined") if auroc is None else Cell(f"{auroc:.3f}", auroc)
+            for auroc in aurocs
+        ]
+        said = Cell("under-trained", "under-trained") if row.warning else Cell("")
+        rows.append([_finding(row.name, is_behind=not row.is_judged), *cells, said])
+    columns = ["finding", "joint head", "PA head", "lateral head", "vote: mean of the three", "joint head is"]
+    return Table(caption="AUROC of each head, the same complete studies", columns=columns, rows=rows, sortable=True)
+
+
 def _gain(difference: Difference, *, reason: str | None) -> Cell:
     """A difference with its own interval, and on the next line the simultaneous one."""
     cell = interval(difference, reason=reason, sign="+")
@@ -166,6 +184,8 @@ def _verdict(row: ValueRow) -> Cell:
         detail = row.patients.replace(" and ", ",\n")
     elif verdict == "undecided" and row.checks is not None and row.checks.detectable_gain is not None:
         detail = f"gains from {row.checks.detectable_gain:.3f}\nfound with 80 % power"
+    if row.warning:
+        detail = f"{detail}\njoint head\nunder-trained".strip()
     return Cell(f"{VERDICT_GLYPHS[verdict]} {VERDICT_TITLES[verdict]}".strip(), verdict, detail, verdict)
 
 

@@ -25,6 +25,7 @@ from dualview.evaluation.operating_points import (
 )
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.evaluation.statistics.thresholds import ThresholdRule
+from dualview.evaluation.value_of_lateral import value_of_lateral
 from dualview.views import Availability
 
 QUICK = EvaluationSettings(num_resamples=400)
@@ -242,3 +243,22 @@ def test_delong_and_counts_are_by_patient(points):
         for test in (one, three)
     ]
     assert checks[1].standard_error == pytest.approx(checks[0].standard_error, rel=1e-9)
+
+
+def test_a_joint_head_below_a_branch_head_is_told_with_the_vote_beside_it(points):
+    test = simulate()
+    both = test.availability == Availability.BOTH
+    test.logits["joint"] = np.where(both[:, None], test.logits["route"], np.nan)
+    test.logits["pa"], test.logits["lateral"] = test.logits["lateral_hidden"], test.logits["pa_hidden"]
+    masked = assess(test, points=points, settings=QUICK).masked
+    for k, finding in enumerate(test.findings):
+        use = both & test.label_mask[:, k]
+        heads = [test.logits[head][use, k] for head in ("joint", "pa", "lateral")]
+        expected = [roc_auc_score(test.labels[use, k], logits) for logits in (*heads, np.mean(heads, axis=0))]
+        told = masked.heads[finding]
+        assert [told.joint, told.pa, told.lateral, told.vote] == pytest.approx(expected, abs=1e-12)
+    assert [masked.heads[finding].is_under_trained for finding in test.findings] == [False, False, True]
+    (warning,) = value_of_lateral(masked).warnings
+    worst = masked.heads["F2"]
+    assert warning == f"F2 {worst.joint:.3f} (PA head {worst.pa:.3f}, vote {worst.vote:.3f})"
+    assert assess(simulate(), points=points, settings=QUICK).masked.heads is None

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from dualview.cli import app
 from dualview.commands.report import write_report
+from dualview.commands.tables import value_of_lateral_table
 from dualview.evaluation.statistics.curves import thinned
 from dualview.report import forest, pictures, tables
 from dualview.report.curves import curves, group_curves
@@ -145,6 +146,27 @@ def test_what_is_perfect_says_among_how_many_and_tests_stand_beside_intervals(tm
     cells = [next(row for row in table.rows if row[0].text == "Edema")[4] for table in (intercept, slope)]
     assert [cell.sort for cell in cells] == [edema.calibration_intercept.value, edema.calibration_slope.value]
     assert all(" to " in cell.detail for cell in cells)
+
+
+def test_page_and_terminal_say_what_is_compared_and_warn_of_an_under_trained_joint_head(tmp_path):
+    predictions = made_up(240, findings=("Nodule", "Edema", "Hernia"))
+    both = (predictions.availability == 0)[:, None]
+    predictions.logits["joint"] = np.where(both, predictions.logits["route"], np.nan)
+    predictions.logits["pa"] = np.where(both, 9 * (predictions.labels - 0.5) * [0, 1, 1], np.nan)
+    predictions.logits["lateral"] = np.where(both, 0 * predictions.labels, np.nan)
+    record = read_records([write_run(tmp_path / "run", predictions)])[0]
+    html = render([record])
+    rich_table = value_of_lateral_table(record.evaluation)
+    for said in (html, rich_table.caption):
+        flat = " ".join(said.split())
+        assert "what this trained network gains" in flat
+        assert re.search(
+            "ntervals are over patients, not over trainings: .*dualview compare.* with 3 or more seeds is", flat
+        )
+        assert "oint head under-trained" in flat
+        assert re.search(r"Edema 0\.\d{3} \(PA head 1\.000, vote \d\.\d{3}\)", flat) and "Nodule 0." not in flat
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in tables.heads(record).rows}
+    assert cells["Edema"][1] == "1.000" and cells["Edema"][-1] == "under-trained" and cells["Nodule"][-1] == ""
 
 
 def test_curves_keep_their_area_and_ends():
