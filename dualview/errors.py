@@ -6,6 +6,7 @@ from typing import Any
 
 EXAMPLES = 3  # number of examples of a kind that a message shows
 KINDS_SHOWN = 20
+LONGEST_LINE = 3_000  # characters of a line of a message; a damaged file can have a name of any length
 
 
 class UserError(Exception):
@@ -17,6 +18,9 @@ class UserError(Exception):
     rank: int | None = None  # rank that prints the error; None before a process group exists
     details: Sequence[str] = ()  # every single problem, where the text has only examples
     account: Any = None  # what was read before the problem was found, as `dualview data` shows it
+
+    def __str__(self) -> str:
+        return "\n".join(map(_cut, super().__str__().split("\n")))
 
 
 class Preempted(Exception):
@@ -34,6 +38,13 @@ class BadImage(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+def _cut(line: str) -> str:
+    """A line as it is, or without its middle where it is too long."""
+    half = LONGEST_LINE // 2
+    left_out = len(line) - 2 * half
+    return line if left_out <= 0 else f"{line[:half]} ... ({left_out:,} characters left out) ... {line[-half:]}"
 
 
 def listed(problems: list[str], *, limit: int = 20) -> str:
@@ -59,21 +70,26 @@ class Problem:
 
 
 def told_by_kind(problems: Iterable[Problem], *, what: str = "rows", places: str = "lines") -> str:
-    """A line per kind. Up to three problems of a kind are told one by one; of more, their number and examples."""
+    """A line per kind. Up to three problems of a kind are told one by one; of more, their number and examples.
+
+    Where there are too many kinds, those of one template, such as views that are not known, do not hide others.
+    """
     kinds: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.file, problem.template, problem.of), []).append(problem)
-    lines = []
+    alike: dict[tuple[str, str], int] = {}  # number of kinds so far that share file and template
+    lines: list[tuple[int, str]] = []
     for (file, template, _), same in kinds.items():
+        rank = alike[file, template] = alike.get((file, template), -1) + 1
         if len(same) <= EXAMPLES:
-            lines += [f"  - {problem}" for problem in same]
+            lines += [(rank, f"  - {problem}") for problem in same]
             continue
         values = (_examples([problem.values[n] for problem in same]) for n in range(len(same[0].values)))
         where = f" ({places} {_examples([problem.place for problem in same])})" if same[0].place else ""
-        lines.append(f"  - {file}: {len(same)} {what}{where}: {template.format(*values)}")
-    if len(lines) > KINDS_SHOWN:
-        lines = [*lines[:KINDS_SHOWN], f"  ... and {len(lines) - KINDS_SHOWN} more kinds"]
-    return "\n".join(lines)
+        lines.append((rank, f"  - {file}: {len(same)} {what}{where}: {template.format(*values)}"))
+    shown = sorted(sorted(range(len(lines)), key=lambda n: lines[n][0])[:KINDS_SHOWN])
+    more = [f"  ... and {len(lines) - KINDS_SHOWN} more kinds"] if len(lines) > KINDS_SHOWN else []
+    return "\n".join([*(lines[n][1] for n in shown), *more])
 
 
 def told_by_reason(bad: Iterable[tuple[str, ...]]) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 
 HEAD_BYTES = 512  # number of bytes by which a file is known
 NOT_READ = frozenset({
-    "$recycle.bin", "recycler", "recycled", "system volume information", "lost+found", "@eadir", "@recycle", "#recycle",
-    "@recently-snapshot", "#snapshot", "~snapshot", "__macosx",
+    "$recycle.bin", "recycler", "recycled", "recycle", "trash", "system volume information", "lost+found", "@eadir",
+    "@recycle", "#recycle", "@recently-snapshot", "#snapshot", "~snapshot", "__macosx",
 })  # fmt: skip
 """Names of folders, in small letters, with trash, snapshots, and what file servers keep for themselves."""
 SNAPSHOT = "@gmt-"  # how the names of Samba's snapshots begin
@@ -23,6 +23,7 @@ NO_FILE = "no such file"
 NOT_FETCHED = "is not fetched yet: it is a {} pointer to the file; fetch it with `{}`"
 ANNEX = NOT_FETCHED.format("git-annex", "git annex get")
 LFS = NOT_FETCHED.format("Git LFS", "git lfs pull")
+IN_ICLOUD = "is not fetched yet: it is in iCloud only; download it"
 NOT_UTF8 = "has a name that is not UTF-8, so no table can hold it; rename it, as with convmv"
 EMPTY = "is empty (0 bytes)"
 SPECIAL = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"),
@@ -73,7 +74,7 @@ def list_files(root: Path) -> Listing:
             if entry.name.startswith("."):
                 if entry.name.endswith(ICLOUD):
                     fetched = folder + entry.name[1 : -len(ICLOUD)]
-                    unreadable.append((fetched, "is not fetched yet: it is in iCloud only; download it"))
+                    unreadable.append((fetched, IN_ICLOUD))
                 continue
             kind = _kind(entry)
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -128,7 +129,8 @@ def why_not_opened(path: str | Path, error: OSError) -> str:
     if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return ANNEX if ".git/annex/" in os.readlink(path) else "is a link to a file that is not there"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return NO_FILE
+        folder, name = os.path.split(path)
+        return IN_ICLOUD if os.path.exists(os.path.join(folder, f".{name}{ICLOUD}")) else NO_FILE
     return f"cannot be opened ({error.strerror})"
 
 

@@ -40,6 +40,16 @@ def test_up_to_three_of_a_kind_are_told_one_by_one_and_columns_are_kinds_of_thei
     ]
 
 
+def test_many_kinds_of_one_template_do_not_hide_others():
+    problems = Problems(Path("a.csv"))
+    for line in range(2, 102):
+        problems.add(line, "view is {}", f"view{line}", of=f"view{line}")
+    problems.add(200, "patient is blank")
+    lines = str(raised(problems)).splitlines()
+    assert lines[1] == "  - a.csv:2: view is view2" and lines[19] == "  - a.csv:20: view is view20"
+    assert lines[20:] == ["  - a.csv:200: patient is blank", "  ... and 81 more kinds"]
+
+
 def test_without_problems_nothing_is_raised():
     Problems(Path("a.csv")).raise_if_any()
 
@@ -56,3 +66,10 @@ def test_remarks_are_counted_by_kind_with_the_first_example():
         Remark("dark", 2, "a"),
         Remark("odd", 1, "b"),
     )
+
+
+def test_a_line_of_any_length_is_shown_by_its_ends():
+    lines = str(UserError("first\n" + "a" * 1_000_000 + " remedy")).split("\n")
+    assert lines[0] == "first"
+    assert lines[1].startswith("aaaa") and lines[1].endswith("a remedy")
+    assert "997,007 characters left out" in lines[1] and len(lines[1]) < 3_100

@@ -57,6 +57,7 @@ def test_hidden_files_trash_and_snapshots_are_not_read(tmp_path):
     touch(tmp_path / "kept" / "1.dcm")
     for name in (
         ".Trash-1000",
+        "Trash",
         ".snapshot",
         "$RECYCLE.BIN",
         "@eaDir",
@@ -137,6 +138,8 @@ def test_a_file_that_is_not_fetched_is_known_by_its_content(tmp_path):
     assert why_unreadable(tmp_path / "lfs.png") == LFS and why_unreadable(tmp_path / "good.png") == ""
     assert why_unreadable(tmp_path / "absent") == "no such file" == why_unreadable("a\0b")
     assert why_unreadable(tmp_path) == "is a folder, not a file"
+    touch(tmp_path / ".cloud.png.icloud")
+    assert why_unreadable(tmp_path / "cloud.png") == "is not fetched yet: it is in iCloud only; download it"
 
 
 def test_kinds_are_known_by_the_first_bytes():

@@ -51,8 +51,10 @@ def look_at_data(
         views: look whether pictures are of the view that the table says, which adds `check_views` to the counts.
 
     Raises:
-        UserError: problems of a source or of the image store, or views that cannot be checked.
+        UserError: a file to write whose folder is not there, problems of a source or of the image store, or views that
+            cannot be checked.
     """
+    _refuse_absent_folders([dropped, contact_sheet, views.suspects if views is not None else None])
     store = config.data.store if views is not None and config.data.store is not None else None
     if store is not None and not (store / MANIFEST).exists():
         store = None  # What is not prepared yet is read from its files.
@@ -87,6 +89,12 @@ def look_at_data(
             error.account = data.sources
             raise
     return counts
+
+
+def _refuse_absent_folders(files: Iterable[Path | None]) -> None:
+    """Raises: UserError before any work that would end with a file that cannot be written."""
+    if absent := [file for file in files if file is not None and not file.parent.is_dir()]:
+        raise UserError("\n".join(f"{file} cannot be written, as there is no folder {file.parent}" for file in absent))
 
 
 def _check_views(

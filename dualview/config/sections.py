@@ -264,18 +264,23 @@ class SourceConfig(Section):
     """A file that is not there ends it with a list, or is left out and counted."""
     intensity_max: float | None = Field(None, gt=0)
     """The stored value that is white, such as 4095 for 12 bits in 16-bit files, in gray files that can hold more and
-    have no DICOM window or VOI LUT. null: the largest that a file can hold. Where most images come out too dark to be
-    true without it, `dualview data` and `predict` warn, and `prepare` and `train` end."""
+    have no DICOM window or VOI LUT, or a window of all that the bits can hold. null: the largest that a file can
+    hold. Where most images, or most of a view, come out too dark to be true without it, `dualview data` and
+    `predict` warn, and `prepare` and `train` end."""
     on_missing_finding: Literal["error", "drop"] = "error"
-    """A finding of whose labels no study has any, as in a part of a data set, ends it, or is left out and counted:
-    with several sources unknown in this one, in an evaluation unknown in these data."""
+    """`padchest`, `openi`, `nih`, `vindr`, `covid_cxr`: a finding of whose labels no study has any, as in a part of a
+    data set, ends it, or is left out and counted: with several sources unknown in this one, in an evaluation unknown
+    in these data."""
 
     @model_validator(mode="before")
     @classmethod
     def _findings_as_mapping(cls, values: Any) -> Any:
-        """A list of findings means: each finding is found under its own name."""
-        if isinstance(values, dict) and isinstance(values.get("findings"), list):
-            names = values["findings"]
+        """A list of findings means: each finding is found under its own name; a single name is a list of one."""
+        names = values.get("findings") if isinstance(values, dict) else None
+        if isinstance(names, dict):
+            lists = {finding: [own] if isinstance(own, str) else own for finding, own in names.items()}
+            values = {**values, "findings": lists}
+        elif isinstance(names, list):
             repeated = sorted({str(name) for name in names if names.count(name) > 1})
             if repeated:
                 raise ValueError(f"findings lists {repeated} more than once; name each finding once")

@@ -68,11 +68,12 @@ def equal_identifiers(patient_ids: Sequence[np.ndarray], *, names: Sequence[np.n
         others = [other for other in range(len(forms)) if other != number]
         elsewhere = frozenset[str]().union(*(forms[other] for other in others))
         trained_on = frozenset[str]().union(*(forms[other][names[other] == "train"] for other in others))
+        as_written = dict(zip(ids, patient_ids[number], strict=True))
         shared = sorted(set(ids) & elsewhere)
         tested = sorted(set(ids[split != "train"]) & trained_on)
         remarks.append(
             tuple(
-                Remark(kind, len(patients), patients[0])
+                Remark(kind, len(patients), str(as_written[patients[0]]))
                 for kind, patients in (
                     (
                         "patient identifier that another source has too; if it means the same people, set "

@@ -116,7 +116,7 @@ def check_views(
     bad = tuple((path, reason) for path, reason in zip(images["path"], reasons, strict=True) if reason)
     images = images[~is_bad].reset_index(drop=True)
     if not len(images):
-        raise UserError(f"none of the {len(bad)} images can be read, the first because it {bad[0][1]}")
+        raise UserError(f"none of the {len(bad)} images can be read, the first, {bad[0][0]}: {bad[0][1]}")
     edges = np.concatenate(histograms)
     views = images["view"].to_numpy()
     if network is None:

@@ -87,11 +87,12 @@ class RequestCsv:
         last = None
         for frame in self._frames(problems):
             self._add_blanks(problems, frame)
+            self._add_one_file(problems, frame)
             keys, starts = self._starts(frame, last=last)
             last = keys.iloc[-1]
             hashes.append(pd.util.hash_array(keys[starts].to_numpy(object)))
             if self._checks_identifiers:
-                add_unusable(problems, self._identifiers(frame))
+                add_unusable(problems, self._identifiers(frame), further_remedy="")
                 forms.append(_hashes_of_forms(keys[starts]))
         if not hashes:
             problems.raise_if_any()
@@ -158,6 +159,13 @@ class RequestCsv:
         for name, remedy in remedies.items():
             for line in frame[LINE][frame[name] == ""]:
                 problems.add(line, "{} is blank; {}", name, remedy, of=name)
+
+    def _add_one_file(self, problems: Problems, frame: pd.DataFrame) -> None:
+        """Add studies whose two views are one file, of those with one row per study."""
+        if {"pa", "lateral"} <= set(frame):
+            is_one = (frame["pa"] == frame["lateral"]) & (frame["pa"] != "")
+            for line, path in zip(frame[LINE][is_one], frame["pa"][is_one], strict=True):
+                problems.add(line, "pa and lateral are one file, {}; leave the view blank that does not exist", path)
 
     def _identifiers(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows that name a study, with the columns of `add_unusable`."""

@@ -5,7 +5,8 @@
 - Other images say what they are by their names: `S1_pa.png` and `S1_lateral.jpg` are study S1, and so are
   `S1/pa.png` and `S1/lateral.jpg`; a view has the names of data/sources/dicom_views.py, in any case, where `frontal`
   stands for pa. Below a further folder the study is `folder/S1`. A number before the view tells images of one study
-  apart, as in CheXpert's `patient1/study1/view1_frontal.jpg`, which is of study `patient1/study1` (`_counters`).
+  apart, as in CheXpert's `patient1/study1/view1_frontal.jpg`, which is of study `patient1/study1` (`_counters`);
+  of the folder itself `view1_frontal.jpg` is of a study that has its name.
 
 Views take the branches that the run's settings give them. The folder is listed, and DICOM headers are read, before the
 first study is known to be complete; so this keeps a few hundred bytes per file, where a CSV needs almost nothing. Of
@@ -88,7 +89,7 @@ def list_studies(folder: Path, *, sources: Sequence[SourceConfig] = ()) -> tuple
         raise UserError(f"{folder} holds no DICOM file and no {', '.join(PICTURE_SUFFIXES)}")
     if num_others:
         logger.info("%d file(s) are neither DICOM nor pictures and are not looked at", num_others)
-    found = _named(pictures, of_views=[branches(source) for source in settings])
+    found = _named(folder, pictures, of_views=[branches(source) for source in settings])
     if dicoms:
         found += _tagged(folder, dicoms, sources=settings)
     found += [_Image(name, "", None, reason) for name, reason in unreadable]
@@ -115,7 +116,7 @@ def _studies(found: list[_Image]) -> list[StudyRequest]:
     return requests
 
 
-def _named(names: list[str], *, of_views: list[Branches]) -> list[_Image]:
+def _named(folder: Path, names: list[str], *, of_views: list[Branches]) -> list[_Image]:
     """What the names of pictures say."""
     parsed: dict[str, tuple[str, str, str]] = {}  # name -> folder, study within it, view
     found = []
@@ -131,6 +132,7 @@ def _named(names: list[str], *, of_views: list[Branches]) -> list[_Image]:
     counters = _counters(list(parsed.values()))
     for name, (parent, within, view) in parsed.items():
         study = "/".join(part for part in (parent, "" if (parent, within) in counters else within) if part)
+        study = study or folder.resolve().name  # This folder holds the pictures of one study.
         branch = (
             View.PA if view == "FRONTAL" else next((b for each in of_views if (b := each.of(view)) is not None), None)
         )
@@ -141,7 +143,7 @@ def _named(names: list[str], *, of_views: list[Branches]) -> list[_Image]:
 def _counters(parsed: list[tuple[str, str, str]]) -> set[tuple[str, str]]:
     """Of (folder, study within it, view) those (folder, study within it) that only count the images of a folder.
 
-    `view1` always does. `img1`, or 1 alone, does where the folder has no more than one frontal and one lateral
+    `view1` always does. `img1`, or 1 alone, does where a folder below has no more than one frontal and one lateral
     picture, and each its own number, one after the other: otherwise it is the study's name.
     """
     folders: dict[str, list[tuple[str, str]]] = {}
@@ -149,13 +151,11 @@ def _counters(parsed: list[tuple[str, str, str]]) -> set[tuple[str, str]]:
         folders.setdefault(folder, []).append((within, "frontal" if view in FRONTAL else view))
     counters = set()
     for folder, pictures in folders.items():
-        if not folder:
-            continue
         matches = {within: COUNTER.fullmatch(within) for within, _ in pictures}
         counters |= {(folder, within) for within, match in matches.items() if match and match["of"].lower() == "view"}
         numbers = sorted(int(match["number"]) for match in matches.values() if match)
         views = [view for _, view in pictures]
-        is_pair = len(pictures) == len(numbers) == len(set(views)) == 2
+        is_pair = folder != "" and len(pictures) == len(numbers) == len(set(views)) == 2
         if is_pair and numbers[0] in (0, 1) and numbers[1] == numbers[0] + 1:
             counters |= {(folder, within) for within in matches}
     return counters

@@ -97,3 +97,10 @@ def test_a_table_of_one_view_shows_its_account_and_then_the_error(arguments, tmp
 def test_a_file_for_suspects_needs_the_check(arguments):
     result = CliRunner().invoke(app, ["data", *arguments[:-1], "--suspects", "s.csv"])
     assert result.exit_code == 1 and "add --check-views" in result.output
+
+
+@pytest.mark.parametrize("option", ["--suspects", "--dropped", "--contact-sheet"])
+def test_a_file_in_a_folder_that_is_not_there_ends_it_at_once(arguments, tmp_path, option):
+    result = CliRunner().invoke(app, ["data", *arguments, option, str(tmp_path / "gone" / "file")])
+    assert result.exit_code == 1
+    assert "cannot be written, as there is no folder" in " ".join(result.output.split())

@@ -120,3 +120,12 @@ def test_problems_of_several_sources_come_together(arguments, tmp_path):
     result = CliRunner().invoke(app, ["data", arguments[0]])
     assert result.exit_code == 1 and result.stderr.count("A is 'perhaps'") == 2
     assert [name in result.stdout for name in ("one", "two", "three")] == [True] * 3
+
+
+def test_rows_of_the_wrong_length_hide_no_other_problem_and_no_account(arguments, tmp_path):
+    with (tmp_path / "metadata.csv").open("a") as table:
+        table.write("\np21,s21,PA\np22,s22,PA,0PA.png,7\n")
+    result = CliRunner().invoke(app, ["data", *arguments])
+    assert result.exit_code == 1 and "has 3 problem(s)" in result.stderr
+    assert ":33: row has fewer cells" in result.stderr and ":34: A is '7'" in result.stderr
+    assert "32" in result.stdout and "view is OBLIQUE" in " ".join(result.stdout.split())

@@ -222,6 +222,15 @@ def test_problems_of_a_table_are_reported_together_before_anything_is_written(ma
         ask(run_dir, out=out)
 
 
+def test_one_file_is_not_both_views_and_rows_of_images_need_no_patient(tmp_path):
+    rows = [("a", "0.png", "1.png"), ("b", "", ""), ("c", "2.png", "2.png")]
+    with pytest.raises(UserError, match=r"1 problem.*\n.*:4: pa and lateral are one file, 2.png"):
+        studies_csv.RequestCsv(write_csv(tmp_path / "s.csv", rows), source=SourceConfig()).check()
+    rows = [("a", "PA", "0.png"), ("a", "L", "1.png"), ("b", "PA", "2.png")]
+    table = write_csv(tmp_path / "i.csv", rows, ("study", "view", "path"))
+    assert studies_csv.RequestCsv(table, source=SourceConfig()).check() == 2
+
+
 def test_studies_far_apart_and_across_reads_are_told_apart(make_run, images, monkeypatch):
     """A study whose rows lie across two reads of the table is one study; one that returns 2,000 rows later is found."""
     monkeypatch.setattr(studies_csv, "ROWS_AT_ONCE", 51)

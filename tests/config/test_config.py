@@ -46,6 +46,8 @@ def test_the_resolved_config_reads_back_equal(write):
     config = load(write("data: {source: csv, root: /x, findings: [A, B]}\nrun: {dir: runs/ä}"))
     assert load(write(config.to_yaml())) == config
     assert config.data.findings == {"A": ["A"], "B": ["B"]}
+    renamed = load(write("data: {source: csv, root: /x, findings: {A: lab a, B: [b]}}"))
+    assert renamed.data.findings == {"A": ["lab a"], "B": ["b"]}
 
 
 def test_all_problems_come_at_once_with_their_keys(write):

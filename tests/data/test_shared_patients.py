@@ -78,7 +78,9 @@ def test_without_it_equal_identifiers_are_counted_and_said(tmp_path, caplog):
     assert {patient.partition(":")[0] for patient in data.train.patient_ids} == {"one", "two", "three"}
     job = SimpleNamespace(is_main=True, share=lambda value: value)
     with caplog.at_level(logging.WARNING):
-        check_training(Studies(data=data, whole=data, train=None, evaluated={}), Config(data=config), job=job)
+        check_training(
+            Studies(data=data, whole=data, train=None, evaluated={}), Config(data=config), is_new=True, job=job
+        )
     assert f"one: 20 x {kind}" in caplog.text
     shared = load_data(config.model_copy(update={"shared_patients": True}), seed=0)
     assert all(source.remarks == () for source in shared.sources)
@@ -103,6 +105,12 @@ def test_strictest_given_by_hand():
     strictest, remarks = strictest_given(patients, given=given)
     assert strictest.tolist() == ["test", "val", "test", "train or val", "val", ""]
     assert [(remark.count, remark.example) for remark in remarks] == [(1, "a")]
+
+
+def test_the_example_of_an_equal_identifier_is_written_as_its_source_has_it():
+    ids = [np.array(["P007"], object), np.array(["p7"], object)]
+    remarks = equal_identifiers(ids, names=[np.array(["train"], object)] * 2)
+    assert [remark.example for source in remarks for remark in source] == ["P007", "p7"]
 
 
 def test_equal_identifiers_by_hand():

@@ -1,6 +1,6 @@
 """Feed the image readers mutated PNG, JPEG, TIFF and DICOM bytes; each must give an image or a clean refusal.
 
-    python tests/faults/fuzz_images.py FOLDER --cases 5000 --seed 0
+    python -m tests.faults.fuzz_images FOLDER --cases 5000 --seed 0
 
 A mutant is a small whole file with bytes flipped, overwritten by extreme numbers, cut, repeated or left out. What
 ends the program is a fault: another exception than BadImage, a crash of a decoder, a mutant that takes more than

@@ -1,6 +1,6 @@
 """Feed the readers of tables mutated bytes; each must give an account of every row, or one clear error.
 
-    python tests/faults/fuzz_tables.py FOLDER --cases 20000 --seed 0
+    python -m tests.faults.fuzz_tables FOLDER --cases 20000 --seed 0
 
 A mutant is one file of a small whole data set, of every reader in turn: bytes flipped, cut, repeated, quotes,
 separators, line ends, NULs, byte order marks and other encodings put in, and all of it compressed, before or after
@@ -26,14 +26,13 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz_images import MORE_MEMORY_BYTES, SECONDS_EACH, memory_bytes, mutated, out_of_time
-
 from dualview.config import DataConfig
 from dualview.data.counts import count_data, dropped_images
 from dualview.data.load import load_data
 from dualview.data.sources.vocabularies import CHEXPERT, VINDR
 from dualview.errors import UserError
 from dualview.inference.studies_csv import RequestCsv
+from tests.faults.fuzz_images import MORE_MEMORY_BYTES, SECONDS_EACH, memory_bytes, mutated, out_of_time
 
 NUM_PATIENTS = 9
 INSERTED = (

@@ -1,17 +1,33 @@
-"""Broken images never bring the readers down. More: python tests/faults/fuzz_images.py FOLDER --cases 100000"""
+"""Broken images and tables never bring the readers down.
+
+More: python -m tests.faults.fuzz_images FOLDER --cases 100000, and tests.faults.fuzz_tables.
+"""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import ROOT
+
+
+def fuzzed(program: str, folder: Path, *, cases: int) -> dict:
+    """What the program counts; it ends with an error at the first fault."""
+    command = [sys.executable, "-m", f"tests.faults.{program}", str(folder), "--cases", str(cases)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=ROOT)
+    assert done.returncode == 0, (done.returncode, done.stderr[-3000:])
+    return json.loads(done.stdout)
+
 
 def test_5000_mutants_give_an_image_or_a_refusal_in_bounded_memory(tmp_path):
-    program = Path(__file__).with_name("fuzz_images.py")
-    command = [sys.executable, str(program), str(tmp_path), "--cases", "5000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, (done.returncode, done.stderr[-3000:])
-    counts = json.loads(done.stdout)
+    counts = fuzzed("fuzz_images", tmp_path, cases=5000)
     assert counts["images"] + counts["refusals"] == 5000
     assert min(counts["images"], counts["refusals"]) > 500  # the mutants are neither all whole nor all hopeless
     assert counts["more_mib"] < 1024
+
+
+def test_2000_mutated_tables_give_an_account_of_every_row_or_one_error_in_bounded_memory(tmp_path):
+    counts = fuzzed("fuzz_tables", tmp_path, cases=2000)
+    assert counts.pop("more_mib") < 512
+    assert sum(sum(of_reader.values()) for of_reader in counts.values()) == 2000
+    assert all(min(of_reader.values()) > 15 for of_reader in counts.values()), counts  # neither all whole nor hopeless

@@ -115,7 +115,7 @@ def test_numbers_that_count_the_images_of_a_folder_are_no_part_of_its_study(tmp_
         # These are studies: numbers come back with both views, or there are more images than one study has.
         *("site/1_pa.png", "site/1_lat.png", "site/2_pa.png", "site/2_lat.png"),
         *("b/1_pa.png", "b/2_pa.png", "b/3_lat.png"),
-        "view1_frontal.jpg",
+        *("view1_frontal.jpg", "view2_lateral.jpg"),
     )  # fmt: skip
     studies = {study: images for study, images, _ in listed(tmp_path)}
     assert studies == {
@@ -125,7 +125,7 @@ def test_numbers_that_count_the_images_of_a_folder_are_no_part_of_its_study(tmp_
         "p3": ("p3/1_PA.PNG", "p3/2_LL.PNG"), "p4": ("p4/img1-front.png", "p4/img2-profil.png"),
         "site/1": ("site/1_pa.png", "site/1_lat.png"), "site/2": ("site/2_pa.png", "site/2_lat.png"),
         "b/1": ("b/1_pa.png", None), "b/2": ("b/2_pa.png", None), "b/3": (None, "b/3_lat.png"),
-        "view1": ("view1_frontal.jpg", None),
+        tmp_path.name: ("view1_frontal.jpg", "view2_lateral.jpg"),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ MAX_PIXELS = 100_000_000  # a 14 x 17 inch film at 0.05 mm has 60 million
 DEFLATED = "1.2.840.10008.1.2.1.99"
 GRAYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # colours that pydicom makes RGB of
+COUNTED = 1_000_000  # number of pixels, spread over the picture, that say whether a window shows it
 UNUSED_BITS = 2  # number of bits that must be unused before LargestImagePixelValue decides what is white
 
 CONTRADICTING_SHAPE = "has a PresentationLUTShape that contradicts PhotometricInterpretation, which is followed"
@@ -154,19 +155,27 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
     )
     remarks += more
     black, white = stored.ends
-    voi, more = dicom_tags.voi(dicom_tags.of_frame(data, "FrameVOILUTSequence"), ends=modality.ends(stored.ends))
+    modality_ends = modality.ends(stored.ends)
+    voi, more = dicom_tags.voi(dicom_tags.of_frame(data, "FrameVOILUTSequence"), ends=modality_ends)
     remarks += more
 
     largest = _largest(data, stored=stored, high=high)
+    if voi and isinstance(voi[0], gray_scale.Window) and voi[0].is_range(modality_ends):
+        # Many writers fill in the range of the bits: the user can say better which value is white.
+        voi, largest = [], None
     if intensity_max is not None and intensity_max < white:
         # Of signed values without a negative one, 0 is black: they are those of an unsigned detector.
         ends = (-intensity_max - 1 if low < 0 else 0.0, intensity_max)
     else:
         ends = (black, largest or white)
     # Every value that the picture has is looked up in the shown ones, as there are far fewer than pixels.
-    few = high - low < 2**16
-    levels, position = (np.arange(low, high + 1), None) if few else np.unique(seen, return_inverse=True)
-    shown = gray_scale.shown(levels, modality=modality, voi=voi, stored_ends=ends)
+    if high - low < 2**16:
+        levels, position = np.arange(low, high + 1), None
+        some = seen.reshape(-1)[:: 1 + seen.size // COUNTED]
+        counts = np.bincount(some - low, minlength=len(levels))
+    else:
+        levels, position, counts = np.unique(seen, return_inverse=True, return_counts=True)
+    shown = gray_scale.shown(levels, counts=counts, modality=modality, voi=voi, stored_ends=ends)
     unit = shown.unit.astype(np.float32)
     unit = 1 - unit if is_inverted else unit
     remarks += shown.remarks
@@ -182,7 +191,8 @@ def _gray(stored: Stored, data: Any, *, is_inverted: bool, intensity_max: float 
         pixels,
         white=float(ends[1]) if by_stored else None,
         remarks=tuple(remarks),
-        is_inverted=is_inverted and by_stored,
+        # A negative slope inverts, too; both together do not.
+        is_inverted=by_stored and is_inverted != (isinstance(modality, gray_scale.Rescale) and modality.slope < 0),
         largest=float(high) if by_stored else None,
         is_signed=ends[0] < 0 and by_stored,
         is_padding=stored.is_padding,

@@ -145,7 +145,7 @@ def to_gray(array: np.ndarray | Tensor, *, intensity_max: float | None = None) -
     if (kind := str(native).removeprefix("torch.")) not in KINDS:
         raise ValueError(f"pixels are {kind}; give uint8, uint16, or floats in [0, 1] (0 black, 1 white)")
     if isinstance(array, np.ndarray):
-        array = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+        array = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     pixels = array.detach().cpu()
     if pixels.dtype in SCALE_OF_DTYPE:
         white = SCALE_OF_DTYPE[pixels.dtype]

@@ -14,9 +14,10 @@ from dualview.data.images.picture import Unclear
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # VOI LUT functions, C.11.2.1.2 and C.11.2.1.3
 ONE_GRAY = 0.5 / 255  # difference of grays that no 8-bit screen shows
+FEW = 0.01  # fraction of the pixels; a burnt-in letter is less, and every chest has more grays
 
-WINDOW_MISSES = "has a window that shows every pixel alike; it counts as absent"
-TABLE_MISSES = "has a VOI LUT that shows every pixel alike; it counts as absent"
+WINDOW_MISSES = "has a window that shows nearly every pixel alike, or as plain black or white; it counts as absent"
+TABLE_MISSES = "has a VOI LUT that shows nearly every pixel alike, or as plain black or white; it counts as absent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,12 @@ class Table:
 
     @property
     def white(self) -> float:
-        """Largest number of as many bits as the entries really use, whatever the descriptor says of them."""
-        return float(2 ** int(self.entries.max()).bit_length() - 1)
+        """Largest number of as many bits as the entries really use, whatever the descriptor says of them.
+
+        Entries that end with a power of two, such as 4096, do not need another bit: whoever made them counted from 1.
+        """
+        largest = int(self.entries.max())
+        return float(max(2 ** max(largest - 1, 0).bit_length() - 1, largest))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Entries (...) float64 of values."""
@@ -73,6 +78,15 @@ class Window:
     centre: float
     width: float
     function: str = "LINEAR"
+
+    def is_range(self, ends: tuple[float, float]) -> bool:
+        """Whether it shows the whole range between these ends and no more, as a window that nobody has chosen does."""
+        if self.function == "SIGMOID":
+            return False
+        less = int(self.function == "LINEAR")
+        half, centre = (self.width - less) / 2, self.centre - less / 2
+        edges, (low, high) = (centre - half, centre + half), ends
+        return max(abs(edges[0] - low), abs(edges[1] - high)) <= ONE_GRAY * (high - low)
 
     def shown(self, values: np.ndarray) -> np.ndarray:
         """Grays (...) float64 in [0, 1]."""
@@ -100,14 +114,16 @@ class Shown(NamedTuple):
 def shown(
     stored: np.ndarray,
     *,
+    counts: np.ndarray,
     modality: Rescale | Table,
     voi: Sequence[Table | Window],
     stored_ends: tuple[float, float],
 ) -> Shown:
-    """Grays of stored values, by the first table or window of `voi` that does not show them all alike.
+    """Grays of stored values, by the first table or window of `voi` that shows more than black and white.
 
     Args:
-        stored: (...) every value that the picture has.
+        stored: (n,) every value that the picture has, and more.
+        counts: (n,) number of pixels of each.
         stored_ends: the stored values between which everything lies, for pictures without `voi`.
 
     Raises:
@@ -120,7 +136,15 @@ def shown(
     remarks: list[str] = []
     for transform in voi:
         unit = transform.shown(values)
-        if values.min() == values.max() or unit.max() - unit.min() > ONE_GRAY:
+        if len(values) == 1 or _shows(unit, counts=counts):
             return Shown(unit, False, tuple(remarks))
         remarks.append(TABLE_MISSES if isinstance(transform, Table) else WINDOW_MISSES)
     return Shown((values - low) / (high - low), True, tuple(remarks))
+
+
+def _shows(unit: np.ndarray, *, counts: np.ndarray) -> bool:
+    """Whether these grays (n,) are a picture, and not one gray, or black and white but for few of the pixels."""
+    unit, counts = unit[counts > 0], counts[counts > 0]
+    is_between = (unit > ONE_GRAY) & (unit < 1 - ONE_GRAY)
+    has_grays = counts[is_between].sum() > FEW * counts.sum()
+    return bool(has_grays and unit.max() - unit.min() > ONE_GRAY)

@@ -19,6 +19,8 @@ def significant_bits(file: Path, *, stored: np.ndarray) -> int | None:
         stored: (height, width) the values of the file.
     """
     depth, bits = _depths(file)
+    if 8 * stored.dtype.itemsize < depth:  # Of gray with transparency Pillow keeps the upper 8 of 16 bits.
+        return None
     if bits is None or not 0 < bits < depth or stored.dtype.kind not in "ui" or stored.max() >= 2**bits:
         return None
     values, shift = stored.astype(np.int64), depth - bits

@@ -18,6 +18,7 @@ NUM_IMAGES = 32  # number of images that are looked at
 BRIGHTEST = 99  # percentile that stands for the brightest pixels; a burnt-in letter or a hot pixel is above it
 DARK = 1 / 8  # fraction of white below which the brightest pixels of no usable X-ray stay
 CANNOT_BE_READ = "cannot be read as an image"
+ENOUGH = 8  # number of images of one view from which on they are judged by themselves
 STRIDE = 4  # every fourth row and column of a large picture is looked at
 LARGE_PX = 512
 
@@ -26,6 +27,7 @@ LARGE_PX = 512
 class Sample:
     """What was seen of some images of one source that can be read."""
 
+    views: np.ndarray  # (n,) View of each
     brightest: np.ndarray  # (n,) largest stored values of each image as a fraction of the range; see `_brightest`
     white: np.ndarray  # (n,) stored value that is white; NaN where a window or table of the file decides
     largest: np.ndarray  # (n,) largest stored value; NaN likewise
@@ -38,27 +40,29 @@ class Sample:
 
     @property
     def is_too_dark(self) -> bool:
-        """Whether most images are dark."""
-        return bool(self.is_dark.sum() * 2 > len(self.brightest))
+        """Whether most images are dark, or most of one view, as the views may come from two systems."""
+        of_view = [self.is_dark[self.views == view] for view in View]
+        groups = [self.is_dark, *(dark for dark in of_view if len(dark) >= ENOUGH)]
+        return any(dark.sum() * 2 > len(dark) for dark in groups)
 
 
-def spread_paths(images: tuple[np.ndarray, np.ndarray], *, num_images: int = NUM_IMAGES) -> list[str]:
-    """Paths of at most so many images spread over a study table, half of them of each view where there are as many."""
+def spread_paths(images: tuple[np.ndarray, np.ndarray], *, num_images: int = NUM_IMAGES) -> list[tuple[View, str]]:
+    """Views and paths of at most so many images spread over a table, half of each view where there are as many."""
     firsts = [[paths[0] for paths in images[view] if paths] for view in View]
     half = num_images // 2
     left = [max(half, num_images - len(firsts[View.LATERAL])), max(half, num_images - len(firsts[View.PA]))]
-    chosen: list[str] = []
-    for paths, most in zip(firsts, left, strict=True):
+    chosen: list[tuple[View, str]] = []
+    for view, paths, most in zip(View, firsts, left, strict=True):
         at = np.linspace(0, max(len(paths) - 1, 0), min(most, len(paths))).astype(int)
-        chosen += [paths[position] for position in at]
+        chosen += [(view, paths[position]) for position in at]
     return chosen
 
 
-def look_at(paths: list[str], *, read: Callable[[str], Picture]) -> Sample:
-    """Decode these images."""
-    seen: list[tuple[float, float, float]] = []
+def look_at(images: list[tuple[View, str]], *, read: Callable[[str], Picture]) -> Sample:
+    """Decode these images, given by view and path."""
+    seen: list[tuple[float, float, float, float]] = []
     remarks: list[tuple[str, str]] = []
-    for path in paths:
+    for view, path in images:
         try:
             picture = read(path)
         except BadImage:
@@ -66,16 +70,17 @@ def look_at(paths: list[str], *, read: Callable[[str], Picture]) -> Sample:
             continue
         remarks += [(kind, path) for kind in picture.remarks]
         white, largest = (np.nan if value is None else value for value in (picture.white, picture.largest))
-        seen.append((_brightest(picture), white, largest))
-    brightest, whites, largests = np.array(seen, float).reshape(-1, 3).T
-    return Sample(brightest=brightest, white=whites, largest=largests, remarks=count_remarks(remarks))
+        seen.append((view, _brightest(picture), white, largest))
+    views, brightest, whites, largests = np.array(seen, float).reshape(-1, 4).T
+    return Sample(views=views, brightest=brightest, white=whites, largest=largests, remarks=count_remarks(remarks))
 
 
 def _brightest(picture: Picture) -> float:
     """The brightest pixels, as a fraction of the range.
 
     Where 0 is white, it is the darkest ones, as these have the largest stored values: 12 bits in 16 are then almost
-    white altogether. Of signed values it is what the largest are above the smallest, as 0 is gray.
+    white altogether. Of signed values, and where a window or table decides, it is what the largest are above the
+    smallest: there 0 is gray, and here a window too wide may lie on either side.
     """
     step = STRIDE if min(picture.pixels.shape) >= LARGE_PX else 1
     pixels = picture.pixels[::step, ::step]
@@ -86,7 +91,7 @@ def _brightest(picture: Picture) -> float:
     if picture.is_inverted:
         pixels = 1 - pixels
     smallest, largest = np.percentile(pixels, (100 - BRIGHTEST, BRIGHTEST))
-    return float(largest - smallest if picture.is_signed else largest)
+    return float(largest - smallest if picture.is_signed or picture.white is None else largest)
 
 
 def of_sample(remarks: tuple[Remark, ...]) -> list[Remark]:
@@ -104,9 +109,11 @@ def darkness(sample: Sample, *, source: str, key: str) -> str | None:
     if not sample.is_too_dark:
         return None
     dark = sample.is_dark
+    laterals = dark[sample.views == View.LATERAL]
     says = (
-        f"{source}: too dark to be true. In {dark.sum()} of {len(dark)} images looked at, the brightest pixels (99th "
-        f"percentile) stay below an eighth of the range: {np.median(sample.brightest[dark]):.2g} of it in the median"
+        f"{source}: too dark to be true. In {dark.sum()} of {len(dark)} images looked at ({laterals.sum()} of "
+        f"{len(laterals)} laterals), the brightest pixels (99th percentile) "
+        f"stay below an eighth of the range: {np.median(sample.brightest[dark]):.2g} of it in the median"
     )
     with_white = dark & np.isfinite(sample.white)
     if not with_white.any():
@@ -116,6 +123,11 @@ def darkness(sample: Sample, *, source: str, key: str) -> str | None:
         )
     largest, white = sample.largest[with_white].max(), np.median(sample.white[with_white])
     num_bits = round(largest).bit_length()
+    if (sample.largest[~dark] >= 2**num_bits).any():
+        return (
+            f"{says}. Their largest value is {largest:.0f}, and others have larger ones, which {key} would make white: "
+            "bring the files to one depth"
+        )
     return (
         f"{says}. Their largest value is {largest:.0f}, and {white:.0f} is white because the files can hold it. Set "
         f"{key} to the value that is white: {2**num_bits - 1} if {num_bits} bits are used"

@@ -1,6 +1,7 @@
-"""TIFF: which of several pictures is meant, and gray ones deeper than 8 bits, which Pillow reads wrongly or not at all.
+"""TIFF: which of several pictures is meant, and those deeper than 8 bits, which Pillow reads wrongly or not at all.
 
-Pillow shows 16-bit MinIsWhite inverted, scales 12 bits as 16, and refuses both in big-endian files. Source: TIFF 6.0;
+Pillow shows 16-bit MinIsWhite inverted, scales 12 bits as 16, and refuses both in big-endian files; of 16-bit RGB in
+planes it makes noise. Source: TIFF 6.0;
 NewSubfileType (254), SubfileType (255), PhotometricInterpretation (262), Orientation (274), SampleFormat (339).
 """
 
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from dualview.data.images.dicom_stored import LUMA
 from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
 
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF of either byte order
 SUBFILE_TYPE, REDUCED = 255, 2
-MIN_IS_WHITE, MIN_IS_BLACK = 0, 1
+MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+NUM_COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3}
 ASSOCIATED_ALPHA, ALPHA = 1, 2  # values of ExtraSamples (338)
 MOST_PAGES = 16  # number of pages; a picture in ever smaller sizes has fewer
 MOST_PIXELS = 100_000_000
@@ -49,12 +52,11 @@ def read_tiff(file: Path, *, intensity_max: float | None) -> tuple[int, tuple[st
         page, remarks = _meant(pages)
         if page.imagewidth * page.imagelength * page.samplesperpixel > MOST_PIXELS:
             raise Unclear("has far too many pixels for an X-ray and is refused as unsafe")
-        is_gray = page.samplesperpixel - len(page.extrasamples) == 1 and page.photometric in (
-            MIN_IS_WHITE,
-            MIN_IS_BLACK,
-        )
-        is_plain = page.samplesperpixel == 1 and page.bitspersample <= 8 and page.sampleformat == 1
-        picture = _deep_gray(page, intensity_max=intensity_max) if is_gray and not is_plain else None
+        num_colours = NUM_COLOURS.get(page.photometric)
+        is_understood = page.samplesperpixel - len(page.extrasamples) == num_colours
+        has_usual_samples = page.samplesperpixel == 1 or page.photometric == RGB
+        is_plain = has_usual_samples and page.bitspersample <= 8 and page.sampleformat == 1
+        picture = _deep(page, intensity_max=intensity_max) if is_understood and not is_plain else None
         return pages.index(page), remarks, picture
 
 
@@ -82,20 +84,22 @@ def _meant(pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, tuple[str
     return largest, (SMALLER_PICTURES,) if others else ()
 
 
-def _deep_gray(page: tifffile.TiffPage, *, intensity_max: float | None) -> Picture:
-    """The picture of a gray page.
+def _deep(page: tifffile.TiffPage, *, intensity_max: float | None) -> Picture:
+    """The picture of a page of gray or RGB.
 
     Raises:
         Unclear: signed values below 0, floats outside [0, 1], or values beyond 16 bits.
     """
-    stored = page.asarray(maxworkers=1)
-    alpha = None
-    if page.samplesperpixel > 1:
-        samples = stored if page.planarconfig == 2 else np.moveaxis(stored, -1, 0)
-        stored = samples[0]
-        alpha = samples[1] / np.iinfo(samples.dtype).max if page.extrasamples[0] == ALPHA else None
-    if stored.ndim != 2:
-        raise Unclear(f"is of shape {stored.shape}")
+    samples = page.asarray(maxworkers=1)
+    num_colours = NUM_COLOURS[page.photometric]
+    if page.samplesperpixel == 1:
+        samples = samples[None]
+    elif page.planarconfig != 2:
+        samples = np.moveaxis(samples, -1, 0)
+    stored, extra = samples[:num_colours], samples[num_colours:]
+    if stored.ndim != 3:
+        raise Unclear(f"is of shape {stored.shape[1:]}")
+    alpha = extra[0] / np.iinfo(samples.dtype).max if len(extra) and page.extrasamples[0] == ALPHA else None
     low, high = stored.min(), stored.max()
     if stored.dtype.kind not in "uif" or not low >= 0 or not np.isfinite(high):
         raise Unclear(f"has values from {low} to {high}, and nothing says which of them is black")
@@ -113,8 +117,11 @@ def _deep_gray(page: tifffile.TiffPage, *, intensity_max: float | None) -> Pictu
     else:
         white = 2.0 ** (page.bitspersample - (stored.dtype.kind == "i")) - 1
     picture = scaled(
-        stored, white=white, intensity_max=intensity_max, is_inverted=page.photometric == MIN_IS_WHITE
-    )  # fmt: skip
+        stored[0] if num_colours == 1 else np.tensordot(LUMA, stored.astype(np.float32), axes=1),
+        white=white,
+        intensity_max=intensity_max,
+        is_inverted=page.photometric == MIN_IS_WHITE,
+    )
     pixels = picture.pixels if alpha is None else picture.pixels * alpha.astype(np.float32)
     turn = UPRIGHT.get(int(page.tags.valueof(274) or 1), np.asarray)
     return picture._replace(pixels=np.ascontiguousarray(turn(pixels)))

@@ -29,8 +29,10 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     columns, split_column = source.columns, data.split.column
     label_columns = {finding: names[0] for finding, names in source.findings.items()}
     file = find_table(source, names=["metadata.csv"])
+    problems = Problems(file)
     rows_of_text = text_rows(
         file,
+        problems=problems,
         columns=[columns.study, columns.patient, columns.view, columns.path, *label_columns.values()]
         + source.attributes
         + ([split_column] if split_column else []),
@@ -42,7 +44,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         {"line": lines, "patient": table[columns.patient], "study": table[columns.study], "path": table[columns.path]}
         | {ATTRIBUTE + name: table[name] for name in source.attributes}
     )
-    rows = ImageRows(frame, file=file, source=source)
+    rows = ImageRows(frame, file=file, source=source, problems=problems)
     blank = {
         "study": "study is blank; every image needs one (data.columns.study)",
         "patient": "patient is blank; every image needs one (data.columns.patient)",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dualview.data.sources.identifiers import NOTHING
+from dualview.data.sources.identifiers import stands_for_nothing
 from dualview.errors import UserError
 
 NEVER = np.iinfo(np.int64).max  # when a study without a date was
@@ -33,7 +33,7 @@ def times_of(dates: Sequence[str] | np.ndarray, *, date_format: str | None) -> n
         UserError: texts that are no date, or whose day could be their month.
     """
     codes, different = pd.factorize(np.asarray(dates, object))
-    texts = ["" if str(text).strip().lower() in NOTHING else str(text).strip() for text in different]
+    texts = ["" if stands_for_nothing(str(text)) else str(text).strip() for text in different]
     day_first = date_format is None and _is_day_first(texts)
     times, wrong = np.full(len(texts), NEVER), []
     for n, text in enumerate(texts):

@@ -75,6 +75,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     wanted = [(path, reason) for path, reason in unreadable if may_be_image(path)]
     if wanted and source.on_missing_file != "drop":
         raise _cannot_be_opened(wanted, rows=rows)
+    if source.identifiers == "checked":
+        _add_studies_of_several(rows)
     best = rows.frame.groupby(["patient", "study", "view"])["rank"].transform("min")
     if data.several_images != "first" or source.cohort.one_image_per_view:
         worse = rows.frame["rank"] > best
@@ -208,6 +210,22 @@ def _cannot_be_opened(unreadable: list[tuple[str, str]], *, rows: ImageRows) -> 
     error.details = [f"{path}: {reason}" for path, reason in unreadable]
     error.account = (rows.account,)
     return error
+
+
+def _add_studies_of_several(rows: ImageRows) -> None:
+    """Add images whose StudyInstanceUID, which no other study in the world has, stands under another patient before."""
+    frame = rows.frame
+    of_study = frame.groupby("study", sort=False)
+    first, line_of_first = of_study["patient"].transform("first"), of_study["line"].transform("first")
+    for n in np.flatnonzero(frame["patient"] != first):
+        rows.problems.add(
+            frame["line"].iloc[n],
+            "is of patient {}, but {} of the same study is of {}: one of them could be trained on and the other "
+            "tested; mend PatientID, or say that the studies differ: data.identifiers=exact",
+            repr(frame["patient"].iloc[n]),
+            rows.problems.line(int(line_of_first.iloc[n])),
+            repr(first.iloc[n]),
+        )
 
 
 def _labels(rows: ImageRows, *, source: SourceConfig) -> tuple[list[str], np.ndarray]:

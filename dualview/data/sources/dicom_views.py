@@ -59,8 +59,8 @@ WORDS = {
     "PA": r"PA|POSTERO\w*ANT\w*|POSTANT|DORSOVENTRAL\w*",
     "AP": r"AP|ANTERO\w*POST\w*|ANTPOST|VENTRODORSAL\w*",
     "FRONTAL": r"FRONTAL\w*|FRONT|FRENTE|FACE|CORONAL",
-    "LATERAL": r"LAT|LATS|LATERAL\w*|LATERAAL|LATEROLATERAL\w*|LL|RL|LLAT|RLAT|LATL|LATR|SEITL|SEITLICH\w*|PROFIL\w*|"
-    r"PERFIL|ZIJDELINGS\w*|BOCZN\w*|SIDOBILD",
+    "LATERAL": r"LAT|LATS|LATERAL(?!IT)\w*|LATERAAL|LATEROLATERAL\w*|LL|RL|LLAT|RLAT|LATL|LATR|SEITL|SEITLICH\w*|"
+    r"PROFIL\w*|PERFIL|ZIJDELINGS\w*|BOCZN\w*|SIDOBILD",
     "LLD": r"LLD|LLDEC\w*", "RLD": r"RLD|RLDEC\w*", "DECUBITUS": r"DECUB\w*",
     "LAO": r"LAO", "RAO": r"RAO", "LPO": r"LPO", "RPO": r"RPO", "LLO": r"LLO", "RLO": r"RLO",
     "OBLIQUE": r"OBL|OBLI\w+|SCHRAG\w*|SCHRAEG\w*|SKOSN\w*",
@@ -75,7 +75,9 @@ QUALIFIERS = frozenset({
     "L", "R", "LT", "RT", "LEFT", "RIGHT", "LARGE", "SMALL", "ERECT", "UPRIGHT", "STANDING", "SITTING", "SEATED",
     "SUPINE", "PRONE", "SEMI", "SEMIERECT", "RECUMBENT", "LYING", "STEHEND", "LIEGEND", "SITZEND", "PORTABLE", "PORT",
     "MOBILE", "BED", "BEDSIDE", "CHEST", "THORAX", "TORAX", "THX", "CXR", "GRID", "NON", "NONGRID", "VIEW",
-    "PROJECTION", "INSP", "INSPIRATION", "EXP", "EXPIRATION", "DIGITAL", "PLUS",
+    "PROJECTION", "WALL", "STAND", "TABLE", "BUCKY", "STRETCHER", "CART", "IN", "INCH", "CM", "SID", "V", "VW", "VIEWS",
+    "PEDIATRIC", "PED", "PEDS", "ADULT", "INFANT", "TRAUMA", "ICU", "INSP", "INSPIRATION",
+    "EXP", "EXPIRATION", "DIGITAL", "PLUS",
     "XR", "CR", "DX", "DR", "RX", "X", "RAY", "TORACE", "LUNG", "LUNGS",
 })  # fmt: skip
 SAYS_NOTHING = frozenset(
@@ -86,7 +88,8 @@ _SPECIAL_PAIRS = (
     (r"\bPOST(ER\w+)?( TO)? ANT(ER\w+)?\b", "PA"), (r"\bANT(ER\w+)?( TO)? POST(ER\w+)?\b", "AP"),
     (r"\b(LEFT|LT|L) LAT\w* DECUB\w*", "LLD"), (r"\b(RIGHT|RT|R) LAT\w* DECUB\w*", "RLD"),
     (r"\b(LAT\w* DECUB|DECUB\w* LAT)\w*", "DECUBITUS"), (r"\b(LAT\w* OBL|OBL\w* LAT)\w*", "OBLIQUE"),
-    (r"\bLAT\w* (LL|RL|LLAT|RLAT)\b", "LATERAL"), (r"\b(CHEST|THORAX|TORAX|THX)(PA|AP|LAT|LATERAL|LL)\b", r"\1 \2"),
+    (r"\bLAT\w* (LL|RL|LLAT|RLAT)\b", "LATERAL"), (r"\bLATERO LAT\w*", "LATERAL"), (r"\b(AC|SC) JOINTS?\b", r"\1J"),
+    (r"\b(CHEST|THORAX|TORAX|THX)(PA|AP|LAT|LATERAL|LL)\b", r"\1 \2"),
     (r"\b(XTABLE LAT|LAT\w* XTABLE)\w*", "XTABLE"), (r"\bHORIZONTAL BEAM LAT\w*", "XTABLE"),
 )  # fmt: skip
 _JOINED = [(re.compile(pattern), written) for pattern, written in _SPECIAL_PAIRS]

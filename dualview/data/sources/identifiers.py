@@ -13,18 +13,17 @@ import pandas as pd
 from dualview.data.sources.problems import Problems, repeated
 
 NOTHING = frozenset({
-    "nan", "none", "null", "na", "n/a", "<na>", "nat", "nil", "undefined", "unknown", "missing", "-", "--", "?", ".",
-    "#n/a", "#na", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!",
+    "nan", "none", "null", "na", "nat", "nil", "undefined", "unknown", "missing", "blank", "empty", "notavailable",
+    "notapplicable",
 })  # fmt: skip
-"""What programs write where there is nothing, and Excel where there is an error; in lower case."""
+"""The letters of what programs and people write where there is nothing, in lower case."""
+EXCEL_ERRORS = frozenset({"#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!"})
 ROUNDED = re.compile(r"[+-]?(\d[.,]\d*e[+-]?\d+|\d+e\+\d+)", re.IGNORECASE)
 """A number as Excel shows a long one, such as 2.16840E+44: its other digits are lost."""
-WHOLE = re.compile(r"([^\W\d_]*-?)0*(\d+)(?:\.0*)?")
+WHOLE = re.compile(r"(\D*?)0*(\d+)(?:[.,]0*)?")
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-STANDS_FOR_NOTHING = (
-    "{} is {}, which stands for nothing (image {}); give each its identifier, leave the images out, or say that it is "
-    "meant: data.identifiers=exact"
-)
+STANDS_FOR_NOTHING = "{} is {}, which stands for nothing (image {}); give each its identifier, or leave the images out"
+OR_MEANT = ", or say that it is meant: data.identifiers=exact"
 IS_ROUNDED = (
     "{} is {}, a number that a spreadsheet has rounded (image {}): its other digits are lost; export the table again "
     "with the column as text"
@@ -35,14 +34,16 @@ QUOTE_MARKS = "'\"`\u2018\u2019\u201c\u201d\u00b4"
 def form_of(identifier: str) -> str:
     """What identifiers that differ only in form share.
 
-    Unicode's compatibility form, lower case; without blanks, characters without width and quote marks around it; dashes
-    are hyphens; whole numbers without leading zeros, thousands separators and ".0", also behind letters. Parts
-    between slashes or colons are taken one by one.
+    Unicode's compatibility form, lower case; without blanks, characters without width, and quote marks around it as in
+    Excel's ="1001"; dashes are hyphens; whole numbers without leading zeros, thousands separators and ".0", also behind
+    letters and signs. Parts between slashes or colons are taken one by one.
 
     >>> form_of("1001.0") == form_of("01001") == form_of(" 1\\u00a0001") == "1001"
     True
-    >>> form_of("P-007/A") == form_of("p\\u20137/a"), form_of("1.2.840") == form_of("1.2.84")
-    (True, False)
+    >>> form_of("P-007/A") == form_of("p\\u20137/a"), form_of("P_007") == form_of("P_7")
+    (True, True)
+    >>> form_of("1.2.840") == form_of("1.2.84"), form_of("P-1-07") == form_of("P-1-7")
+    (False, False)
     """
     text = identifier.lower()
     if not text.isascii() or not text.isprintable():
@@ -61,26 +62,39 @@ def _plain(character: str) -> str:
 
 
 def _number_form(part: str) -> str:
-    text = part.strip(QUOTE_MARKS)
+    text = part.removeprefix("=").strip(QUOTE_MARKS)
     if THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
     whole = WHOLE.fullmatch(text)
     return f"{whole[1]}{whole[2]}" if whole else text
 
 
-def add_unusable(problems: Problems, frame: pd.DataFrame) -> None:
+def stands_for_nothing(text: str) -> bool:
+    """Whether a text says that there is no identifier or date, or has neither letter nor digit; a blank says nothing.
+
+    >>> all(map(stands_for_nothing, ("NaN", "n/a", "(null)", "N.A.", "<NA>", "#N/A", "--", "#####", "#REF!")))
+    True
+    >>> any(map(stands_for_nothing, ("0", "Nan-1", "")))
+    False
+    """
+    letters = "".join(filter(str.isalnum, text.lower()))
+    return text != "" and (not letters or letters in NOTHING or text.lower() in EXCEL_ERRORS)
+
+
+def add_unusable(problems: Problems, frame: pd.DataFrame, *, further_remedy: str = OR_MEANT) -> None:
     """Add patients and studies that are a word for nothing, or a number that Excel has rounded.
 
     Args:
         frame: with `line`, `patient`, `study` and `path`, a row per image.
+        further_remedy: what else can be done about a word for nothing.
     """
     for column in ("patient", "study"):
         codes, different = pd.factorize(frame[column])
         for code, identifier in enumerate(different):
-            is_nothing = identifier.lower() in NOTHING
+            is_nothing = stands_for_nothing(identifier)
             if is_nothing or ROUNDED.fullmatch(identifier):
                 row = int(np.flatnonzero(codes == code)[0])
-                template = STANDS_FOR_NOTHING if is_nothing else IS_ROUNDED
+                template = STANDS_FOR_NOTHING + further_remedy if is_nothing else IS_ROUNDED
                 line, path = frame["line"].iloc[row], frame["path"].iloc[row]
                 problems.add(line, template, column, repr(identifier), path, of=column)
 

@@ -77,14 +77,21 @@ class ImageRows:
 
     `frame` has a row per image, at least with `line` (in the file), `patient`, `study`, `view` (of
     `View`) and `path` by the time of `studies`. What is left out goes through `drop`, with a reason.
+
+    Args:
+        frame: rows with `line`.
+        file: the table, or the folder whose files the rows are.
+        problems: of the same file, found before.
     """
 
-    def __init__(self, frame: pd.DataFrame, *, file: Path, source: SourceConfig) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, *, file: Path, source: SourceConfig, problems: Problems | None = None
+    ) -> None:
         self.frame = frame
         self.file = file
         self.source = source
         # Rows that come from the files of a folder are named by their files.
-        self.problems = Problems(file, names=_paths_of_lines(frame) if file.is_dir() else {})
+        self.problems = problems or Problems(file, names=_paths_of_lines(frame) if file.is_dir() else {})
         self._num_read = len(frame)
         self._dropped: list[pd.DataFrame] = []
         self._remarks: list[Remark] = []

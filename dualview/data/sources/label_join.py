@@ -25,20 +25,24 @@ def rows_of_labels(
     Args:
         studies: (images,) what each image's study is called; each further series is another name of the same study,
             used where the one before has no row. Blank is no name.
-        labelled: (rows,) the study of each row of the table, each once.
+        labelled: (rows,) the study of each row of the table, blank where it has none.
         file: the table, for messages.
 
     Returns:
         (images,) int64, -1 where the table has no row.
 
     Raises:
-        UserError: identifiers that match but for their form; or fewer than half of the rows, or of the studies where
-            they are fewer, match.
+        UserError: a study with several rows; identifiers that match but for their form; or fewer than half of the
+            rows, or of the studies where they are fewer, match.
     """
-    index = pd.Index(labelled)
+    is_again = labelled.duplicated().to_numpy()
+    if (twice := labelled[is_again & (labelled != "").to_numpy()]).size:
+        raise UserError(f"{file}: {len(twice)} rows are of a study that has a row already, such as {twice.iloc[0]!r}")
+    index, place = pd.Index(labelled[~is_again]), np.flatnonzero(~is_again)
     row = np.full(len(studies[0]), -1, np.int64)
     for names in studies:
-        row = np.where((row < 0) & (names != "").to_numpy(), index.get_indexer(pd.Index(names)), row)
+        found = index.get_indexer(pd.Index(names))
+        row = np.where((row < 0) & (names != "").to_numpy() & (found >= 0), place[found], row)
     is_first = ~studies[0].duplicated().to_numpy()
     unlabelled = np.flatnonzero(is_first & (row < 0))
     unused = np.setdiff1d(np.arange(len(labelled)), row)

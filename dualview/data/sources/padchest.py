@@ -105,9 +105,11 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         rows.drop(rows.frame["Pediatric"] != "No", "patient is a child")
     if source.cohort.drop_repeated_rows:
         rows.drop(rows.frame.duplicated(subset=list(SAME_IMAGE)), "row repeats another but for its ImageID")
-    rows.frame = rows.frame.assign(
-        patient=rows.frame.groupby("study")["patient"].transform("first"), path=_real_paths(rows.frame, source)
-    )
+    of_study = rows.frame.groupby("study")
+    differs = rows.frame["Labels"] != of_study["Labels"].transform("first")
+    for line, cell in rows.frame.loc[differs, ["line", "Labels"]].itertuples(index=False):
+        rows.problems.add(line, "Labels is {}, but another for an image of the same study above", cell)
+    rows.frame = rows.frame.assign(patient=of_study["patient"].transform("first"), path=_real_paths(rows))
     rows.check_files()
     studies = rows.studies(attributes=["date", "sex", "age", "manufacturer", "labelled_by", "Labels"])
 
@@ -151,15 +153,30 @@ def _age(table: pd.DataFrame) -> "pd.Series[str]":
     return years.map(lambda age: str(int(age)) if np.isfinite(age) else "")
 
 
-def _real_paths(frame: pd.DataFrame, source: SourceConfig) -> "pd.Series[str]":
-    """Where each image really is: `ImageDir` is sometimes wrong, and some unpack everything into one folder."""
+def _real_paths(rows: ImageRows) -> "pd.Series[str]":
+    """Where each image really is: `ImageDir` is sometimes wrong, and some unpack everything into one folder.
+
+    An image that is not where the table says is looked for by its name. Several of that name, of which some may be
+    masks or copies of another size, are a problem.
+    """
+    frame, source = rows.frame, rows.source
     paths = frame["path"]
     if not source.check_files:
         return paths
     assert source.root is not None
     listing = list_files(source.root)
     # Those that cannot be read are found here too, and named when files are checked.
-    there = [*(path for path, _ in listing.unreadable), *listing.files]
-    where = {path.rpartition("/")[2]: path for path in there if path.endswith(".png")}
-    found = [where.get(name, path) for name, path in zip(frame["ImageID"], paths, strict=True)]
+    there = {path for path in (*(path for path, _ in listing.unreadable), *listing.files) if path.endswith(".png")}
+    where: dict[str, list[str]] = {}
+    for path in sorted(there):
+        where.setdefault(path.rpartition("/")[2], []).append(path)
+    found = []
+    for line, name, path in frame[["line", "ImageID", "path"]].itertuples(index=False):
+        named = [path] if path in there else [name] if name in there else where.get(name, [path])
+        if len(named) > 1:
+            rows.problems.add(
+                line, "image {} is not in the folder that ImageDir says, and in several others: {}; leave one in "
+                "data.root", path, " and ".join(named),
+            )  # fmt: skip
+        found.append(named[0])
     return pd.Series(found, index=frame.index, dtype=object)

@@ -59,18 +59,24 @@ def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Seque
     return rows.cells
 
 
-def text_rows(file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = ()) -> TextRows:
+def text_rows(
+    file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = (), problems: Problems | None = None
+) -> TextRows:
     """The whole table; arguments as of `text_table`.
 
     Identifiers stay text: "331a", "007" and PadChest's 39 digits are not numbers.
+
+    Args:
+        problems: takes rows that are not as they should be, to be told with what else is wrong; None: they are raised.
 
     Raises:
         UserError: no file, no CSV, no rows, columns that are not there or come twice, rows that are not as long as the
             header, or quotes that swallow rows.
     """
-    problems = Problems(file)
-    rows = list(text_chunks(file, columns=columns, hint=hint, optional=optional, problems=problems, rows_at_once=None))
-    problems.raise_if_any()
+    found = Problems(file) if problems is None else problems
+    rows = list(text_chunks(file, columns=columns, hint=hint, optional=optional, problems=found, rows_at_once=None))
+    if problems is None or not rows:
+        found.raise_if_any()
     if not rows:
         raise UserError(f"{file} has no rows")
     return rows[0]
@@ -258,10 +264,14 @@ def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> lis
     """The lines within quoted cells that could be rows of the table.
 
     One of `width` cells could, and so could a longer one, whose text may have a comma: then its first cells may be
-    those of the columns, or its last.
+    those of the columns, or its last. A quote in it may be a ditto mark that ends no cell.
     """
-    lines = [(number, next(csv.reader([line]), [])) for number, line in enumerate(record.text[1:], 1)]
-    lines = [(number, cells) for number, cells in lines if len(cells) >= width]
+    lines = [
+        (number, cells)
+        for number, line in enumerate(record.text[1:], 1)
+        for cells in (next(csv.reader([line]), []), line.rstrip("\r\n").split(","))
+        if len(cells) >= width
+    ]
     inside = []
     for quoted in _quoted(record.text) if lines else []:
         for number, cells in lines:
@@ -273,16 +283,18 @@ def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> lis
 
 
 def _add_swallowed(problems: Problems, inside: list[_Inside], *, columns: dict[str, list[str]]) -> None:
-    """Add the lines within cells that look like rows: each cell is shaped like others of its column."""
+    """Add the lines within cells that look like rows: each cell has what all of its column have, and nothing new."""
     if not inside:
         return
-    shapes = [set(map(_shape, cells)) for cells in columns.values()]
+    kinds = [set(map(_kinds, cells)) for cells in columns.values()]
+    always = [frozenset.intersection(*of_column) if of_column else frozenset() for of_column in kinds]
+    ever = [frozenset[str]().union(*of_column) for of_column in kinds]
     told = set()
     for opened, line, cells in inside:
         if (
             line not in told
             and any(cells)
-            and all(_shape(cell) in known for cell, known in zip(cells, shapes, strict=True))
+            and all(least <= _kinds(cell) <= most for cell, least, most in zip(cells, always, ever, strict=True))
         ):
             told.add(line)
             problems.add(
@@ -290,13 +302,13 @@ def _add_swallowed(problems: Problems, inside: list[_Inside], *, columns: dict[s
             )
 
 
-def _shape(cell: str) -> str:
-    """What kind of text a cell is: words with digits are 9, others are a.
+def _kinds(cell: str) -> frozenset[str]:
+    """What a cell is made of: words with digits are 9, others are a, and what stands between them is itself.
 
-    >>> _shape("img/7f3a_PA.png"), _shape("2020-01-31"), _shape("")
-    ('a/9_a.a', '9-9-9', '')
+    >>> sorted(_kinds("img/7f3a_PA.png")), sorted(_kinds("2020-01-31")), sorted(_kinds(""))
+    (['.', '/', '9', '_', 'a'], ['-', '9'], [])
     """
-    return re.sub(r"[^\W_]+", lambda word: "9" if any(map(str.isdigit, word[0])) else "a", cell)
+    return frozenset(re.sub(r"[^\W_]+", lambda word: "9" if any(map(str.isdigit, word[0])) else "a", cell))
 
 
 class _Quoted(NamedTuple):

@@ -102,6 +102,24 @@ def test_a_window_that_cannot_be_used_counts_as_absent_and_is_told(shown, tags, 
     assert picture.remarks == (kind,)
 
 
+@pytest.mark.parametrize(
+    ("stored", "centre", "width"),
+    [
+        (np.where(RAMP < 20, 4095, RAMP // 4), 4000, 100),  # a burnt-in letter alone
+        (np.where(RAMP < 400, 0, 1000 + RAMP // 4), 500, 800),  # between the border and the body
+        (RAMP, 2048, 1),
+        (RAMP, 2048, 2),
+        (RAMP, 2048, 30),
+    ],
+)
+def test_a_window_that_shows_black_and_white_alone_counts_as_absent(shown, stored, centre, width):
+    picture = shown(stored, WindowCenter=centre, WindowWidth=width)
+    np.testing.assert_allclose(picture.pixels, stored / 4095, atol=1e-6)
+    assert picture.remarks == (gray_scale.WINDOW_MISSES,)
+    narrow = shown(RAMP, WindowCenter=2048, WindowWidth=100)
+    np.testing.assert_allclose(narrow.pixels, np.clip((RAMP - 2047.5) / 99 + 0.5, 0, 1), atol=1e-6)
+
+
 def test_the_groups_of_an_enhanced_object_are_read(shown):
     voi, transform, group = Dataset(), Dataset(), Dataset()
     voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = 976, 2000, "LINEAR_EXACT"
@@ -131,6 +149,7 @@ ROOT = np.sqrt(np.arange(4096) / 4095)  # the shape of a table, in [0, 1]
         (ROOT * 255, 16, False, 255),
         (ROOT * 65535, 16, False, 65535),
         (ROOT * 4095, 8, False, 4095),  # more than declared
+        (ROOT * 4096, 12, False, 4096),  # counted from 1
         (ROOT * 255, 8, True, 255),  # two entries in a word
     ],
 )
@@ -335,6 +354,23 @@ def test_a_palette_that_is_not_there_is_refused(shown):
 
 
 # -- what is white -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"WindowCenter": 32768, "WindowWidth": 65536},
+        {"WindowCenter": 32767.5, "WindowWidth": 65535, **EXACT},
+        {"WindowCenter": 31744, "WindowWidth": 65536, INTERCEPT: "-1024"},
+    ],
+)
+def test_a_window_of_the_whole_range_says_no_more_than_the_bits(shown, tags):
+    told = shown(RAMP, bits=16, LargestImagePixelValue=4095, **tags)
+    np.testing.assert_allclose(told.pixels, RAMP / 65535, atol=1e-6)
+    assert (told.white, told.largest) == (65535, 4095)
+    np.testing.assert_allclose(shown(RAMP, bits=16, intensity_max=4095, **tags).pixels, RAMP / 4095, atol=1e-6)
+    chosen = {**tags, "WindowWidth": 60000}
+    assert shown(RAMP, bits=16, intensity_max=4095, **chosen).white is None
 
 
 def test_intensity_max_is_white_where_no_window_is(shown):

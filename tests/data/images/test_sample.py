@@ -18,6 +18,7 @@ from dualview.data.images.store import MANIFEST, StoreImages
 from dualview.data.load import load_data, store_settings
 from dualview.errors import UserError
 from dualview.run import datasets
+from dualview.views import View
 from tests.support.pictures import of_page, write_dicom, write_tiff
 
 
@@ -59,6 +60,11 @@ WRITERS = {
     "12 bits in 16-bit DICOM": (lambda path, stored: write_dicom(path, stored, bits=16), "dcm", 4095),
     "12 bits in MONOCHROME1": (
         lambda path, stored: write_dicom(path, stored, bits=16, photometric="MONOCHROME1"),
+        "dcm",
+        4095,
+    ),
+    "12 bits of a negative slope, 0 white": (
+        lambda path, stored: write_dicom(path, stored, bits=16, RescaleSlope="-1", RescaleIntercept="4095"),
         "dcm",
         4095,
     ),
@@ -178,12 +184,30 @@ def test_oddities_of_images_are_counted_by_kind(source, tmp_path):
     assert code == 0 and f"30 {kind}, such as " in output
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("slope", ["1", "-1"])
+def test_a_window_too_wide_is_told_on_either_side(source, photometric, slope):
+    """Two of the four are black altogether, and two white."""
+    intercept = {"1": "0", "-1": "65535"}[slope]
+    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "WindowCenter": 40000, "WindowWidth": 80000}
+    arguments = source(lambda path, stored: write_dicom(path, stored, bits=16, photometric=photometric, **tags),
+                       suffix="dcm")  # fmt: skip
+    (told,) = account(*arguments)[0]["too_dark"]
+    assert "30 of 30 images" in told and "windows or tables" in told
+
+
+def test_a_view_that_is_dark_by_itself_is_told(source):
+    arguments = source(lambda path, stored: write_png(path, stored // (16 if "L" in path.name else 1)), largest=65535)
+    (told,) = account(*arguments)[0]["too_dark"]
+    assert "10 of 30 images looked at (10 of 10 laterals)" in told and "bring the files to one depth" in told
+
+
 # -- the look itself ---------------------------------------------------------------------------------
 
 
-def look(images, **settings):
+def look(images, *, view=View.PA, **settings):
     return look_at(
-        [str(n) for n in range(len(images))],
+        [(view, str(n)) for n in range(len(images))],
         read=lambda path: Picture(images[int(path)], 65535.0, largest=4000.0, **settings),
     )
 
@@ -216,11 +240,12 @@ def test_the_sample_is_spread_over_the_table_and_both_views():
         column([(f"p{n}",) for n in range(100)]),
         column([(f"l{n}", "second") if n % 4 == 0 else () for n in range(100)]),
     )
-    paths = spread_paths(both)
+    views, paths = zip(*spread_paths(both), strict=True)
+    assert views == (View.PA,) * 16 + (View.LATERAL,) * 16
     assert len(paths) == len(set(paths)) == 32 and paths[0] == "p0" and paths[15] == "p99" and paths[-1] == "l96"
     few = column([(f"p{n}",) for n in range(100)]), column([("l0",)] + [()] * 99)
-    assert len(spread_paths(few)) == 32 and spread_paths(few)[-1] == "l0"
-    assert spread_paths((column([("a",)]), column([()]))) == ["a"]
+    assert len(spread_paths(few)) == 32 and spread_paths(few)[-1] == (View.LATERAL, "l0")
+    assert spread_paths((column([("a",)]), column([()]))) == [(View.PA, "a")]
     assert sampling.NUM_IMAGES == 32
 
 

@@ -103,6 +103,20 @@ def test_extra_samples_are_no_frames_and_transparency_is_black(tmp_path):
             np.testing.assert_allclose(read_picture(tmp_path / "a.tif", name="a").pixels, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("stored", "white"), [(RAMP * 16, 65535), (RAMP, 4095), ((RAMP / 4095).astype(np.float32), None)]
+)
+def test_deep_colour_becomes_gray_however_its_samples_lie(tmp_path, planar, order, stored, white):
+    colours = np.stack([stored, stored[::-1], stored.T], axis=2)
+    pixels = colours if planar == "contig" else np.moveaxis(colours, 2, 0)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", planarconfig=planar, byteorder=order)
+    expected = colours @ [0.299, 0.587, 0.114] / (white or 1)
+    picture = read_picture(tmp_path / "a.tif", name="a", intensity_max=white)
+    np.testing.assert_allclose(picture.pixels, expected, atol=1e-6)
+
+
 # -- files of several pictures -----------------------------------------------------------------------
 
 
@@ -171,6 +185,21 @@ def with_sbit(pixels, bits):
 def test_significant_bits_decide_what_is_white(tmp_path, stored, bits, expected):
     (tmp_path / "a.png").write_bytes(with_sbit(stored, bits))
     np.testing.assert_allclose(read_picture(tmp_path / "a.png", name="a").pixels, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_significant_bits_say_nothing_of_values_that_pillow_has_cut_to_8_bits(tmp_path, bits):
+    """Gray of 16 bits with transparency."""
+    rows = np.stack([RAMP << 4, np.full_like(RAMP, 65535)], axis=2).astype(">u2")
+    content = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 16, 4, 0, 0, 0)), (b"sBIT", bytes([bits, 16])),
+              (b"IDAT", zlib.compress(content)), (b"IEND", b"")]  # fmt: skip
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                   for kind, data in chunks)
+    )  # fmt: skip
+    np.testing.assert_allclose(read_picture(tmp_path / "a.png", name="a").pixels, RAMP / 4095, atol=1 / 255)
 
 
 def test_a_known_intensity_max_stands_above_the_depth_of_the_file(tmp_path):

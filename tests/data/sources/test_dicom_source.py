@@ -107,6 +107,14 @@ def test_one_identifier_in_two_studies_is_no_copy_but_is_told(tmp_path):
     assert remarks(source) == {"SOPInstanceUID stands in another study or view as well": (1, "2")}
 
 
+def test_a_study_of_two_patients_is_named(tmp_path):
+    write_dicom(tmp_path / "1.dcm", PIXELS, study="1", ViewPosition="PA", PatientID="A7")
+    write_dicom(tmp_path / "2.dcm", PIXELS, study="1", ViewPosition="LL", PatientID="KH-A7")
+    with pytest.raises(UserError, match=r"2.dcm: is of patient 'KH-A7', but 1.dcm of the same study is of 'A7'"):
+        read(tmp_path)
+    assert read(tmp_path, identifiers="exact").table.patient_ids.tolist() == ["A7", "KH-A7"]
+
+
 def test_files_that_cannot_be_opened_are_an_error_or_are_counted(tmp_path):
     write_dicom(tmp_path / "1.dcm", PIXELS, study="1", ViewPosition="PA")
     (tmp_path / "gone.dcm").symlink_to("absent")

@@ -49,9 +49,10 @@ def test_the_whole_of_cid_4010_is_known_by_both_codes():
 @pytest.mark.parametrize(
     ("view", "positions"),
     [
-        ("PA", "PA pa P.A. P_A p/a POSTEROANTERIOR POSTERO-ANTERIOR PA-ERECT PA2 CHEST_PA"),
-        ("AP", "AP A-P ANTEROPOSTERIOR AP_SUPINE AP.PORTABLE"),
+        ("PA", "PA PA_72_IN PA_WALL_STAND pa P.A. P_A p/a POSTEROANTERIOR POSTERO-ANTERIOR PA-ERECT PA2 CHEST_PA"),
+        ("AP", "AP AP_CHEST_1V AP_TABLE AP_PEDIATRIC TRAUMA_AP A-P ANTEROPOSTERIOR AP_SUPINE AP.PORTABLE"),
         ("LATERAL", "LATERAL LAT LL RL L LAT_L L_LAT LARGE_LATERAL LLAT LT-LATERAL Latéral SEITLICH PROFIL"),
+        ("LATERAL", "LATERO-LATERAL"),
         ("FRONTAL", "FRONTAL AP/PA"),
         ("LLD", "LLD AP_LLD LEFT_LATERAL_DECUBITUS"), ("RLD", "RLD PA_RLD"), ("DECUBITUS", "LATERAL_DECUBITUS"),
         ("LAO", "LAO"), ("OBLIQUE", "OBLIQUE PA_OBLIQUE LATERAL_OBLIQUE"), ("LORDOTIC", "LORDOTIC AP_LORDOTIC"),
@@ -77,6 +78,7 @@ def test_written_out_view_positions(view, positions):
         ("LLD", ["Chest AP LLD", "left lateral decubitus"]),
         ("XTABLE", ["cross-table lateral"]), ("OBLIQUE", ["Thorax schräg", "PA oblique"]),
         ("", ["Chest", "PA AND LATERAL", "CHEST 2 VIEWS PA+LAT", "spa", "latissimus", "bilateral", "apart", ""]),
+        ("", ["LATERALITY R"]),
     ],
 )  # fmt: skip
 def test_words_of_descriptions(view, descriptions):
@@ -155,6 +157,8 @@ OTHERS = [
     "C-SPINE",
     "TSPINE",
     "THORACIC SPINE",
+    "THORACICSPINE",
+    "THORACOLUMBAR",
     "HWS",
     "KNEE",
     "HAND",
@@ -187,14 +191,37 @@ def test_where_body_part_examined_is_blank_codes_and_descriptions_say_it():
     for text, part in {
         "Halswirbelsäule seitlich": "spine", "HWS ap": "spine", "c-spine lat": "spine", "Genou droit face": "leg",
         "left hand AP": "arm", "Acute abdominal series": "abdomen", "cráneo": "head", "Becken": "pelvis",
-        "膝関節": "leg", "Колено": "leg",
+        "膝関節": "leg", "Колено": "leg", "Lower extremity AP": "limb", "AC joints": "shoulder",
+        "Barium swallow": "abdomen", "Adenoids lat": "neck", "Nasopharynx": "neck", "Panorex": "head",
+        "TSP lat": "spine",
     }.items():  # fmt: skip
         assert reason(text) == f"{other} ({part})", text
-    for text in ("Chest PA", "Rx Torax", "W Thorax lat.", "Thorax Rippen", "PA", "Sacred Heart Hospital", "main"):
+    for text in (
+        "Chest PA",
+        "Rx Torax",
+        "W Thorax lat.",
+        "Thorax Rippen",
+        "PA",
+        "Sacred Heart Hospital",
+        "main",
+        "Chest for nasogastric tube",
+    ):
         assert reason(text) == "", text
     assert reason("Chest PA", "ABDOMEN SERIES") == "", "the description of the series comes before that of the study"
     assert reason("XR CHEST AND C-SPINE") == "the description names the chest and spine"
     assert reason("Chest", regions=[Code("72696002", "Knee")]) == "AnatomicRegionSequence names another body part (leg)"
     assert reason("Knee", regions=[Code("816094009", "")]) == ""
-    said = body_part("CHEST", descriptions=["C-SPINE LAT"])
-    assert said.reason == "" and "taken for a chest" in said.remark
+    for description in ("C-SPINE LAT", "Abdomen AP"):
+        said = body_part("CHEST", descriptions=[description])
+        assert said.reason == "" and "taken for a chest" in said.remark
+    assert body_part("CHEST", descriptions=["Ribs"]) == ("", "")
+
+
+def test_a_region_that_no_table_knows_is_another_part():
+    def reason(*regions, description=""):
+        return body_part("", regions=[Code(*region) for region in regions], descriptions=[description]).reason
+
+    assert reason(("89545001", "Face")) == "AnatomicRegionSequence names Face"
+    assert reason(("T-11500", "")) == "AnatomicRegionSequence names T-11500"
+    assert reason(("38266002", "Entire body")) == reason(("", "")) == reason() == ""
+    assert reason(("H1", "Standard"), description="Chest PA") == ""

@@ -23,6 +23,9 @@ def test_each_image_finds_the_row_of_its_study_and_the_rest_is_counted():
     assert row.tolist() == [2, 2, 1, 0, -1]
     assert remarks == (Remark(NO_ROW, 1, "u4"), Remark(NO_STUDY, 1, "x"))
     assert join(["u1"], ["u1"])[1] == ()
+    assert join(["u1"], ["", "u1", ""])[0].tolist() == [1]
+    with pytest.raises(UserError, match=r"labels.csv: 1 rows are of a study that has a row already, such as 'u1'"):
+        join(["u1", "u2"], ["u1", "u2", "u1"])
 
 
 @pytest.mark.parametrize(("images", "table"), [("0012", "12"), ("A12", "a12"), ("12", "12.0"), ("a\u00e9", "ae\u0301")])

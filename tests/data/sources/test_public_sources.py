@@ -167,6 +167,25 @@ def test_padchest_images_are_found_where_they_are_and_known_bad_ones_left_out(tm
     assert source.table.attributes["age"].tolist() == ["60"]
 
 
+def test_padchest_images_are_those_of_the_table_where_others_have_their_names(tmp_path):
+    folder = padchest_folder(tmp_path, {}, {"ImageID": "l.png", "Projection": "L"})
+    for place in ("3", "masks", "small"):
+        (tmp_path / place).mkdir()
+    for place in ("3/a.png", "masks/a.png", "l.png", "small/l.png"):
+        (tmp_path / place).touch()
+    table = read(source="padchest", root=folder, check_files=True).table
+    assert [images.tolist() for images in table.images] == [[("3/a.png",)], [("l.png",)]]
+    (tmp_path / "3/a.png").rename(tmp_path / "small/a.png")
+    with pytest.raises(UserError, match=r":2: image 3/a.png is not in .* others: masks/a.png and small/a.png"):
+        read(source="padchest", root=folder, check_files=True)
+
+
+def test_padchest_labels_of_a_study_that_differ_are_named(tmp_path):
+    folder = padchest_folder(tmp_path, {}, {"ImageID": "l.png", "Projection": "L", "Labels": "['nodule']"})
+    with pytest.raises(UserError, match=r":3: Labels is \['nodule'\], but another for an image of the same study"):
+        read(source="padchest", root=folder)
+
+
 def test_missing_files_are_all_named_or_left_out(tmp_path):
     folder = padchest_folder(tmp_path, {}, {"ImageID": "l.png", "Projection": "L"})
     with pytest.raises(UserError, match=r"has 2 problem.*\n.*:2: no image file .*3/a.png\n.*:3: no image file"):

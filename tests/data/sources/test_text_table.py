@@ -205,6 +205,27 @@ def test_quotes_that_swallow_rows_are_found_in_columns_that_are_not_read(refusal
         assert f"images.csv: {number} rows (lines {line}): a quote that opens here swallows line" in text
 
 
+@pytest.mark.parametrize("last", [2, 9])
+def test_ditto_marks_in_a_column_that_is_not_read_are_quotes_that_swallow_rows(refusal, last):
+    """By RFC 4180 row 1 would go on with the view, path and labels of row `last`: one's label on another's image."""
+    marks = {1: '"', last: '"'}
+    rows = [",".join([marks.get(n, "ok"), row.rpartition(",")[0]]) for n, row in enumerate(ROWS)]
+    text = refusal("\n".join(["report," + ",".join(COLUMNS), *rows]) + "\n")
+    assert "a quote that opens here swallows line" in text
+
+
+@pytest.mark.parametrize("last", [2, 24])
+def test_swallowed_rows_are_found_where_names_and_paths_are_of_many_shapes(refusal, last):
+    """No two patients have as many parts to their names."""
+    rows = [
+        f"{'-'.join(['Anna'] * (n + 1))},s{n},PA,{'d/' * (n % 5)}{'_'.join('x' * (n % 7 + 1))}{n}.png,1"
+        for n in range(48)
+    ]
+    marks = {1: '"large', last: 'none"'}
+    text = refusal("\n".join([HEADER, *(f"{row},{marks.get(n, 'ok')}" for n, row in enumerate(rows))]) + "\n")
+    assert "a quote that opens here swallows line" in text
+
+
 def test_reports_with_line_breaks_are_read_and_lines_are_those_of_an_editor(read):
     reports = {
         1: '"Findings:\n- effusion, left, small\n- heart normal\n\nImpression: ""none"", a, b, c, d"',
@@ -243,7 +264,8 @@ flat = cell.map(lambda text: " ".join(text.replace("\r", " ").replace("\n", " ")
 @given(rows=st.lists(st.tuples(flat, flat, cell), min_size=1, max_size=30), end=st.sampled_from(["\n", "\r\n"]))
 def test_equal_to_pandas_and_to_a_count_of_line_breaks(tmp_path, rows, end):
     content = io.StringIO(newline="")
-    writer = csv.writer(content, lineterminator=end)
+    # Python before 3.13 does not quote a lone CR where lines end with LF.
+    writer = csv.writer(content, lineterminator=end, quoting=csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL)
     lines, at = [], 2
     writer.writerow(["a", "b", "text"])
     for row in rows:
