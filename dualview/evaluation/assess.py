@@ -26,6 +26,7 @@ from dualview.evaluation.document import (
     BaselineFinding,
     DeLong,
     Difference,
+    Estimate,
     FindingValue,
     Masked,
     SwapTestResult,
@@ -37,6 +38,7 @@ from dualview.evaluation.looks import (
     EvaluationSettings,
     MeasuredLook,
     auroc_estimate,
+    auroc_gain_estimate,
     macro_estimate,
     mean_of_defined,
     measure_look,
@@ -154,22 +156,17 @@ def _value_of(
         together[metric] = simultaneous_intervals(
             np.where(judged, values, np.nan), resampled, confidence=settings.confidence, widened=widened
         )
-        differences[metric] = [
-            Difference(
-                **vars(
-                    metric_estimate(
-                        values[k],
-                        resampled[k],
-                        metric=metric,
-                        patients=patients[k],
-                        settings=settings,
-                        is_difference=True,
-                    )
-                ),
-                simultaneous_low=_number(together[metric].low[k]),
-                simultaneous_high=_number(together[metric].high[k]),
+        alone = [
+            _auroc_gain(view, complete, by_masking, k=k)
+            if metric == "auroc"
+            else metric_estimate(
+                values[k], resampled[k], metric=metric, patients=patients[k], settings=settings, is_difference=True
             )
             for k in range(len(complete.findings))
+        ]
+        differences[metric] = [
+            _difference(estimate, low=low, high=high)
+            for estimate, low, high in zip(alone, together[metric].low, together[metric].high, strict=True)
         ]
         defined = np.isfinite(whole.values[metric]) & np.isfinite(without.values[metric])
         macro_resampled = mean_of_defined(whole.resampled[metric][defined]) - mean_of_defined(
@@ -212,6 +209,27 @@ def _value_of(
             "the finding and as many without; bootstrap maximum, Westfall & Young 1993) leaves 0 out"
         ),
     )
+
+
+def _auroc_gain(view: View, complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, k: int) -> Estimate:
+    """What a finding's AUROC gains by a view, with the interval of this finding alone."""
+    finding = complete.findings[k]
+    scores = np.stack([complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]])
+    known = complete.label_mask[:, k] & np.isfinite(scores).all(axis=0)
+    return auroc_gain_estimate(
+        by_masking[Availability.BOTH.key].look.findings[finding].auroc,
+        by_masking[view.hidden_key].look.findings[finding].auroc,
+        to_probabilities(scores[:, known]),
+        positive=complete.positive[known, k],
+        patients=complete.patient_ids[known].astype(str),
+    )
+
+
+def _difference(alone: Estimate, *, low: float, high: float) -> Difference:
+    """An estimate with the bounds that hold for all findings, which are never within those for this one alone."""
+    if alone.low is not None and alone.high is not None:
+        low, high = np.minimum(low, alone.low), np.maximum(high, alone.high)
+    return Difference(**vars(alone), simultaneous_low=_number(low), simultaneous_high=_number(high))
 
 
 def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
