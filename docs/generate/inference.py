@@ -31,7 +31,7 @@ BY_FINDING, BY_PATIENT = 0.3, 0.3  # shares of a score's variance: common to bot
 WIDE = 1.6  # standard deviation of positive scores, that of negative ones being 1, where ROC shapes are unequal
 FEWEST = {5: "5 to 9", 10: "10 to 19", 20: "20 to 49", 50: "50 and more"}  # positive patients
 RESAMPLES = 500
-REPETITIONS = {150: 200, 1000: 80}  # test sets for each number of patients
+REPETITIONS = {150: 400, 1000: 120}  # test sets for each number of patients
 GAINS = (0.02, 0.05, 0.1)
 SHIPPED, BEFORE, SWAP = "#1b7837", "#b2182b", "#7f7f7f"
 
