@@ -14,11 +14,12 @@ Every interval is over resamples of patients, the same ones throughout (statisti
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import norm
 
+from dualview.evaluation.calibrate import calibration_of
 from dualview.evaluation.document import (
     EVALUATION_FORMAT,
     Assessment,
@@ -44,7 +45,7 @@ from dualview.evaluation.looks import (
     measure_look,
     metric_estimate,
 )
-from dualview.evaluation.metrics import METRICS, resampled_metrics
+from dualview.evaluation.metrics import METRICS, resampled_metrics, why_undefined
 from dualview.evaluation.operating_points import OperatingPoints, to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import Simultaneous, resample_patients, simultaneous_intervals
@@ -53,7 +54,7 @@ from dualview.evaluation.statistics.delong import paired_delong
 from dualview.evaluation.statistics.intervals import POWER, few_patients_factor
 from dualview.evaluation.statistics.permutation import swap_test
 from dualview.evaluation.subgroups import subgroup_rows
-from dualview.views import ALL_STUDIES, MASKINGS, Availability, View
+from dualview.views import ALL_STUDIES, MASKINGS, TITLES, Availability, View
 
 Track = Callable[[list[Any]], Iterable[Any]]
 
@@ -62,6 +63,7 @@ def assess(
     table: PredictionTable,
     *,
     points: OperatingPoints,
+    points_of: Literal["run", "evaluation"] = "evaluation",
     train_prevalence: np.ndarray | None = None,
     by: list[str] | None = None,
     settings: EvaluationSettings | None = None,
@@ -71,7 +73,8 @@ def assess(
 
     Args:
         table: predictions of the split; studies without a readable image take no part.
-        points: temperatures and thresholds, from val.
+        points: calibration and thresholds, from val.
+        points_of: whose they are.
         train_prevalence: (3, K) share of positives among known training labels per `Availability`, NaN where
             there are none; what the mask-only baseline predicts.
         by: columns of the study table to divide by; None takes those with few values.
@@ -102,6 +105,7 @@ def assess(
             confidence=settings.confidence,
             resampled="patients",
             operating_points=f"{points.rule}, chosen on {points.chosen_on}",
+            operating_points_of=points_of,
         ),
         findings=list(table.findings),
         num_patients=len(set(table.patient_ids)),
@@ -114,6 +118,7 @@ def assess(
             for column, parts in divisions.items()
         },
         temperature=points.temperature,
+        calibration=calibration_of(table, points=points),
     )
 
 
@@ -233,7 +238,7 @@ def _difference(alone: Estimate, *, low: float, high: float) -> Difference:
 
 
 def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
-    """DeLong's test of a finding with and without a view; temperatures change no order, so none is applied."""
+    """DeLong's test of a finding with and without a view; calibration changes no order, so none is applied."""
     whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
     known = complete.label_mask[:, k] & np.isfinite(without)
     check = paired_delong(
@@ -274,9 +279,11 @@ def _availability_baseline(
     """AUROC, over all studies, of a score that knows nothing but which views exist."""
     if train_prevalence is None:
         return None
-    scores = np.nan_to_num(train_prevalence)[table.availability]  # (S, K)
+    scores = train_prevalence[table.availability]  # (S, K)
+    reasons = [_why_no_baseline(table, scores=scores[:, k], k=k) for k in range(len(table.findings))]
+    known = table.label_mask & np.array([reason is None for reason in reasons], bool)
     metrics = resampled_metrics(
-        scores, positive=table.positive, known=table.label_mask, counts=counts, metrics=("auroc",)
+        np.nan_to_num(scores), positive=table.positive, known=known, counts=counts, metrics=("auroc",)
     )
     values, resampled = metrics.values["auroc"], metrics.resampled["auroc"]
     defined = np.isfinite(values)
@@ -295,12 +302,24 @@ def _availability_baseline(
                     positive=table.positive[table.label_mask[:, k], k],
                     patients=patients[table.label_mask[:, k]],
                     settings=settings,
-                )
+                ),
+                undefined=reasons[k],
             )
             for k, finding in enumerate(table.findings)
         },
         score="share of positives among the training studies of the same availability",
     )
+
+
+def _why_no_baseline(table: PredictionTable, *, scores: np.ndarray, k: int) -> str | None:
+    """Why the baseline of a finding, of (S,) scores, is undefined; None: it is defined."""
+    known = table.label_mask[:, k]
+    unknown = known & np.isnan(scores)
+    if unknown.any():
+        kinds = [TITLES[kind.key] for kind in Availability if (table.availability[unknown] == kind).any()]
+        return f"no training study with a known label that came with {' or '.join(kinds)}"
+    num_positive = int(table.positive[known, k].sum())
+    return why_undefined(num_positive=num_positive, num_negative=int(known.sum()) - num_positive)
 
 
 def _number(value: float) -> float | None:
