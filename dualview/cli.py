@@ -35,9 +35,11 @@ from dualview.commands.report import write_report
 from dualview.commands.tables import (
     account_tables,
     auroc_table,
+    calibration_table,
     comparison_tables,
     export_table,
     images_table,
+    operating_points_line,
     value_of_lateral_table,
     view_check_sentence,
     view_check_table,
@@ -330,8 +332,17 @@ def evaluate(  # noqa: PLR0917 - the options of a command
     by: Annotated[
         list[str] | None, typer.Option(help="Column of the study table to divide by; may be given several times")
     ] = None,
-    threshold: Annotated[str, typer.Option(help="youden, sensitivity=0.9 or specificity=0.9, on val")] = "youden",
-    calibrate: Annotated[bool, typer.Option(help="Fit a temperature per route on val")] = False,
+    threshold: Annotated[
+        str | None,
+        typer.Option(help="youden, sensitivity=0.9 or specificity=0.9, chosen on val [default: those of the run]"),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Fit probabilities on val: by Platt, by a temperature where labels are few")
+    ] = False,
+    set_thresholds: Annotated[
+        bool,
+        typer.Option("--set-thresholds", help="Make thresholds and calibration those of the run, for predict"),
+    ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the patients")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples")] = 0,
 ) -> None:
@@ -347,8 +358,9 @@ def evaluate(  # noqa: PLR0917 - the options of a command
                 overrides=overrides,
                 out=out,
                 by=by or None,
-                rule=ThresholdRule.parse(threshold),
+                rule=None if threshold is None else ThresholdRule.parse(threshold),
                 calibrate=calibrate,
+                set_thresholds=set_thresholds,
                 settings=EvaluationSettings(num_resamples=resamples, seed=seed),
                 progress=progress,
             )
@@ -357,7 +369,10 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         console = get_console()
         if (table := value_of_lateral_table(result.evaluation)) is not None:
             console.print(table)
+        if calibrate:
+            console.print(calibration_table(result.evaluation))
         console.print(f"evaluation  {result.folder}/evaluation.json, predictions.parquet", soft_wrap=True)
+        console.print(operating_points_line(result.evaluation, folder=result.folder, run=run), soft_wrap=True)
         if result.wandb is not None and result.wandb.dir is not None:
             console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
 

@@ -1,6 +1,6 @@
 """Losses as sums: ratios are made once, by whoever knows the count over all ranks."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from dualview.batch import HeadLogits, StudyBatch
 from dualview.views import View
+
+Normalise = Literal["findings", "known"]
+NORMALISATIONS: tuple[Normalise, ...] = ("findings", "known")
 
 
 class HeadLosses(NamedTuple):
@@ -23,8 +26,15 @@ class HeadLosses(NamedTuple):
         return self.joint + self.pa + self.lateral + self.log_terms
 
 
-def study_losses(logits: Tensor, *, labels: Tensor, label_mask: Tensor, pos_weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of each study, averaged over its known labels: (N, K) to (N,).
+def study_losses(
+    logits: Tensor,
+    *,
+    labels: Tensor,
+    label_mask: Tensor,
+    pos_weight: Tensor | None = None,
+    normalise: Normalise = "findings",
+) -> Tensor:
+    """Binary cross-entropy of each study, summed over its known labels and divided: (N, K) to (N,).
 
     A study without a known label has loss 0. Unknown labels are not read: they may hold anything.
 
@@ -32,12 +42,15 @@ def study_losses(logits: Tensor, *, labels: Tensor, label_mask: Tensor, pos_weig
         logits, labels: (N, K).
         label_mask: (N, K) bool, True = known.
         pos_weight: (K,) weight of the positive term, as in torch's `binary_cross_entropy_with_logits`.
+        normalise: what a study's sum is divided by. `findings`: K, so that all known labels weigh alike; `known`: its
+            own number of known labels, so that a label weighs more where the study has few.
     """
     known_labels = torch.where(label_mask, labels, 0)
     elements = F.binary_cross_entropy_with_logits(
         logits.to(labels.dtype), known_labels, pos_weight=pos_weight, reduction="none"
     )
-    return torch.where(label_mask, elements, 0).sum(dim=1) / label_mask.sum(dim=1).clamp(min=1)
+    divisor = logits.shape[1] if normalise == "findings" else label_mask.sum(dim=1).clamp(min=1)
+    return torch.where(label_mask, elements, 0).sum(dim=1) / divisor
 
 
 def head_loss_sums(
@@ -48,6 +61,7 @@ def head_loss_sums(
     lateral_weight: float = 0.3,
     alone: View | None = None,
     pos_weight: Tensor | None = None,
+    normalise: Normalise = "findings",
 ) -> HeadLosses:
     """Loss sums of a micro-batch.
 
@@ -73,8 +87,9 @@ def head_loss_sums(
     def weighted_sum(head: str, weight_in_joint: float | Tensor) -> Tensor:
         at = getattr(rows, head)
         losses = study_losses(
-            getattr(predictions, head), labels=batch.labels[at], label_mask=batch.label_mask[at], pos_weight=pos_weight
-        )  # (N,)
+            getattr(predictions, head), labels=batch.labels[at], label_mask=batch.label_mask[at],
+            pos_weight=pos_weight, normalise=normalise,
+        )  # (N,)  # fmt: skip
         weights = torch.ones_like(losses).masked_fill(in_joint[at], weight_in_joint)
         return (weights * batch.weight[at] * losses).sum()
 

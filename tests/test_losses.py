@@ -12,16 +12,17 @@ from dualview.models.loss_weights import LossWeights
 from dualview.views import View
 
 
-def slow_study_loss(logits, labels, mask, pos_weight):
+def slow_study_loss(logits, labels, mask, pos_weight, normalise="findings"):
     known = [k for k in range(len(logits)) if mask[k]]
     losses = []
     for k in known:
         p = 1 / (1 + math.exp(-logits[k]))
         losses.append(-(pos_weight[k] * labels[k] * math.log(p) + (1 - labels[k]) * math.log(1 - p)))
-    return sum(losses) / len(known) if known else 0.0
+    return sum(losses) / (len(logits) if normalise == "findings" else max(len(known), 1))
 
 
-def test_auxloss_equals_a_loop_over_studies(make_batch):
+@pytest.mark.parametrize("normalise", ["findings", "known"])
+def test_auxloss_equals_a_loop_over_studies(make_batch, normalise):
     kinds = "bplbpb"
     batch = make_batch(kinds, dtype=torch.float64, size=8)
     batch = batch._replace(label_mask=torch.rand(6, 3) > 0.4)
@@ -33,15 +34,18 @@ def test_auxloss_equals_a_loop_over_studies(make_batch):
         lateral=heads["lateral"][batch.rows.lateral],
         rows=batch.rows.by_head,
     )
-    sums = head_loss_sums(predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight)
+    sums = head_loss_sums(
+        predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight, normalise=normalise
+    )
 
     weights = {"b": (1, 0.3, 0.2), "p": (0, 1, 0), "l": (0, 0, 1)}
     expected = [0.0, 0.0, 0.0]
     for study, kind in enumerate(kinds):
         for h, head in enumerate(heads):
             loss = slow_study_loss(
-                heads[head][study].tolist(), batch.labels[study].tolist(), batch.label_mask[study], pos_weight.tolist()
-            )
+                heads[head][study].tolist(), batch.labels[study].tolist(), batch.label_mask[study],
+                pos_weight.tolist(), normalise,
+            )  # fmt: skip
             expected[h] += weights[kind][h] * loss
     assert sums.log_terms == 0
     assert [float(value) for value in sums[:3]] == pytest.approx(expected, abs=1e-12)
@@ -77,6 +81,15 @@ def test_unknown_labels_are_never_read():
     assert logits.grad.isfinite().all()
     assert not logits.grad[~mask].any()
     assert logits.grad[mask].all()
+
+
+@pytest.mark.parametrize(("normalise", "expected"), [("findings", 1 / 4), ("known", 1 / 2)])
+def test_a_label_weighs_what_normalise_says(normalise, expected):
+    """Two of four labels known: by findings each counts as those of a study with four, by known twice as much."""
+    logits = torch.zeros(2, 4, requires_grad=True)
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    study_losses(logits, labels=torch.eye(4)[:2], label_mask=mask, normalise=normalise).sum().backward()
+    assert (2 * logits.grad.abs()).tolist() == [[expected, expected, 0, 0], [1 / 4] * 4]
 
 
 def test_pos_weight_by_hand():

@@ -12,7 +12,7 @@ from dualview.evaluation import document
 
 PAGE = Path(__file__).parents[1] / "evaluation.md"
 BEGIN, END = "<!-- docs/generate/evaluation.py -->\n", "<!-- end -->\n"
-FIELD = re.compile(r"^    (\w+): ([^#=]+?)(?:\s*#\s*(.*))?$")
+FIELD = re.compile(r"^    (\w+): ([^#=]+?)(?:\s*=[^#]*?)?(?:\s*#\s*(.*))?$")
 
 
 def tables() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualview.config import load
+from dualview.config.load import load_of_run
 from dualview.errors import UserError, listed
 from dualview.evaluation.wandb_run import CURVES_CHART, STUDY_IMAGES, WANDB_TABLES, evaluation_id
 from dualview.evaluation.wandb_tables import CURVES
@@ -130,7 +130,7 @@ def read_run(run: RunDir) -> TrackedRun:
         raise UserError(
             f"{run} is no run directory, it has no {', '.join(missing)}. Give what `dualview train` printed"
         )
-    config = load(run.config, refuse_unused=False)
+    config = load_of_run(run.config)
     return TrackedRun(
         dir=run.path,
         id=run.read_id(),

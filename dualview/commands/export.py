@@ -31,7 +31,7 @@ from dualview.inference.predictor import read_points
 from dualview.models.build import build_configured
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
-from dualview.views import Availability, View
+from dualview.views import ROUTES, Availability, View
 
 Format = Literal["onnx", "torch-export"]
 SUFFIX: dict[Format, str] = {"onnx": "onnx", "torch-export": "pt2"}
@@ -212,7 +212,7 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
     """What whoever runs the graphs must know; the same for all of a network."""
     data, model = trained.config.data, trained.config.model
     return {
-        "dualview_format": 1,
+        "dualview_format": 2,
         "model": {"name": model.name, "backbone": model.backbone, "joint_rule": model.joint_rule},
         "checkpoint": {"step": trained.step, "sha256": trained.weights_sha256},
         "findings": list(trained.findings),
@@ -234,20 +234,31 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
             f"resized to {data.image_size_px} x {data.image_size_px}, bilinear with antialiasing, clipped to [0, 1]",
             "input = 2 * gray - 1, float32, (batch, 1, height, width)",
         ],
-        "output": "logits (batch, findings); probability = sigmoid(logits / temperature); "
-        "decision = probability >= threshold",
+        "output": "logits (batch, findings); probability = sigmoid(slope * (logit - log_pos_weight) + intercept), each "
+        "of the finding; decision = probability >= threshold",
     }
 
 
 def _operating(trained: TrainedNetwork, points: OperatingPoints | None, route: Availability) -> dict[str, Any]:
-    """Temperature and thresholds of a route; without operating points 1 and null."""
+    """Calibration and thresholds of a route by finding; without operating points, none and null."""
+    findings = trained.findings
     if points is None:
-        return {"temperature": 1.0, "thresholds": dict.fromkeys(trained.findings), "threshold_rule": None}
+        points = OperatingPoints(
+            rule="", chosen_on="", temperature=dict.fromkeys(ROUTES, 1.0), routes={key: {} for key in ROUTES},
+            log_pos_weight=trained.log_pos_weight,
+        )  # fmt: skip
+    scales = {finding: points.scale(route, finding) for finding in findings}
     values = points.thresholds(trained.findings, route).tolist()
     thresholds = {
         finding: None if math.isnan(value) else value for finding, value in zip(trained.findings, values, strict=True)
     }
-    return {"temperature": points.temperature[route.key], "thresholds": thresholds, "threshold_rule": points.rule}
+    return {
+        "log_pos_weight": dict(zip(findings, points.shift(findings).tolist(), strict=True)),
+        "slope": {finding: 1 / scale.temperature for finding, scale in scales.items()},
+        "intercept": {finding: scale.intercept for finding, scale in scales.items()},
+        "thresholds": thresholds,
+        "threshold_rule": points.rule or None,
+    }
 
 
 def _versions(format: Format) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a finished run or bench looks like on a terminal."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -11,7 +12,7 @@ from dualview.data.remarks import Remark
 from dualview.evaluation.document import Estimate, Evaluation
 from dualview.evaluation.metrics import MACRO, GroupMetrics
 from dualview.evaluation.value_of_lateral import value_of_lateral
-from dualview.views import ALL_STUDIES, GROUPS
+from dualview.views import ALL_STUDIES, GROUPS, TITLES
 
 SUSPECTS_SHOWN = 20  # number of doubtful views that are printed
 SHOWN = ("both", "pa_only", "lateral_only")  # groups of a comparison that are printed; the files have all
@@ -126,6 +127,33 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
     correction = masked.value_of_lateral.correction
     table.caption = f"gained: difference of AUROC with its interval, over patients. {correction}"
     return table
+
+
+def calibration_table(evaluation: Evaluation) -> Table:
+    """Per route and finding, what calibrates it and the calibration error before and after."""
+    table = Table(title=f"{evaluation.split}: calibration, fitted on val")
+    for column in ("studies with", "finding", "by"):
+        table.add_column(column)
+    for column in ("slope", "intercept", "error\nbefore", "error\nafter"):
+        table.add_column(column, justify="right")
+    for route, findings in evaluation.calibration.items():
+        for finding, one in findings.items():
+            errors = (_number(one.error_before), _number(one.error_after))
+            table.add_row(
+                TITLES[route], escape(finding), one.method, f"{one.slope:.3f}", f"{one.intercept:+.3f}", *errors
+            )
+    return table
+
+
+def operating_points_line(evaluation: Evaluation, *, folder: Path, run: Path) -> str:
+    """Which thresholds and calibration were used, and whether `dualview predict` uses them too."""
+    used = evaluation.settings
+    if used.operating_points_of == "run":
+        return f"thresholds  {used.operating_points}: those of the run, {run}/operating_points.json"
+    return (
+        f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. "
+        "`dualview predict` goes on with those of the run"
+    )
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

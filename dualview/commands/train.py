@@ -38,10 +38,11 @@ from dualview.run.provenance import describe_run
 from dualview.run.resume import continued, fingerprint, refuse_other_data
 from dualview.run.state import TrainState
 from dualview.run.tracking import Tracker
+from dualview.run.trained import log_of
 from dualview.training.bad_steps import BadSteps
 from dualview.training.curriculum import head_trained_alone
 from dualview.training.horizon import Horizon
-from dualview.training.learner import Learner, build_learner, configured_pos_weight
+from dualview.training.learner import Learner, build_learner, configured_pos_weight, counted_pos_weight
 from dualview.training.log import TrainingLog
 from dualview.training.optim import set_learning_rates
 from dualview.training.step import count, take_step
@@ -80,6 +81,7 @@ def train(config: Config) -> TrainingResult:
         studies = load_studies(config, job=job)
         check_training(studies, config, is_new=earlier is None, job=job)
         state = _state(config, run_id=run_id, studies=studies, earlier=earlier, job=job)
+        pos_weight = counted_pos_weight(studies.data.train, config.loss)
         learner = _learner(config, studies=studies, earlier=earlier, job=job)
         horizon = Horizon.of(config.train, num_studies=len(studies.train), world_size=job.world_size)
         micro_batches = _micro_batches(config, studies=studies, first_step=state.step, horizon=horizon, job=job)
@@ -94,7 +96,10 @@ def train(config: Config) -> TrainingResult:
         )  # fmt: skip
         tracker = stack.enter_context(Tracker(config, run_id=run_id, first_step=state.step, job=job))
         progress = stack.enter_context(progress_bars(shown=job.is_main))
-        evaluator = Evaluator(model=learner.model, config=config, job=job, bad_images=bad_images, progress=progress)
+        evaluator = Evaluator(
+            model=learner.model, config=config, job=job, bad_images=bad_images, progress=progress,
+            log_pos_weight=log_of(pos_weight, findings=studies.data.train.findings),
+        )  # fmt: skip
         log = TrainingLog(learner, state=state, horizon=horizon, tracker=tracker, progress=progress, job=job)
 
         # -- loop: one pass is one optimizer step ---------------------------------------------------
@@ -123,7 +128,7 @@ def train(config: Config) -> TrainingResult:
                 checkpoint.save(
                     run, weights=learner.model.state_dict(), state=state, optimizer=learner.optimizer.state_dict(),
                     findings=studies.train.table.findings, config=config, config_yaml=config_yaml,
-                    keep=config.train.keep_checkpoints,
+                    keep=config.train.keep_checkpoints, pos_weight=pos_weight,
                 )  # fmt: skip
             if outcome.stop:
                 job.barrier()  # The others wait here until the main process has written the checkpoint.
@@ -135,7 +140,7 @@ def train(config: Config) -> TrainingResult:
         log.close()
         evaluations = _evaluate_best(evaluator, run=run, studies=studies)
         _summarise(evaluations, run=run, learner=learner, state=state, config=config, tracker=tracker)
-        _write_results(run, evaluations, job=job)
+        _write_results(run, evaluator, evaluations)
         return TrainingResult(
             run_dir=run.path,
             num_steps=state.step,
@@ -315,12 +320,14 @@ def _summarise(
         tracker.log_checkpoint(run.checkpoint("best"), name="best", step=state.best.step)
 
 
-def _write_results(run: RunDir, evaluations: dict[str, SplitEvaluation], *, job: Job) -> None:
+def _write_results(run: RunDir, evaluator: Evaluator, evaluations: dict[str, SplitEvaluation]) -> None:
     """Predictions, operating points and, last of all, the metrics, by which a run counts as finished."""
+    job = evaluator.job
     if job.is_main:
         tables = {name: as_predictions(evaluation) for name, evaluation in evaluations.items()}
         for name, table in tables.items():
             table.write(run.predictions(name))
-        choose_operating_points(tables["val"]).write(run.operating_points)
+        points = choose_operating_points(tables["val"], log_pos_weight=evaluator.log_pos_weight)
+        points.write(run.operating_points)
         write_metrics(run.metrics, evaluations)
     job.barrier()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from dualview.comparison.plan import Plan, PlannedRun
-from dualview.config import load
+from dualview.config.load import load_of_run
 from dualview.errors import Preempted, UserError, listed
 from dualview.files import write_whole
 from dualview.run.directory import RunDir
@@ -26,7 +26,7 @@ def is_finished(run: PlannedRun) -> bool:
     run_dir = RunDir(run.config.run.dir)
     if not run_dir.is_finished:
         return False
-    earlier = load(run_dir.config, refuse_unused=False)
+    earlier = load_of_run(run_dir.config)
     differing = differing_settings(run.config, earlier)
     if differing:
         problems = [f"{key}: the run has {old!r}, now {new!r}" for key, (old, new) in differing.items()]

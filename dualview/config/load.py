@@ -14,6 +14,9 @@ from dualview.config.sections import Config, DataConfig, Section, SourceConfig
 from dualview.config.uses import NETWORKS, SOURCES
 from dualview.errors import UserError, listed
 
+# What a run did before there was the key: runs of then have written their settings without it.
+BEFORE_THE_KEY = {"loss.normalise": "known"}
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which `3e-4` is a number (YAML 1.2) and a key given twice is an error."""
@@ -33,17 +36,38 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path, *, overrides: list[str] | None = None, refuse_unused: bool = True) -> Config:
+def load(path: Path, *, overrides: list[str] | None = None) -> Config:
     """The configuration in a YAML file, with `section.field=value` overrides on top.
-
-    Args:
-        refuse_unused: also refuse what is set and never looked at; not for the file of a run that was trained with it.
 
     Raises:
         UserError: no such file, no valid YAML, or any key that is unknown, of the wrong type, impossible
             together with another or not used; all of them at once.
     """
     values, problems = read_values(path, overrides=overrides or [])
+    return _checked(values, problems, path=path, refuse_unused=True)
+
+
+def load_of_run(path: Path) -> Config:
+    """The configuration that a run was trained with, from the file that it has written, maybe long ago.
+
+    Raises:
+        UserError: as `load`, but for keys that are not used, which were once allowed.
+    """
+    values, problems = read_values(path, overrides=[])
+    return _checked(as_it_was_trained(values), problems, path=path, refuse_unused=False)
+
+
+def as_it_was_trained(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a run has written, with what it did where it did not know a key yet."""
+    values = {name: dict(section) if isinstance(section, dict) else section for name, section in values.items()}
+    for key, value in BEFORE_THE_KEY.items():
+        section, name = key.split(".")
+        if isinstance(values.setdefault(section, {}), dict):
+            values[section].setdefault(name, value)
+    return values
+
+
+def _checked(values: dict[str, Any], problems: list[str], *, path: Path, refuse_unused: bool) -> Config:
     config, value_problems = check(Config, values)
     problems += value_problems
     if refuse_unused:

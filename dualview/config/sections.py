@@ -526,6 +526,10 @@ class LossConfig(Section):
     """Learn the weights of the three heads on complete studies, beginning with 1, `pa_weight` and `lateral_weight`; for
     `auxloss`. `uncertainty`: exp(-s), plus s / 2 per head (Kendall et al., CVPR 2018; s = log sigma^2); `temperature`:
     T^-2, plus log T per head, the authors' `--learn-loss-coeffs`. The same loss with T = sigma, but other steps."""
+    normalise: Literal["findings", "known"] = "findings"
+    """What a study's sum over its known labels is divided by. `findings`: their number K, so that every known label
+    weighs alike; `known`: its own number of known labels, which weighs a label more where a study has few of them. All
+    labels known: the same. On CheXpert `known` weighs a positive up to 2.9 times a negative (docs/datasets.md)."""
     pos_weight: Literal["reference", "none"] = "reference"
     """`reference`: clamp(0.1 N / n, 1, pos_weight_max), N known and n positive training studies of the
     finding, after the authors' `train.py`; `none`: 1."""

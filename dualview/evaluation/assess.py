@@ -14,10 +14,11 @@ Every interval is over resamples of patients, the same ones throughout (statisti
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from dualview.evaluation.calibrate import calibration_of
 from dualview.evaluation.document import (
     EVALUATION_FORMAT,
     Assessment,
@@ -53,6 +54,7 @@ def assess(
     table: PredictionTable,
     *,
     points: OperatingPoints,
+    points_of: Literal["run", "evaluation"] = "evaluation",
     train_prevalence: np.ndarray | None = None,
     by: list[str] | None = None,
     settings: EvaluationSettings | None = None,
@@ -62,7 +64,8 @@ def assess(
 
     Args:
         table: predictions of the split; studies without a readable image take no part.
-        points: temperatures and thresholds, from val.
+        points: calibration and thresholds, from val.
+        points_of: whose they are.
         train_prevalence: (3, K) share of positives among known training labels per `Availability`, NaN where
             there are none; what the mask-only baseline predicts.
         by: columns of the study table to divide by; None takes those with few values.
@@ -93,6 +96,7 @@ def assess(
             confidence=settings.confidence,
             resampled="patients",
             operating_points=f"{points.rule}, chosen on {points.chosen_on}",
+            operating_points_of=points_of,
         ),
         findings=list(table.findings),
         num_patients=len(set(table.patient_ids)),
@@ -105,6 +109,7 @@ def assess(
             for column, parts in divisions.items()
         },
         temperature=points.temperature,
+        calibration=calibration_of(table, points=points),
     )
 
 
@@ -182,7 +187,7 @@ def _value_of(
 
 
 def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
-    """DeLong's test of a finding with and without a view; temperatures change no order, so none is applied."""
+    """DeLong's test of a finding with and without a view; calibration changes no order, so none is applied."""
     whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
     known = complete.label_mask[:, k] & np.isfinite(without)
     check = paired_delong(

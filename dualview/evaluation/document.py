@@ -8,7 +8,7 @@ An identifier of a patient, study or image is nowhere in it.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +121,18 @@ class Look:
     findings: dict[str, FindingResult]  # finding -> its result
 
 
+@dataclass(frozen=True, kw_only=True)
+class FindingCalibration:
+    """What makes a probability of a logit on a route: sigmoid(slope * (logit - log_pos_weight) + intercept)."""
+
+    method: Literal["platt", "temperature", "none"]  # what was fitted on val
+    log_pos_weight: float | None  # log of the weight of positives in the loss; null: not known, nothing is subtracted
+    slope: float  # above 0
+    intercept: float  # in any direction
+    error_before: float | None  # calibration error of studies that came on this route, not calibrated; null: no study
+    error_after: float | None  # the same as it is calibrated
+
+
 # -- comparisons -----------------------------------------------------------------------------------
 
 
@@ -231,6 +243,7 @@ class UsedSettings:
     confidence: float  # confidence level of every interval
     resampled: str  # the unit: patients
     operating_points: str  # the rule of the thresholds and the split that they were chosen on
+    operating_points_of: Literal["run", "evaluation"] = "evaluation"  # the run, as predict has them, or this alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +259,8 @@ class Assessment:
     availability_baseline: AvailabilityBaseline | None  # null: the labels of training were not at hand
     masked: Masked | None  # null: the network takes one kind of study only, so no view can be withheld
     subgroups: dict[str, dict[str, Look]]  # column of the study table -> value -> its studies; {}: no column
-    temperature: dict[str, float]  # route of `views.ROUTES` -> what divides its logits, above 0; 1: not calibrated
+    temperature: dict[str, float]  # route -> what divides the logits of findings without Platt's numbers; 1: nothing
+    calibration: dict[str, dict[str, FindingCalibration]] = field(default_factory=dict)  # route -> finding -> how
 
 
 @dataclass(frozen=True, kw_only=True)

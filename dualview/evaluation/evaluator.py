@@ -1,6 +1,6 @@
 """Evaluation: every study of a split once, for any number of processes; complete ones also with a view withheld."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from dualview.data.loading import evaluation_loader
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.evaluation.metrics import by_availability
+from dualview.evaluation.operating_points import shift_of
 from dualview.evaluation.prediction_table import HEADS
 from dualview.evaluation.split import SplitEvaluation, SplitOutputs
 from dualview.losses import study_losses
@@ -32,6 +33,7 @@ class Evaluator:
     job: Job
     bad_images: BadImages
     progress: Progress
+    log_pos_weight: Mapping[str, float] | None = None  # finding -> what is subtracted from its logits; None: nothing
 
     def evaluate(self, dataset: StudyDataset, *, name: str, hide_views: bool = False) -> SplitEvaluation:
         """Predict a split and measure it.
@@ -51,7 +53,9 @@ class Evaluator:
             hidden = {view: self.outputs(dataset, name=name, hide=view) for view in View}
         table, done = dataset.table, outputs.evaluated
         metrics = by_availability(
-            torch.from_numpy(outputs.route_logits[done]).sigmoid().numpy(),
+            torch.from_numpy(outputs.route_logits[done] - shift_of(self.log_pos_weight, findings=table.findings))
+            .sigmoid()
+            .numpy(),
             positive=table.positive[done],
             known=table.label_mask[done],
             availability=outputs.availability[done],
@@ -62,6 +66,7 @@ class Evaluator:
             torch.from_numpy(outputs.route_logits),
             labels=torch.from_numpy(table.labels).double(),
             label_mask=torch.from_numpy(known),
+            normalise=self.config.loss.normalise,
         )
         num_labelled = int(known.any(axis=1).sum())
         loss = float(losses.sum() / num_labelled) if num_labelled else None

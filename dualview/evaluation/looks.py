@@ -45,7 +45,7 @@ def measure_look(
     table: PredictionTable, *, score: str, counts: np.ndarray, points: OperatingPoints, settings: EvaluationSettings
 ) -> MeasuredLook:
     """Measure all studies of the table; `counts` (S, B) are theirs."""
-    probabilities = calibrated_scores(table, score=score, temperature=points.temperature)
+    probabilities = calibrated_scores(table, score=score, points=points)
     known, positive = table.label_mask & np.isfinite(probabilities), table.positive
     by_route = np.stack([points.thresholds(table.findings, route) for route in Availability])  # (3, K)
     thresholds = by_route[table.judged_by(score)]  # (S, K)

@@ -1,35 +1,38 @@
-"""What a probability is taken for: the temperature of each route and the threshold of each of its findings.
+"""What a probability is taken for: from logits to probabilities, and the threshold of each finding on each route.
 
-`operating_points.json` of a run directory, written when training ends and by `dualview evaluate`:
+`operating_points.json` (read in points_file.py): of a run, written when training ends and by `dualview evaluate RUN
+--set-thresholds`; of an evaluation, those that it used:
 
-    {"format": 1, "rule": "youden", "chosen_on": "val",
+    {"format": 2, "rule": "youden", "chosen_on": "val",
+     "log_pos_weight": {"Pneumonia": 1.61, "Hernia": 0.0},
      "temperature": {"both": 1.2, "pa_only": 1.0, "lateral_only": 0.9},
-     "routes": {"both": {"Pneumonia": {"threshold": 0.31, "reason": null},
-                         "Hernia": {"threshold": null, "reason": "one class only in val"}}, ...}}
+     "routes": {"both": {"Pneumonia": {"threshold": 0.31, "reason": null, "platt": {"slope": 0.8, "intercept": -0.1}},
+                         "Hernia": {"threshold": null, "reason": "one class only in val", "platt": null}}, ...}}
 
-A route's logits are divided by its temperature before the sigmoid. A threshold is on the probability after
-that: the decision is 1 where probability >= threshold.
+Positives that weigh w times in the loss multiply the odds that a network learns by w, exactly: log w, which is
+`log_pos_weight`, is subtracted from every logit z. The probability is sigmoid(slope * (z - log w) + intercept) where
+Platt's two numbers are given, and sigmoid((z - log w) / temperature of the route) elsewhere. A threshold is on that
+probability: the decision is 1 where probability >= threshold.
 """
 
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
-from dualview.errors import UserError, listed
 from dualview.evaluation.metrics import why_undefined
 from dualview.evaluation.prediction_table import PredictionTable
-from dualview.evaluation.statistics.calibration import fit_temperature
+from dualview.evaluation.statistics.calibration import Line
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule, choose
 from dualview.files import write_whole
 from dualview.views import ROUTES, Availability
 
-POINTS_FORMAT = 1
+POINTS_FORMAT = 2
+Method = Literal["platt", "temperature", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +41,61 @@ class OperatingPoint:
 
     threshold: float | None  # probability in [0, 1]; None: no decision can be made
     reason: str | None = None  # why there is no threshold; None: there is one
+    platt: Line | None = None  # line from logits to logits, of slope above 0; None: the route's temperature
+
+
+class Scale(NamedTuple):
+    """What makes a calibrated logit of one: it is divided by the temperature, and the intercept is added."""
+
+    temperature: float
+    intercept: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoints:
-    """Temperature and thresholds of every route; by `views.ROUTES`, then by finding."""
+    """Calibration and thresholds of every route; by `views.ROUTES`, then by finding."""
 
     rule: str  # rule by which thresholds were chosen
     chosen_on: str  # split on which thresholds were chosen
     temperature: dict[str, float]
     routes: dict[str, dict[str, OperatingPoint]]
+    log_pos_weight: dict[str, float] | None = None  # by finding; None: not known, as in older files, and not undone
 
-    def calibrated(self, logits: np.ndarray, route: Availability) -> np.ndarray:
+    def calibrated(self, logits: np.ndarray, route: Availability, *, findings: Sequence[str]) -> np.ndarray:
         """Probabilities (N, K) float64 of a route's logits (N, K)."""
-        return to_probabilities(logits, temperature=self.temperature[route.key])
+        scales = [self.scale(route, finding) for finding in findings]
+        return to_probabilities(
+            logits,
+            log_pos_weight=self.shift(findings),
+            temperature=np.array([scale.temperature for scale in scales], np.float64),
+            intercept=np.array([scale.intercept for scale in scales], np.float64),
+        )
+
+    def shift(self, findings: Sequence[str]) -> np.ndarray:
+        """(K,) what is subtracted from the logits, 0 where it is not known."""
+        return shift_of(self.log_pos_weight, findings=findings)
+
+    def scale(self, route: Availability, finding: str) -> "Scale":
+        """What a logit is divided by and what is then added to it."""
+        point = self.routes[route.key].get(finding)
+        if point is None or point.platt is None:
+            return Scale(self.temperature[route.key], 0.0)
+        return Scale(1 / point.platt.slope, point.platt.intercept)
+
+    def uncalibrated(self) -> "OperatingPoints":
+        """The same without what was fitted; the weight of positives stays undone."""
+        routes = {
+            route: {finding: replace(point, platt=None) for finding, point in points.items()}
+            for route, points in self.routes.items()
+        }
+        return replace(self, temperature=dict.fromkeys(self.temperature, 1.0), routes=routes)
+
+    def method(self, route: Availability, finding: str) -> Method:
+        """How a finding is calibrated on a route."""
+        point = self.routes[route.key].get(finding)
+        if point is not None and point.platt is not None:
+            return "platt"
+        return "none" if self.temperature[route.key] == 1 else "temperature"
 
     def thresholds(self, findings: Sequence[str], route: Availability) -> np.ndarray:
         """(K,) thresholds of a route on calibrated probabilities, NaN where no decision can be made."""
@@ -69,47 +113,94 @@ class OperatingPoints:
 
     def write(self, path: Path) -> None:
         """Write to `path` whole or not at all."""
-        write_whole(path, json.dumps({"format": POINTS_FORMAT, **asdict(self)}, indent=2) + "\n")
+        content: dict[str, Any] = asdict(self)
+        for points in content["routes"].values():
+            for point in points.values():  # A named tuple would come out as a list.
+                point["platt"] = None if point["platt"] is None else point["platt"]._asdict()
+        write_whole(path, json.dumps({"format": POINTS_FORMAT, **content}, indent=2) + "\n")
 
 
 # -- from logits to probabilities ------------------------------------------------------------------
 
 
-def to_probabilities(logits: np.ndarray, *, temperature: float | np.ndarray = 1.0) -> np.ndarray:
-    """sigmoid(logits / temperature) as float64, NaN where there is no logit. Every probability is made here.
+def to_probabilities(
+    logits: np.ndarray,
+    *,
+    log_pos_weight: float | np.ndarray = 0.0,
+    temperature: float | np.ndarray = 1.0,
+    intercept: float | np.ndarray = 0.0,
+) -> np.ndarray:
+    """sigmoid((logits - log_pos_weight) / temperature + intercept) as float64; every probability is made here.
+
+    It is NaN where there is no logit.
 
     By scipy's expit, which gives a logit the same probability wherever it stands in an array. The sigmoid of torch does
     not, to the last digit, and a study that lies on its threshold would be decided by its neighbours.
     """
-    probabilities: np.ndarray = expit(logits.astype(np.float64) / temperature)
+    probabilities: np.ndarray = expit((logits.astype(np.float64) - log_pos_weight) / temperature + intercept)
     return probabilities
 
 
-def calibrated_scores(table: PredictionTable, *, score: str, temperature: dict[str, float]) -> np.ndarray:
-    """(S, K) probabilities of a score, by the temperature of the route that it takes for each study."""
-    by_route = np.array([temperature[route] for route in ROUTES])
-    return to_probabilities(table.logits[score], temperature=by_route[table.judged_by(score)][:, None])
+def shift_of(log_pos_weight: Mapping[str, float] | None, *, findings: Sequence[str]) -> np.ndarray:
+    """(K,) of the weights by finding, 0 where one is not known."""
+    known = {} if log_pos_weight is None else log_pos_weight
+    return np.array([known.get(finding, 0.0) for finding in findings], np.float64)
+
+
+def calibrated_scores(table: PredictionTable, *, score: str, points: OperatingPoints) -> np.ndarray:
+    """(S, K) probabilities of a score, by the calibration of the route that it takes for each study."""
+    scales = np.array(
+        [[points.scale(route, finding) for finding in table.findings] for route in Availability], np.float64
+    )  # (3, K, 2)
+    of_study = scales[table.judged_by(score)]
+    return to_probabilities(
+        table.logits[score],
+        log_pos_weight=points.shift(table.findings),
+        temperature=of_study[..., 0],
+        intercept=of_study[..., 1],
+    )
 
 
 # -- chosen on val ---------------------------------------------------------------------------------
 
 
 def choose_operating_points(
-    val: PredictionTable, *, rule: ThresholdRule = YOUDEN, temperatures: dict[str, float] | None = None
+    val: PredictionTable,
+    *,
+    rule: ThresholdRule = YOUDEN,
+    log_pos_weight: Mapping[str, float] | None = None,
+    temperatures: dict[str, float] | None = None,
+    platt: Mapping[str, Mapping[str, Line]] | None = None,
 ) -> OperatingPoints:
     """Thresholds per route and finding from the val split.
 
     A route of one view is judged on every val study that has the view, complete ones with the other withheld.
+
+    Args:
+        log_pos_weight: finding -> what the loss has added to its logits.
+        temperatures: by route; None: 1.
+        platt: by route, then by finding, where there is one (calibrate.py).
     """
-    temperatures = temperatures or dict.fromkeys(ROUTES, 1.0)
+    calibrated = OperatingPoints(
+        rule=str(rule),
+        chosen_on="val",
+        temperature=temperatures or dict.fromkeys(ROUTES, 1.0),
+        routes={
+            route: {finding: OperatingPoint(threshold=None, platt=line) for finding, line in lines.items()}
+            for route, lines in {**{key: {} for key in ROUTES}, **(platt or {})}.items()
+        },
+        log_pos_weight=None if log_pos_weight is None else dict(log_pos_weight),
+    )
     routes = {}
     for kind in Availability:
-        probabilities = to_probabilities(logits_from(kind, val), temperature=temperatures[kind.key])
-        routes[kind.key] = {
+        probabilities = calibrated.calibrated(logits_from(kind, val), kind, findings=val.findings)
+        points = {
             finding: _choose(probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule)
             for k, finding in enumerate(val.findings)
         }
-    return OperatingPoints(rule=str(rule), chosen_on="val", temperature=temperatures, routes=routes)
+        lines = {finding: point.platt for finding, point in calibrated.routes[kind.key].items()}
+        routes[kind.key] = {finding: replace(point, platt=lines.get(finding)) for finding, point in points.items()}
+    return replace(calibrated, routes=routes)
 
 
 def _choose(
@@ -124,16 +215,6 @@ def _choose(
     return OperatingPoint(threshold=chosen.threshold)
 
 
-def fit_temperatures(val: PredictionTable) -> dict[str, float]:
-    """A temperature per route from the val split; 1 where a route has no labels of both kinds there."""
-    fitted = {}
-    for kind in Availability:
-        logits = logits_from(kind, val)
-        known = val.label_mask & np.isfinite(logits)
-        fitted[kind.key] = fit_temperature(logits, positive=val.positive, known=known) or 1.0
-    return fitted
-
-
 def logits_from(kind: Availability, table: PredictionTable) -> np.ndarray:
     """(S, K) logits as if only the views of this kind existed, of every study that has them; NaN for others."""
     logits = np.full(table.labels.shape, np.nan)
@@ -143,65 +224,3 @@ def logits_from(kind: Availability, table: PredictionTable) -> np.ndarray:
         complete = table.evaluated & (table.availability == Availability.BOTH)
         logits[complete] = table.logits[kind.views[0].other.hidden_key][complete]
     return logits
-
-
-# -- the file --------------------------------------------------------------------------------------
-
-
-def read_operating_points(file: Path) -> OperatingPoints | None:
-    """The operating points of a run, from its file; None where it has none yet.
-
-    Raises:
-        UserError: the file is there, and is not what it should be; all problems together.
-    """
-    remedy = f"Make it anew with: dualview evaluate {file.parent}"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}). {remedy}") from None
-    if not isinstance(content, dict) or content.get("format") != POINTS_FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{file} has format {found!r}, this dualview reads format {POINTS_FORMAT}. {remedy}")
-    problems: list[str] = []
-    temperature = {route: _temperature(content, route, problems) for route in ROUTES}
-    routes = {route: _points(content, route, problems) for route in ROUTES}
-    if problems:
-        raise UserError(f"{file} has {len(problems)} problem(s)\n{listed(problems)}\n{remedy}")
-    return OperatingPoints(
-        rule=str(content.get("rule", "")),
-        chosen_on=str(content.get("chosen_on", "")),
-        temperature=temperature,
-        routes=routes,
-    )
-
-
-def _temperature(content: dict[str, Any], route: str, problems: list[str]) -> float:
-    temperatures = content.get("temperature")
-    value = temperatures.get(route) if isinstance(temperatures, dict) else None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        problems.append(f"temperature.{route} is {value!r}; it must be a number above 0")
-        return 1.0
-    return float(value)
-
-
-def _points(content: dict[str, Any], route: str, problems: list[str]) -> dict[str, OperatingPoint]:
-    routes = content.get("routes")
-    findings = routes.get(route) if isinstance(routes, dict) else None
-    if not isinstance(findings, dict):
-        problems.append(f"routes.{route} is {type(findings).__name__}; it must hold an object per finding")
-        return {}
-    points = {}
-    for finding, value in findings.items():
-        threshold = value.get("threshold") if isinstance(value, dict) else value
-        is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-        if not isinstance(value, dict) or not (threshold is None or (is_number and 0 <= threshold <= 1)):
-            problems.append(f"routes.{route}.{finding}.threshold is {threshold!r}; allowed are 0 to 1, and null")
-            continue
-        points[finding] = OperatingPoint(
-            threshold=None if threshold is None else float(threshold), reason=value.get("reason")
-        )
-    return points

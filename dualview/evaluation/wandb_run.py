@@ -27,7 +27,7 @@ from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
 from dualview.data.dataset import Key, StudyDataset
 from dualview.evaluation.document import Evaluation
-from dualview.evaluation.operating_points import to_probabilities
+from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.wandb_tables import (
     CURVES,
@@ -66,12 +66,19 @@ def evaluation_id(run_id: str, *, split: str, checkpoint_name: str) -> str:
 
 
 def log_evaluation(
-    evaluation: Evaluation, *, table: PredictionTable, dataset: StudyDataset, evaluation_file: Path, config: Config
+    evaluation: Evaluation,
+    *,
+    table: PredictionTable,
+    points: OperatingPoints,
+    dataset: StudyDataset,
+    evaluation_file: Path,
+    config: Config,
 ) -> EvaluationJob:
     """Record an evaluation in wandb, as `config.tracking` says. Never raises for wandb's sake.
 
     Args:
         table: predictions of the split, row by row of the dataset.
+        points: what makes probabilities of them.
         evaluation_file: where the evaluation is written; wandb's own files go beside it.
     """
     folder = evaluation_file.parent
@@ -89,7 +96,10 @@ def log_evaluation(
             run.log(_tables(evaluation) | _charts(evaluation, table))
             run.summary.update(summary_values(evaluation))
             if config.tracking.num_images:
-                run.log({STUDY_IMAGES: _pictures(dataset, table, num=config.tracking.num_images, seed=config.run.seed)})
+                pictures = _pictures(
+                    dataset, table, points=points, num=config.tracking.num_images, seed=config.run.seed
+                )
+                run.log({STUDY_IMAGES: pictures})
             if config.tracking.log_evaluation:
                 artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation")
                 artifact.add_file(str(evaluation_file), name=evaluation_file.name)
@@ -185,11 +195,13 @@ def _charts(evaluation: Evaluation, table: PredictionTable) -> dict[str, Any]:
 # -- images ----------------------------------------------------------------------------------------
 
 
-def _pictures(dataset: StudyDataset, table: PredictionTable, *, num: int, seed: int) -> list[wandb.Image]:
+def _pictures(
+    dataset: StudyDataset, table: PredictionTable, *, points: OperatingPoints, num: int, seed: int
+) -> list[wandb.Image]:
     return [
         wandb.Image(
             study_picture(dataset[Key(epoch=0, row=row)].images, size=dataset.image_size_px),
-            caption=caption(table, row=row),
+            caption=caption(table, row=row, points=points),
         )
         for row in chosen_studies(table, num=num, seed=seed)
     ]
@@ -205,14 +217,14 @@ def chosen_studies(table: PredictionTable, *, num: int, seed: int) -> list[int]:
     return list(islice(in_turn, num))
 
 
-def caption(table: PredictionTable, *, row: int) -> str:
-    """Views, probabilities before calibration and labels of a study.
+def caption(table: PredictionTable, *, row: int, points: OperatingPoints) -> str:
+    """Views, probabilities as the evaluation takes them, and labels of a study.
 
     Such as `both: Nodule 0.93 (positive), Hernia 0.01 (unknown)`.
     """
     study = table.select(np.array([row]))
     said = []
-    for k, probability in enumerate(to_probabilities(study.logits["route"])[0]):
+    for k, probability in enumerate(calibrated_scores(study, score="route", points=points)[0]):
         label = "positive" if study.positive[0, k] else "negative"
         label = label if study.label_mask[0, k] else "unknown"
         said.append(f"{study.findings[k]} {probability:.2f} ({label})")

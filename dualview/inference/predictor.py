@@ -23,7 +23,8 @@ from dualview.batch import StudyBatch
 from dualview.data.images.files import FileImages, square, to_gray
 from dualview.data.remarks import count_remarks
 from dualview.errors import UserError
-from dualview.evaluation.operating_points import OperatingPoints, read_operating_points, to_probabilities
+from dualview.evaluation.operating_points import OperatingPoints, shift_of, to_probabilities
+from dualview.evaluation.points_file import read_operating_points
 from dualview.inference.studies import RequestDataset, StudyRequest
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
@@ -40,7 +41,7 @@ NOT_FINITE = "the network's output is not finite: its training has diverged"
 class Answers(NamedTuple):
     """What a network says of a batch, on the CPU."""
 
-    probabilities: np.ndarray  # (B, K) float64, after the route's temperature; means nothing where `is_finite` is False
+    probabilities: np.ndarray  # (B, K) float64, calibrated as the route is; means nothing where `is_finite` is False
     decisions: np.ndarray  # (B, K) bool; means nothing where `decided` is False
     decided: np.ndarray  # (B, K) bool
     availability: np.ndarray  # (B,) of Availability, the views used
@@ -74,11 +75,12 @@ class Prediction:
 
 
 class Predictor:
-    """A trained network with the preprocessing, temperatures and thresholds that belong to it.
+    """A trained network with the preprocessing, calibration and thresholds that belong to it.
 
     Args:
         trained: the network; it is moved to `device`.
-        points: without them decisions are not known and probabilities are those of the plain logits.
+        points: without them decisions are not known and probabilities are not calibrated, but for the weight of
+            positives in the loss, which is undone as far as the checkpoint knows it.
         device: where the network runs, always in float32.
     """
 
@@ -198,12 +200,13 @@ class Predictor:
             ):
                 logits = self.model(on_device).by_route(on_device, vote=self.vote).double().cpu().numpy()
         is_finite: np.ndarray = np.asarray(np.isfinite(logits).all(axis=1))
-        probabilities = to_probabilities(np.where(is_finite[:, None], logits, 0))
+        shift = shift_of(self.trained.log_pos_weight, findings=self.findings)
+        probabilities = to_probabilities(np.where(is_finite[:, None], logits, 0), log_pos_weight=shift)
         decisions, decided = np.zeros(logits.shape, bool), np.zeros(logits.shape, bool)
         if self.points is not None:
             for route in Availability:
                 rows = (availability == route) & is_finite
-                probabilities[rows] = self.points.calibrated(logits[rows], route)
+                probabilities[rows] = self.points.calibrated(logits[rows], route, findings=self.findings)
                 decisions[rows], decided[rows] = self.points.decide(
                     probabilities[rows], route, findings=self.findings
                 )  # fmt: skip
@@ -222,27 +225,32 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
     """The operating points of a checkpoint; None, with a warning, where it has none."""
     file = points_file(trained)
     points = read_operating_points(file)
-    if points is None and warn:
-        which = "" if _is_best(trained) else f" --checkpoint {trained.step}"
+    if not warn:
+        return points
+    remedy = f"dualview evaluate {trained.run}" + (
+        " --set-thresholds" if trained.is_best else f" --checkpoint {trained.step}"
+    )
+    if points is None:
         logger.warning(
-            "%s is not there: decisions stay blank and probabilities uncalibrated. `dualview evaluate %s%s` makes it",
-            file.name, trained.run, which,
+            "%s is not there: decisions stay blank and probabilities uncalibrated. `%s` makes it", file.name, remedy
+        )
+    if (trained if points is None else points).log_pos_weight is None and not trained.is_unweighted:
+        logger.warning(
+            "%s is of a dualview that did not undo loss.pos_weight: odds are up to %g times too high, as they were "
+            "then. `%s` mends it", "the checkpoint" if points is None else file.name,
+            trained.config.loss.pos_weight_max, remedy,
         )  # fmt: skip
     return points
 
 
 def points_file(trained: TrainedNetwork) -> Path:
-    """Where `dualview evaluate` writes the operating points of a checkpoint (commands/evaluate.py)."""
-    if _is_best(trained):
+    """Where the operating points of a checkpoint lie: of the best with the run, of another beside its evaluation."""
+    if trained.is_best:
         return trained.run.operating_points
     # Folders of evaluations are named by step here, because `last` moves.
     evaluations = [trained.run.evaluation(split, checkpoint=str(trained.step)) for split in ("test", "val", "train")]
     files = [evaluation.operating_points for evaluation in evaluations]
     return next((file for file in files if file.exists()), files[0])
-
-
-def _is_best(trained: TrainedNetwork) -> bool:
-    return trained.run.checkpoint("best").resolve() == trained.folder
 
 
 class ImageOrPixels:

@@ -75,6 +75,7 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "missing_views": tables.missing_views(record),
         "per_finding": tables.per_finding(record),
         "operating_points": tables.operating_points(record),
+        "calibration": tables.calibration(record),
         "subgroups": tables.subgroups(record),
         "data_card": tables.data_card(record),
         "routing": tables.routing(record),

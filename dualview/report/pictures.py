@@ -152,8 +152,6 @@ def _log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 def _thresholds(record: Record, k: int) -> np.ndarray:
     """(3,) by `Availability`; 1/2 where a route has none."""
-    if record.points is None:
-        return np.full(len(Availability), 0.5)
     thresholds = np.array([record.points.thresholds([record.findings[k]], route)[0] for route in Availability])
     return np.where(np.isnan(thresholds), 0.5, thresholds)
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from dualview.config import Config, load
+from dualview.config import Config
+from dualview.config.load import load_of_run
 from dualview.errors import UserError, listed
 from dualview.evaluation.document import Evaluation
-from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores, read_operating_points
+from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
+from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
 from dualview.run.directory import RunDir
+from dualview.views import ROUTES
 
 NOT_SHOWN = "(a path, not shown)"
 
@@ -28,7 +31,7 @@ class Record:
     predictions: PredictionTable  # predictions of the studies that could be evaluated
     metrics: list[dict[str, Any]]  # lines of metrics.jsonl
     config: Config
-    points: OperatingPoints | None
+    points: OperatingPoints  # those that the evaluation used
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -36,7 +39,7 @@ class Record:
 
     def probabilities(self, score: str) -> np.ndarray:
         """(S, K) probabilities as the evaluation took them, NaN where there are none."""
-        return calibrated_scores(self.predictions, score=score, temperature=self.evaluation.temperature)
+        return calibrated_scores(self.predictions, score=score, points=self.points)
 
     def studies_digest(self) -> str:
         """Equal for runs that were tested on the same studies. Not for the page: identifiers can be guessed from it."""
@@ -91,9 +94,19 @@ def _read(run: RunDir, *, name: str) -> Record:
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),
         metrics=run.read_log(),
-        config=load(run.config, refuse_unused=False),
-        points=read_operating_points(run.operating_points),
+        config=load_of_run(run.config),
+        points=_points(run, evaluation=evaluation),
     )
+
+
+def _points(run: RunDir, *, evaluation: Evaluation) -> OperatingPoints:
+    """The operating points of an evaluation, which lie beside it; of an older one its temperatures, and the run's."""
+    own = read_operating_points(run.evaluation("test").operating_points)
+    if own is not None:
+        return own
+    of_run = read_operating_points(run.operating_points)
+    routes = of_run.routes if of_run is not None and of_run.log_pos_weight is None else {route: {} for route in ROUTES}
+    return OperatingPoints(rule="", chosen_on="", temperature=evaluation.temperature, routes=routes)
 
 
 def public_settings(config: Config) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def operating_points(record: Record) -> list[Table]:
         for finding in record.findings:
             point = look.findings[finding].operating_point
             if point is None:
-                chosen = None if record.points is None else record.points.routes[kind.key].get(finding)
+                chosen = record.points.routes[kind.key].get(finding)
                 reason = (chosen.reason if chosen else None) or look.findings[finding].undefined or ""
                 cells = [Cell("undefined", None, reason, "undefined"), *[Cell("-")] * (4 + len(RATE_TITLES))]
             else:
@@ -209,6 +209,23 @@ def operating_points(record: Record) -> list[Table]:
             rows.append([text(finding), *cells])
         caption = f"{kind.title[0].upper()}{kind.title[1:]}, {look.num_studies:,} studies"
         tables.append(Table(caption=caption, columns=[*columns, *RATE_TITLES.values()], rows=rows, sortable=True))
+    return tables
+
+
+def calibration(record: Record) -> list[Table]:
+    """A table per availability that has studies: what makes probabilities of logits, and the error before and after."""
+    tables = []
+    columns = ["finding", "fitted on val", "log_pos_weight", "slope", "intercept", "error before", "error after"]
+    for kind in Availability:
+        of_route = record.evaluation.calibration.get(kind.key, {})
+        if not of_route or not record.evaluation.groups[kind.key].num_studies:
+            continue
+        rows = []
+        for finding, one in of_route.items():
+            numbers = (one.log_pos_weight, one.slope, one.intercept, one.error_before, one.error_after)
+            cells = [Cell("-") if number is None else Cell(f"{number:.3f}", number) for number in numbers]
+            rows.append([text(finding), text(one.method), *cells])
+        tables.append(Table(caption=kind.title, columns=columns, rows=rows, sortable=True))
     return tables
 
 

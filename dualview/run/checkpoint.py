@@ -2,12 +2,12 @@
 
     checkpoints/
       step-000250/   model.safetensors; state.pt, the training state and the optimizer's (torch.load with
-                     weights_only=True); config.yaml; and manifest.json: format, step, best step, findings,
-                     configuration, size and SHA-256 of each of the others, and SHA-256 of all that
+                     weights_only=True); config.yaml; and manifest.json: format, step, best step, findings, their
+                     pos_weight, configuration, size and SHA-256 of each of the others, and SHA-256 of all that
       best, last     links to the checkpoint with the best validation AUROC, and to the newest
 
 Whoever only wants the network reads the manifest and the weights; the optimizer's moments are left alone. Older
-checkpoints have findings and configuration in state.pt, from where they are still read.
+checkpoints have findings and configuration in state.pt, from where they are still read, and do not say pos_weight.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from dualview.config import Config
+from dualview.config.load import as_it_was_trained
 from dualview.errors import UserError, listed
 from dualview.files import flush_to_disk, link_whole, sha256_of
 from dualview.run.directory import RunDir
@@ -49,7 +51,8 @@ class Checkpoint:
     folder: Path
     step: int
     findings: tuple[str, ...]  # (K,) names in the order of the logits
-    config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`
+    config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`, keys of later as it did without
+    pos_weight: tuple[float, ...] | None  # (K,) weight of positive labels in the loss; None: an older checkpoint
     weights_sha256: str  # of the file of weights: tells one network from another
     weights_bytes: bytes
     state_bytes: bytes | None  # training state; None: not read, only needed to resume
@@ -76,12 +79,16 @@ def save(
     config: Config,
     config_yaml: str,
     keep: int,
+    pos_weight: Sequence[float] | None = None,
 ) -> None:
     """Write `checkpoints/step-N`, N being `state.step`, and drop old ones. Main process only.
 
     The folder is written under a temporary name, flushed to disk and renamed, so that a kill at any
     moment leaves the earlier checkpoints and either none or the whole of this one. The newest `keep`
     stay, and for each of them the best checkpoint that it knew of.
+
+    Args:
+        pos_weight: (K,) weight of positive labels in the loss, 1 where none is given any.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -101,6 +108,7 @@ def save(
             "step": state.step,
             "best_step": state.best.step,
             "findings": list(findings),
+            **({} if pos_weight is None else {"pos_weight": list(pos_weight)}),
             "config": config.model_dump(mode="json"),
             "files": files,
         }
@@ -178,7 +186,8 @@ def read(folder: Path, *, with_state: bool = True) -> Checkpoint:
             folder=folder,
             step=manifest["step"],
             findings=tuple(described["findings"]),
-            config=described["config"],
+            config=as_it_was_trained(described["config"]),
+            pos_weight=tuple(map(float, manifest["pos_weight"])) if "pos_weight" in manifest else None,
             weights_sha256=manifest["files"][WEIGHTS]["sha256"],
             weights_bytes=content[WEIGHTS],
             state_bytes=content[STATE] if with_state else None,

@@ -5,9 +5,9 @@ runs/NAME/
   metrics.jsonl                every logged value, one object a line (run/metric_keys.py)
   checkpoints/                 step-000123/ and links `best`, `last` (run/checkpoint.py)
   predictions-SPLIT.parquet    logits of val and test, by the best checkpoint
-  operating_points.json        thresholds and temperatures, from val
+  operating_points.json        thresholds and calibration, from val
   metrics.json                 metrics of val and test; written last, so it marks a run that is finished
-  evaluation-SPLIT[-CHECKPOINT]/   predictions.parquet, evaluation.json, operating_points.json of other checkpoints
+  evaluation-SPLIT[-CHECKPOINT]/   predictions.parquet, evaluation.json, operating_points.json
   report.html, export-FORMAT/  by `dualview report` and `dualview export`
   run_id.txt, preempted.txt, bad_images.txt, bad_steps.txt, wandb/, .lock
 """
@@ -38,7 +38,7 @@ class EvaluationDir:
 
     @property
     def operating_points(self) -> Path:
-        """The operating points of a checkpoint other than `best`; those of `best` lie in the run directory itself."""
+        """The operating points that the evaluation used."""
         return self.path / "operating_points.json"
 
     @property
@@ -119,7 +119,7 @@ class RunDir:
 
     @property
     def operating_points(self) -> Path:
-        """Thresholds and temperatures of the best checkpoint."""
+        """Thresholds and calibration of the best checkpoint."""
         return self.path / "operating_points.json"
 
     @property

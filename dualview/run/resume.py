@@ -39,6 +39,7 @@ def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step
         UserError: this many ranks cannot share the micro-batches of a step, or settings differ that
             decide what is learned; all of them are named.
     """
+    config = _as_the_run_began(config, earlier=Config.model_validate(earlier))
     differing = _differing(config, Config.model_validate(earlier))
     refused = {key: values for key, values in differing.items() if not key.startswith(HARMLESS)}
     if refused:
@@ -66,6 +67,17 @@ def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step
         )  # fmt: skip
     train = config.train.model_copy(update={"accumulation_steps": accumulation_steps})
     return config.model_copy(update={"train": train})
+
+
+def _as_the_run_began(config: Config, *, earlier: Config) -> Config:
+    """The configuration with the run's own `loss.normalise` where it sets none: its default was another once."""
+    normalise = earlier.loss.normalise
+    if "normalise" in config.loss.model_fields_set or config.loss.normalise == normalise:
+        return config
+    logger.info(
+        "loss.normalise is %s, as the run began; the default of a new run is %s", normalise, config.loss.normalise
+    )
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"normalise": normalise})})
 
 
 def differing_settings(config: Config, earlier: Config) -> dict[str, tuple[Any, Any]]:

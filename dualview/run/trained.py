@@ -1,5 +1,7 @@
 """A trained network out of its run directory, ready to be asked."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from dualview.errors import UserError, listed
 from dualview.models.build import build_configured
 from dualview.models.network import Network
 from dualview.run import checkpoint
+from dualview.run.checkpoint import Checkpoint
 from dualview.run.directory import RunDir
 
 
@@ -23,7 +26,18 @@ class TrainedNetwork:
     weights_sha256: str
     config: Config  # settings of the run; `run.dir` is where the run is now
     findings: tuple[str, ...]  # (K,) names in the order of the logits
+    log_pos_weight: dict[str, float] | None  # finding -> what the loss has added to its logits; None: not known
     model: Network
+
+    @property
+    def is_best(self) -> bool:
+        """Whether it is the best checkpoint of its run, by whatever name it was asked for."""
+        return self.run.checkpoint("best").resolve() == self.folder
+
+    @property
+    def is_unweighted(self) -> bool:
+        """Whether the loss has added nothing to any logit."""
+        return self.log_pos_weight is not None and not any(self.log_pos_weight.values())
 
 
 def load_trained(run: RunDir, *, name: str = "best", device: torch.device | str = "cpu") -> TrainedNetwork:
@@ -52,8 +66,23 @@ def load_trained(run: RunDir, *, name: str = "best", device: torch.device | str 
         weights_sha256=read.weights_sha256,
         config=config,
         findings=read.findings,
+        log_pos_weight=_log_pos_weight(read, config=config),
         model=model.to(device).eval(),
     )
+
+
+def _log_pos_weight(read: Checkpoint, *, config: Config) -> dict[str, float] | None:
+    """By finding: positives of weight w in the loss multiply the odds that are learned by w, logits gain log w."""
+    if read.pos_weight is not None:
+        return log_of(read.pos_weight, findings=read.findings)
+    if config.loss.pos_weight == "none":
+        return dict.fromkeys(read.findings, 0.0)
+    return None
+
+
+def log_of(pos_weight: Sequence[float], *, findings: Sequence[str]) -> dict[str, float]:
+    """Finding -> log of its weight."""
+    return {finding: math.log(weight) for finding, weight in zip(findings, pos_weight, strict=True)}
 
 
 def checkpoint_folder(run: RunDir, *, name: str) -> Path:

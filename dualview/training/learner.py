@@ -63,3 +63,9 @@ def configured_pos_weight(train: StudyTable, loss: LossConfig) -> Tensor | None:
     return reference_pos_weight(
         torch.from_numpy(train.labels), label_mask=torch.from_numpy(train.label_mask), maximum=loss.pos_weight_max
     )
+
+
+def counted_pos_weight(train: StudyTable, loss: LossConfig) -> list[float]:
+    """K weights of positive labels, as numbers."""
+    pos_weight = configured_pos_weight(train, loss)
+    return [1.0] * len(train.findings) if pos_weight is None else pos_weight.tolist()

@@ -163,6 +163,7 @@ def forward(learner: Learner, batch: StudyBatch, *, alone: View | None = None, j
         lateral_weight=learner.loss.lateral_weight,
         alone=alone,
         pos_weight=learner.pos_weight,
+        normalise=learner.loss.normalise,
     )
 
 

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.special import expit
 from typer.testing import CliRunner
 
+import dualview
 from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
+from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import read_predictions
 from tests.support.runs import tiny_config
 
@@ -68,7 +71,98 @@ def test_another_checkpoint_split_rule_and_calibration(run):
     assert document["checkpoint"] == {"name": "2", "step": 2}
     assert document["settings"]["operating_points"] == "sensitivity=0.9, chosen on val"
     assert set(document["temperature"]) == {"both", "pa_only", "lateral_only"}
+    assert document["settings"]["operating_points_of"] == "evaluation"
     assert (run / "operating_points.json").read_text() == before  # those are of the best checkpoint
+    done = evaluate(run, "--checkpoint", "2" if (run / "checkpoints/best").resolve().name != "step-000002" else "4",
+                    "--set-thresholds")  # fmt: skip
+    assert done.exit_code == 1 and "is for the best checkpoint" in " ".join(done.output.split())
+
+
+OTHERS = [
+    [], ["--split", "val"], ["--split", "train"], ["--threshold", "sensitivity=0.9"], ["--calibrate"], ["--out", "OUT"],
+    ["--out", "OUT", "--threshold", "specificity=0.9", "--calibrate"], ["data.num_workers=1"],
+]  # fmt: skip
+
+
+def test_only_a_request_changes_the_operating_points_of_a_run(run, tmp_path):
+    """Every other evaluation leaves the bytes alone, keeps its own beside its results and says whose they are."""
+    file = run / "operating_points.json"
+    before = file.read_bytes()
+    for options in OTHERS:
+        done = evaluate(run, *(option.replace("OUT", str(tmp_path / "out")) for option in options))
+        assert done.exit_code == 0, done.output
+        assert file.read_bytes() == before, options
+        split = options[1] if "--split" in options else "test"
+        folder = tmp_path / "out" if "--out" in options else run / f"evaluation-{split}"
+        own, settings = (
+            folder / "operating_points.json",
+            json.loads((folder / "evaluation.json").read_text())["settings"],
+        )
+        chosen_here = {"--threshold", "--calibrate"} & set(options)
+        assert settings["operating_points_of"] == ("evaluation" if chosen_here else "run")
+        assert f"{own if chosen_here else file}" in done.output.replace("\n", "")
+        assert chosen_here or own.read_bytes() == before
+
+
+def test_operating_points_that_are_set_are_those_of_the_run_from_then_on(run):
+    file = run / "operating_points.json"
+    before = json.loads(file.read_text())
+    done = evaluate(run, "--threshold", "sensitivity=0.9", "--set-thresholds")
+    assert done.exit_code == 0, done.output
+    points = read_operating_points(file)
+    assert points.rule == "sensitivity=0.9" and json.loads(file.read_text()) != before
+    assert dualview.load(run, device="cpu").points == points
+    of_set = json.loads((run / "evaluation-test/evaluation.json").read_text())
+    assert evaluate(run).exit_code == 0
+    of_plain = json.loads((run / "evaluation-test/evaluation.json").read_text())
+    assert of_plain == of_set and of_plain["settings"]["operating_points"] == "sensitivity=0.9, chosen on val"
+    file.unlink()
+    assert evaluate(run).exit_code == 0 and not file.exists()
+    assert read_operating_points(run / "evaluation-test/operating_points.json").rule == "youden"
+
+
+def write_noise(folder, *, labels, num_studies=60):
+    """PA images of noise and metadata.csv with a column per finding, and one of sex."""
+    generator = np.random.default_rng(0)
+    rows = [",".join(("patient", "study", "view", "path", *labels, "sex"))]
+    for study in range(num_studies):
+        Image.fromarray(generator.integers(0, 255, (64, 64), dtype=np.uint8)).save(folder / f"{study}.png")
+        known = [str(int(label(study))) for label in labels.values()]
+        rows.append(",".join((f"p{study}", str(study), "PA", f"{study}.png", *known, "FM"[study // 2 % 2])))
+    (folder / "metadata.csv").write_text("\n".join(rows))
+
+
+def test_probabilities_are_made_without_the_weight_of_positives(tmp_path, caplog):
+    """By training, by evaluate, and by evaluate on a checkpoint of before it was kept, counted anew: all the same."""
+    run = tmp_path / "run"
+    write_noise(tmp_path, labels={"Rare": lambda study: study % 20 == 0, "Common": lambda study: study % 2})
+    values = config_for(run).model_dump(mode="json")
+    values["data"] |= {"source": "csv", "root": str(tmp_path), "findings": ["Rare", "Common"]}
+    train(Config.model_validate(values))
+    manifest = run / "checkpoints/best/manifest.json"
+    content = json.loads(manifest.read_text())
+    assert len(content["pos_weight"]) == len(content["findings"]) and content["pos_weight"][0] > 1.5
+    of_training = json.loads((run / "operating_points.json").read_text())
+    logs = dict(zip(content["findings"], np.log(content["pos_weight"]), strict=True))
+    assert of_training["log_pos_weight"] == pytest.approx(logs)
+    predictions = read_predictions(run / "predictions-test.parquet")
+    use = predictions.evaluated[:, None] & predictions.label_mask
+    for k, finding in enumerate(predictions.findings):
+        probability = expit(predictions.logits["route"][:, k] - logs[finding])[use[:, k]]
+        brier = np.square(probability - predictions.positive[use[:, k], k]).mean()
+        metrics = json.loads((run / "metrics.json").read_text())["test"]["all"]["findings"][finding]
+        assert metrics["brier"] == pytest.approx(brier, abs=1e-6)
+    del content["pos_weight"], content["sha256"]
+    manifest.write_text(json.dumps(content))
+    assert evaluate(run, "--set-thresholds").exit_code == 0
+    assert "did not keep the weights of loss.pos_weight" in caplog.text
+    assert json.loads((run / "operating_points.json").read_text()) == of_training
+    document = json.loads((run / "evaluation-test/evaluation.json").read_text())
+    for finding in predictions.findings:
+        assert document["groups"]["all"]["findings"][finding]["brier"]["value"] == pytest.approx(
+            json.loads((run / "metrics.json").read_text())["test"]["all"]["findings"][finding]["brier"], abs=1e-6
+        )
+        assert document["calibration"]["both"][finding]["log_pos_weight"] == pytest.approx(logs[finding])
 
 
 def test_mistakes_are_named(run):
@@ -104,12 +198,7 @@ def test_networks_that_need_a_view_are_evaluated_without_withholding_it(tmp_path
 
 
 def test_columns_of_a_csv_divide_the_evaluation(tmp_path):
-    generator = np.random.default_rng(0)
-    rows = ["patient,study,view,path,A,sex"]
-    for study in range(60):
-        Image.fromarray(generator.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / f"{study}.png")
-        rows.append(f"p{study},{study},PA,{study}.png,{study % 2},{'FM'[study // 2 % 2]}")
-    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    write_noise(tmp_path, labels={"A": lambda study: study % 2})
     values = config_for(tmp_path / "run").model_dump(mode="json")
     values["data"] |= {"source": "csv", "root": str(tmp_path), "findings": ["A"], "attributes": ["sex"]}
     train(Config.model_validate(values))

@@ -20,6 +20,7 @@ from dualview.commands.export import ExportedGraph, export
 from dualview.data.images.files import FileImages
 from dualview.errors import UserError
 from dualview.evaluation.operating_points import OperatingPoint, OperatingPoints
+from dualview.evaluation.statistics.calibration import Line
 from dualview.inference.graph import RouteGraph
 from dualview.run.directory import RunDir
 from dualview.run.trained import load_trained
@@ -50,8 +51,12 @@ def exported(tmp_path_factory):
             tmp_path_factory.mktemp("exported") / "run", name, model=model, data={"aspect": "pad"},
             distributed={"idle_branch": "empty"},
         )  # fmt: skip
-        routes = {route: {"Nodule": OperatingPoint(threshold=0.25)} for route in ALL}
-        points = OperatingPoints(rule="youden", chosen_on="val", temperature=TEMPERATURE, routes=routes)
+        nodule = OperatingPoint(threshold=0.25, platt=Line(0.8, -0.1))
+        points = OperatingPoints(
+            rule="youden", chosen_on="val", temperature=TEMPERATURE,
+            routes={route: {"Nodule": nodule} for route in ALL},
+            log_pos_weight={"Nodule": 1.5, "Effusion": 0.7, "Hernia": 0.0},
+        )  # fmt: skip
         points.write(run_dir / "operating_points.json")
         folder, graphs = export(run_dir, format=format)
         metadata = json.loads((folder / "metadata.json").read_text())
@@ -149,15 +154,18 @@ def test_metadata_alone_leads_from_a_file_to_the_probability_of_predict(exported
     draw_png(tmp_path / "lateral.png", seed=1)
     read = FileImages(tmp_path, image_size_px=of_graph["image_size_px"], aspect=of_graph["aspect"])
     logits = run_onnx(file, {view: read(f"{view}.png")[None].numpy() for view in of_graph["inputs"]})
+    shift, slope, intercept = (list(of_graph[key].values()) for key in ("log_pos_weight", "slope", "intercept"))
+    assert (shift, slope, intercept) == ([1.5, 0.7, 0.0], [0.8, 0.5, 0.5], [-0.1, 0, 0])
+    by_hand = slope * (logits - shift) + intercept
     ask = dualview.load(done.run_dir, device="cpu").predict
     answer = ask(pa=tmp_path / "pa.png", lateral=tmp_path / "lateral.png")
-    np.testing.assert_allclose(1 / (1 + np.exp(-logits / of_graph["temperature"])), answer.probabilities, atol=1e-5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-by_hand)), answer.probabilities, atol=1e-5)
 
 
 def test_a_graph_of_torch_carries_its_metadata_too(exported):
     extra = {"metadata.json": ""}
     torch.export.load(exported("torch-export", "auxloss").folder / "both.pt2", extra_files=extra)
-    assert json.loads(extra["metadata.json"])["temperature"] == TEMPERATURE["both"]
+    assert json.loads(extra["metadata.json"])["slope"]["Hernia"] == 1 / TEMPERATURE["both"]
 
 
 def test_the_command_says_what_it_wrote_and_replaces_a_folder_only_when_told(make_run, tmp_path):

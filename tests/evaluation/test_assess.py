@@ -15,11 +15,11 @@ from sklearn.metrics import (
 )
 
 from dualview.evaluation.assess import assess
+from dualview.evaluation.calibrate import fit_calibration
 from dualview.evaluation.document import Estimate
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.operating_points import (
     choose_operating_points,
-    fit_temperatures,
     logits_from,
     to_probabilities,
 )
@@ -184,7 +184,7 @@ def test_thresholds_of_a_view_are_chosen_on_every_val_study_that_has_it(val, poi
 
 def test_temperatures_undo_overconfidence_route_by_route(val):
     hot = replace(val, logits={name: 3 * values for name, values in val.logits.items()})
-    before, after = fit_temperatures(val), fit_temperatures(hot)
+    before, after = fit_calibration(val).temperature, fit_calibration(hot).temperature
     for route, temperature in before.items():
         assert after[route] == pytest.approx(3 * temperature, rel=1e-3)
     cooled = choose_operating_points(hot, temperatures=after)

@@ -43,7 +43,7 @@ def test_a_logit_of_40_at_temperature_2_is_sigmoid_20_by_evaluate(points, tmp_pa
     assert read.logits["route"].tolist() == [[LOGIT]]
     assert np.isnan(read.logits["joint"]).all() and np.isnan(read.logits["lateral_hidden"]).all()
     for score in ("route", "pa"):
-        (probability,) = calibrated_scores(read, score=score, temperature=points.temperature)[0]
+        (probability,) = calibrated_scores(read, score=score, points=points)[0]
         assert probability == 1 / (1 + math.exp(-20)) < 1
 
 

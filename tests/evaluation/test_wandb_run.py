@@ -17,7 +17,8 @@ from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
 from dualview.data.contact_sheet import study_picture
-from dualview.evaluation.operating_points import to_probabilities
+from dualview.evaluation.operating_points import calibrated_scores
+from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import read_predictions
 from tests.support.runs import tiny_config
 
@@ -156,7 +157,8 @@ def test_what_an_evaluation_logs(recorded):
     captions = summary["evaluation/studies.captions"]
     assert [caption.partition(":")[0] for caption in captions] == ["both", "pa_only", "lateral_only", "both"]
     predictions = read_predictions(evaluate.folder / "predictions.parquet")
-    told = {f"Effusion {value:.2f}" for value in to_probabilities(predictions.logits["route"][:, 0])}
+    points = read_operating_points(evaluate.folder / "operating_points.json")
+    told = {f"Effusion {value:.2f}" for value in calibrated_scores(predictions, score="route", points=points)[:, 0]}
     assert all(caption.split(": ")[1].split(" (")[0] in told for caption in captions)
     assert len(list(wandb_dir.glob("files/media/images/evaluation/*.png"))) == 4
 

@@ -1,5 +1,6 @@
 """`dualview.load(run).predict(...)`: on arrays and files, for every availability, against the network asked by hand."""
 
+import json
 import subprocess
 import sys
 
@@ -104,6 +105,24 @@ def test_operating_points_of_the_run_are_applied(make_run, pictures):
     ]  # fmt: skip
     assert frame["Nodule_decision"].tolist() == result.decisions[:, 0].astype(int).tolist()
     assert frame["Hernia_decision"].isna().all()
+
+
+def test_the_weight_of_positives_is_undone_from_what_the_checkpoint_says(make_run, pictures, caplog):
+    """Without operating points too. A checkpoint that does not say it, and points of then, are named in a warning."""
+    heavy, light = make_run(folder="heavy", pos_weight=[1.0, 2.0, 5.0]), make_run(folder="light")
+    odds = []
+    for run_dir in (heavy, light):
+        probabilities = dualview.load(run_dir, device="cpu").predict(pa=pictures).probabilities
+        odds.append(probabilities / (1 - probabilities))
+    np.testing.assert_allclose(odds[1] / odds[0], [[1, 2, 5]] * 4, rtol=1e-9)
+    assert "did not undo" not in caplog.text
+    manifest = heavy / "checkpoints/step-000007/manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["pos_weight"], content["sha256"]
+    manifest.write_text(json.dumps(content))
+    plain = dualview.load(heavy, device="cpu").predict(pa=pictures).probabilities
+    np.testing.assert_array_equal(plain, dualview.load(light, device="cpu").predict(pa=pictures).probabilities)
+    assert "the checkpoint is of a dualview that did not undo loss.pos_weight: odds are up to 5 times" in caplog.text
 
 
 def test_points_of_another_checkpoint_are_those_of_its_own_evaluation(make_run, pictures):

@@ -1,5 +1,6 @@
 """Continuing a run: from a signal, under other settings, on other data, and beside another process."""
 
+import json
 import os
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 import dualview.commands.train as training
 from dualview.commands.train import train
 from dualview.config import Config
+from dualview.config.load import load_of_run
 from dualview.errors import Preempted, UserError
 from dualview.evaluation import evaluator
 from dualview.run import checkpoint, datasets
@@ -244,6 +246,45 @@ def test_a_run_goes_on_without_a_key_that_nothing_used():
     config = Config.model_validate({"model": {"name": "hemis"}})
     now = continued(config, earlier=earlier.model_dump(mode="json"), micro_batches_per_step=1, world_size=1)
     assert now.model == config.model
+
+
+def forget_normalise(run_dir):
+    """Make the settings that a run has written those of a dualview that did not know `loss.normalise`."""
+    for folder in (run_dir / "checkpoints").glob("step-*"):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["config"]["loss"]["normalise"], manifest["sha256"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    text = (run_dir / "config.yaml").read_text()
+    assert "  normalise: known\n" in text
+    (run_dir / "config.yaml").write_text(text.replace("  normalise: known\n", ""))
+
+
+def test_a_run_from_before_loss_normalise_goes_on_as_it_began(tmp_path, at_count, monkeypatch):
+    """It divided by the known labels. Bit-equal to the run that says so, also when it is stopped a second time."""
+    data = {**DATA, "phantom": {"num_studies": 60, "unknown_label_fraction": 0.4}}
+    steps = {"max_steps": 6, "eval_every_steps": 3}
+    whole = config_for(tmp_path / "whole", data=data, train=steps, loss={"normalise": "known"})
+    train(whole)
+    run, begun = (
+        config_for(tmp_path / "run", data=data, train=steps, loss=loss) for loss in ({}, whole.loss.model_dump())
+    )
+    for config, step in ((begun, 2), (run, 4)):
+        with monkeypatch.context():
+            at_count(step - 1, signalled(signal.SIGTERM))
+            with pytest.raises(Preempted, match=f"after step {step} of 6"):
+                train(config)
+        monkeypatch.undo()
+        if step == 2:
+            forget_normalise(run.run.dir)
+            with pytest.raises(UserError, match=r"loss\.normalise: the run has 'known', now 'findings'"):
+                train(config_for(tmp_path / "run", data=data, train=steps, loss={"normalise": "findings"}))
+            assert load_of_run(run.run.dir / "config.yaml").loss.normalise == "known"
+    train(run)
+    assert same_bits(weights(run.run.dir), weights(whole.run.dir))
+    assert recorded(run.run.dir) == recorded(whole.run.dir)
+    fresh = config_for(tmp_path / "fresh", data=data, train=steps)
+    train(fresh)
+    assert not same_bits(weights(fresh.run.dir), weights(whole.run.dir))
 
 
 @pytest.mark.parametrize("override", ["data.cohort.adults_only=true", "data.uncertain=one", "loss.pa_weight=0.7"])

@@ -39,6 +39,7 @@ def write_untrained_run(
     name: str = "auxloss",
     *,
     findings: tuple[str, ...] = ("Nodule", "Effusion", "Hernia"),
+    pos_weight: list[float] | None = None,
     **sections: Any,
 ) -> Path:
     """A run directory whose network has random weights, so that no test waits for a training; returns `run_dir`."""
@@ -59,7 +60,7 @@ def write_untrained_run(
     state = TrainState(run_id="", micro_batches_per_step=1, train_studies="", step=7, best=BestCheckpoint(None, 7))
     checkpoint.save(
         run, weights=network.state_dict(), state=state, optimizer={}, findings=findings, config=config,
-        config_yaml=config.to_yaml(), keep=1,
+        config_yaml=config.to_yaml(), keep=1, pos_weight=pos_weight or [1.0] * len(findings),
     )  # fmt: skip
     checkpoint.mark_best(run, 7)
     return run_dir

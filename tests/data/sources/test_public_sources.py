@@ -9,6 +9,7 @@ import gzip
 import importlib.util
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -218,6 +219,20 @@ def test_chexpert_studies_and_uncertain_labels_are_those_of_the_table(chexpert):
         assert images[positive].sum() == (rows[finding] == 1).sum(), finding
     assert images[table.uncertain[:, CHEXPERT.index("Atelectasis")]].sum() == 33739
     assert images[table.uncertain[:, CHEXPERT.index("Consolidation")]].sum() == 27742
+
+
+@needs_tables
+def test_dividing_by_known_labels_weighs_a_positive_up_to_three_times_a_negative(chexpert):
+    """By hand of the same table: a label weighs 1 / known labels of its study; by findings all weigh 1 / 14."""
+    generator = runpy.run_path(str(ROOT / "docs/generate/loss_weights.py"))
+    table = chexpert.table
+    assert generator["factors"](table, normalise="findings") == pytest.approx(np.ones(14), rel=1e-9)
+    measured = generator["factors"](table, normalise="known")
+    of_study = 1 / table.label_mask.sum(axis=1).clip(1)
+    for k in range(14):
+        positive, negative = table.positive[:, k], table.label_mask[:, k] & ~table.positive[:, k]
+        assert measured[k] == pytest.approx(of_study[positive].mean() / of_study[negative].mean(), rel=1e-9)
+    assert measured.max() == pytest.approx(2.87, abs=0.01) and np.median(measured) == pytest.approx(1.84, abs=0.01)
 
 
 @needs_tables
