@@ -11,7 +11,13 @@ from dualview.comparison.tables import COMPARED_TITLES, Comparison, cell, find
 from dualview.data.remarks import Remark
 from dualview.evaluation.document import Estimate, Evaluation
 from dualview.evaluation.metrics import MACRO, GroupMetrics
-from dualview.evaluation.value_of_lateral import value_of_lateral
+from dualview.evaluation.value_of_lateral import (
+    UNDER_TRAINED,
+    VERDICT_TITLES,
+    ValueRow,
+    no_error_text,
+    value_of_lateral,
+)
 from dualview.views import ALL_STUDIES, GROUPS, TITLES
 
 SUSPECTS_SHOWN = 20  # number of doubtful views that are printed
@@ -118,14 +124,27 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
     for column in ("positive", "AUROC\nboth views", "lateral\nwithheld", "PA\nwithheld", "gained by\nthe lateral"):
         table.add_column(column, justify="right")
     table.add_column("lateral", no_wrap=True, min_width=9)
+    table.add_column("p swapped\np DeLong", no_wrap=True, justify="right")
+    was_judged = True
     for row in value.rows:
-        aurocs = [_number(auroc.value) for auroc in row.aurocs]
-        table.add_row(row.name, str(row.num_positive), *aurocs, _difference(row.auroc_gained), row.verdict)
+        if was_judged and not row.is_judged:
+            table.add_section()
+        was_judged = row.is_judged
+        aurocs = [_auroc(auroc, row=row) for auroc in row.aurocs]
+        gained = _difference(row.auroc_gained)
+        table.add_row(row.name, str(row.num_positive), *aurocs, gained, _verdict(row), _checks(row))
     table.add_section()
     macro_aurocs = [_number(auroc.value) for auroc in value.macro.aurocs]
     table.add_row(value.macro.name, "", *macro_aurocs, _difference(value.macro.auroc_gained), "")
     correction = masked.value_of_lateral.correction
-    table.caption = f"gained: difference of AUROC with its interval, over patients. {correction}"
+    table.caption = (
+        f"gained: difference of AUROC with its interval, over patients. {correction}. Beneath undecided: the smallest "
+        "gain that would be found with 80 % power. p: of swapped scores for all findings together, of DeLong for one. "
+        "It is what this trained network gains; intervals are over patients, not over trainings: `dualview compare` "
+        "with 3 or more seeds is"
+    )
+    if value.warnings:
+        table.caption += f"\nWARNING {UNDER_TRAINED}: {escape('; '.join(value.warnings))}"
     return table
 
 
@@ -177,6 +196,25 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         table.caption = f"below: difference to {plan.baseline} on the same patients, over seeds and patients"
         tables.append(table)
     return tables
+
+
+def _auroc(estimate: Estimate, *, row: ValueRow) -> str:
+    pairs = no_error_text(estimate.value, num_positive=row.num_positive, num_negative=row.num_negative)
+    return f"{_number(estimate.value)}\n{pairs}".strip()
+
+
+def _verdict(row: ValueRow) -> str:
+    if row.verdict == "undecided" and row.checks is not None and row.checks.detectable_gain is not None:
+        return f"undecided\n(from {row.checks.detectable_gain:.3f})"
+    return VERDICT_TITLES[row.verdict].replace(" to ", "\nto ")
+
+
+def _checks(row: ValueRow) -> str:
+    if row.checks is None:
+        return "-"
+    swap, delong = row.checks.swap, row.checks.delong
+    values = [None if swap is None else swap.p_value_together, None if delong is None else delong.p_value]
+    return "\n".join("undefined" if value is None else f"{value:.3f}" for value in values)
 
 
 def _difference(estimate: Estimate) -> str:

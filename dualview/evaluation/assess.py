@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import norm
 
 from dualview.evaluation.calibrate import calibration_of
 from dualview.evaluation.document import (
@@ -28,22 +29,28 @@ from dualview.evaluation.document import (
     Difference,
     FindingValue,
     Masked,
+    SwapTestResult,
     UsedSettings,
     ValueOfView,
 )
+from dualview.evaluation.heads import head_aurocs
 from dualview.evaluation.looks import (
     EvaluationSettings,
     MeasuredLook,
-    estimate,
+    auroc_estimate,
     macro_estimate,
     mean_of_defined,
     measure_look,
+    metric_estimate,
 )
 from dualview.evaluation.metrics import METRICS, resampled_metrics
 from dualview.evaluation.operating_points import OperatingPoints, to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
-from dualview.evaluation.statistics.bootstrap import resample_patients, simultaneous_intervals
+from dualview.evaluation.statistics.bootstrap import Simultaneous, resample_patients, simultaneous_intervals
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM
 from dualview.evaluation.statistics.delong import paired_delong
+from dualview.evaluation.statistics.intervals import POWER, few_patients_factor
+from dualview.evaluation.statistics.permutation import swap_test
 from dualview.evaluation.subgroups import subgroup_rows
 from dualview.views import ALL_STUDIES, MASKINGS, Availability, View
 
@@ -128,6 +135,7 @@ def _masked(complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, s
         **{masking: one.look for masking, one in by_masking.items()},
         value_of_lateral=value_of(View.LATERAL),
         value_of_pa=value_of(View.PA),
+        heads=head_aurocs(complete),
     )
 
 
@@ -138,15 +146,33 @@ def _value_of(
     whole, without = by_masking[Availability.BOTH.key].metrics, by_masking[view.hidden_key].metrics
     differences: dict[str, list[Difference]] = {}
     macro = {}
+    patients = [
+        min(pair, key=lambda of_classes: of_classes.fewer)
+        for pair in zip(by_masking[Availability.BOTH.key].patients, by_masking[view.hidden_key].patients, strict=True)
+    ]
+    judged = np.array([of_classes.can_be_judged for of_classes in patients])
+    widened = few_patients_factor(np.array([of_classes.fewer for of_classes in patients]))
+    together = {}
     for metric in METRICS:
         values = whole.values[metric] - without.values[metric]
         resampled = whole.resampled[metric] - without.resampled[metric]
-        low, high = simultaneous_intervals(values, resampled, confidence=settings.confidence)
+        together[metric] = simultaneous_intervals(
+            np.where(judged, values, np.nan), resampled, confidence=settings.confidence, widened=widened
+        )
         differences[metric] = [
             Difference(
-                **vars(estimate(values[k], resampled[k], settings)),
-                simultaneous_low=_number(low[k]),
-                simultaneous_high=_number(high[k]),
+                **vars(
+                    metric_estimate(
+                        values[k],
+                        resampled[k],
+                        metric=metric,
+                        patients=patients[k],
+                        settings=settings,
+                        is_difference=True,
+                    )
+                ),
+                simultaneous_low=_number(together[metric].low[k]),
+                simultaneous_high=_number(together[metric].high[k]),
             )
             for k in range(len(complete.findings))
         ]
@@ -157,6 +183,8 @@ def _value_of(
         macro[metric] = macro_estimate(
             mean_of_defined(values[defined]), macro_resampled, defined=defined, settings=settings
         )
+    swaps = _swap_tests(view, complete, settings=settings)
+    detectable = _detectable_gains(together["auroc"])
     findings = {
         finding: FindingValue(
             auroc=differences["auroc"][k],
@@ -164,6 +192,8 @@ def _value_of(
             brier=differences["brier"][k],
             verdict=differences["auroc"][k].verdict,
             delong=_delong(view, complete, k=k),
+            swap=swaps[k],
+            detectable_gain=detectable[k],
         )
         for k, finding in enumerate(complete.findings)
     }
@@ -179,9 +209,12 @@ def _value_of(
         hurt=with_verdict("hurt"),
         undecided=with_verdict("undecided"),
         undefined=with_verdict("undefined"),
+        too_few=with_verdict("too_few"),
+        num_judged=int(judged.sum()),
         correction=(
-            f"a finding is helped or hurt where the {percent} interval that holds for all {len(findings)} findings "
-            "together (bootstrap maximum, Westfall & Young 1993) leaves 0 out"
+            f"a finding is helped or hurt where the {percent} interval that holds together for the "
+            f"{int(judged.sum())} of {len(findings)} findings that can be judged (at least {JUDGED_FROM} patients with "
+            "the finding and as many without; bootstrap maximum, Westfall & Young 1993) leaves 0 out"
         ),
     )
 
@@ -191,9 +224,35 @@ def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
     whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
     known = complete.label_mask[:, k] & np.isfinite(without)
     check = paired_delong(
-        to_probabilities(whole[known]), to_probabilities(without[known]), positive=complete.positive[known, k]
+        to_probabilities(whole[known]),
+        to_probabilities(without[known]),
+        positive=complete.positive[known, k],
+        patients=complete.patient_ids[known].astype(str),
     )
     return None if check is None else DeLong(**check._asdict())
+
+
+def _swap_tests(view: View, complete: PredictionTable, *, settings: EvaluationSettings) -> list[SwapTestResult | None]:
+    """The permutation test of every finding."""
+    whole, without = complete.logits["route"], complete.logits[view.hidden_key]
+    test = swap_test(
+        whole,
+        without,
+        positive=complete.positive,
+        known=complete.label_mask & np.isfinite(whole) & np.isfinite(without),
+        patients=complete.patient_ids,
+        seed=settings.seed,
+    )
+    return [
+        SwapTestResult(p_value=float(alone), p_value_together=float(together)) if np.isfinite(alone) else None
+        for alone, together in zip(*test, strict=True)
+    ]
+
+
+def _detectable_gains(together: Simultaneous) -> list[float | None]:
+    """The smallest true gain that such a test would call helped with a chance of `POWER`; None: not judged."""
+    gains = (together.multiplier + norm.ppf(POWER)) * together.standard_errors
+    return [float(gain) if np.isfinite(gain) and gain > 0 else None for gain in gains]
 
 
 def _availability_baseline(
@@ -208,6 +267,7 @@ def _availability_baseline(
     )
     values, resampled = metrics.values["auroc"], metrics.resampled["auroc"]
     defined = np.isfinite(values)
+    patients = np.unique(table.patient_ids.astype(str), return_inverse=True)[1]
     return AvailabilityBaseline(
         macro={
             "auroc": macro_estimate(
@@ -215,7 +275,15 @@ def _availability_baseline(
             )
         },
         findings={
-            finding: BaselineFinding(auroc=estimate(values[k], resampled[k], settings))
+            finding: BaselineFinding(
+                auroc=auroc_estimate(
+                    values[k],
+                    scores[table.label_mask[:, k], k],
+                    positive=table.positive[table.label_mask[:, k], k],
+                    patients=patients[table.label_mask[:, k]],
+                    settings=settings,
+                )
+            )
             for k, finding in enumerate(table.findings)
         },
         score="share of positives among the training studies of the same availability",

@@ -20,7 +20,7 @@ from dualview.files import write_whole
 from dualview.views import MASKINGS
 
 EVALUATION_FORMAT: Literal[1] = 1
-Verdict = Literal["helped", "hurt", "undecided", "undefined"]
+Verdict = Literal["helped", "hurt", "undecided", "too_few", "undefined"]
 TOLD_PROBLEMS = 5  # number of problems of a damaged file that a message lists
 
 # -- numbers with their uncertainty ----------------------------------------------------------------
@@ -28,10 +28,10 @@ TOLD_PROBLEMS = 5  # number of problems of a damaged file that a message lists
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number and its percentile interval over resamples of patients."""
+    """A number and its interval, as it would be for other patients; which interval, this page says under Intervals."""
 
     value: float | None  # null: undefined; `FindingResult.undefined` says why
-    low: float | None  # null: undefined in every resample, or `value` is
+    low: float | None  # null: `value` is, or fewer than 5 patients have the finding or 5 do not have it
     high: float | None  # null as `low` is
 
 
@@ -46,17 +46,19 @@ class MacroEstimate(Estimate):
 class Difference(Estimate):
     """What a view adds to a metric, in [-1, 1]: with both views minus with the view withheld, of the same studies.
 
-    `low` and `high` bound this finding alone, the other two bounds hold for all findings together.
+    `low` and `high` bound this finding alone, the other two bounds hold for all judged findings together.
     """
 
-    simultaneous_low: float | None  # null: undefined with or without the view
+    simultaneous_low: float | None  # null: undefined with or without the view, or too few patients to judge
     simultaneous_high: float | None  # null as `simultaneous_low` is
 
     @property
     def verdict(self) -> Verdict:
         """What the view did to this metric; above 0 is better for AUROC and average precision, not for Brier."""
-        if self.value is None or self.simultaneous_low is None or self.simultaneous_high is None:
+        if self.value is None:
             return "undefined"
+        if self.simultaneous_low is None or self.simultaneous_high is None:
+            return "too_few"
         if self.simultaneous_low > 0:
             return "helped"
         return "hurt" if self.simultaneous_high < 0 else "undecided"
@@ -95,11 +97,18 @@ class FindingResult:
     num_positive: int  # number of studies known to have the finding
     num_negative: int  # number of studies known not to have the finding
     num_unknown: int  # number of studies without a known label or without this score
+    num_positive_patients: int | None = None  # number of patients of the positive studies; null: an earlier dualview
+    num_negative_patients: int | None = None  # number of patients of the negative studies; null: an earlier dualview
     undefined: str | None  # why AUROC and average precision are undefined; null: they are defined
     auroc: Estimate  # P(score of a positive > of a negative), ties half
     average_precision: Estimate  # mean over positives of the precision at their score
     brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
     calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
+    calibration_error_by_chance: float | None = None  # what perfect probabilities would show; null: no study
+    calibration_intercept: Estimate | None = (
+        None  # log-odds; below 0: probabilities too high; null: an earlier dualview
+    )
+    calibration_slope: Estimate | None = None  # any number; below 1: probabilities too extreme; null as the intercept
     sensitivity_at_specificity: Reached  # the specificity that is held is 0.9
     specificity_at_sensitivity: Reached  # the sensitivity that is held is 0.9
     operating_point: OperatingPointResult | None  # null: no study with a known label has a threshold
@@ -146,6 +155,14 @@ class DeLong:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SwapTestResult:
+    """The permutation test that swaps both scores per patient, a check that few positives do not harm."""
+
+    p_value: float  # two-sided, of this finding alone
+    p_value_together: float  # two-sided, corrected for all findings that have an AUROC, those with too few included
+
+
+@dataclass(frozen=True, kw_only=True)
 class FindingValue:
     """What a view adds to one finding."""
 
@@ -154,6 +171,8 @@ class FindingValue:
     brier: Difference  # change of the Brier score; below 0 the view makes the probabilities better
     verdict: Verdict  # verdict by the difference of AUROC
     delong: DeLong | None  # null: fewer than two studies of a class
+    swap: SwapTestResult | None = None  # null: undefined with or without the view, or an earlier dualview
+    detectable_gain: float | None = None  # smallest gain found with 80 % power by such a test; null: not judged
 
     def metric(self, name: str) -> Difference:
         """The difference of one of `METRICS`."""
@@ -172,12 +191,36 @@ class ValueOfView:
     hurt: list[str]  # findings that the view hurts, by AUROC
     undecided: list[str]  # findings where the interval of the AUROC difference holds 0
     undefined: list[str]  # findings without an AUROC with or without the view
+    too_few: list[str] = field(default_factory=list)  # fewer than 10 patients with the finding, or than 10 without it
+    num_judged: int | None = (
+        None  # number of findings that the simultaneous interval holds for; null: an earlier dualview
+    )
     correction: str  # how the verdicts account for the number of findings, as a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadAurocs:
+    """AUROC of each head of one network on the same complete studies."""
+
+    joint: float | None  # of the head that sees both views; null: one class only
+    pa: float | None  # of the PA branch's own head; null as the joint head's
+    lateral: float | None  # of the lateral branch's own head; null as the joint head's
+    vote: float | None  # of the mean of the three heads' logits (`model.joint_rule: vote`); null as the joint head's
+
+    @property
+    def better_branch(self) -> float | None:
+        """AUROC of the better of the two branch heads."""
+        return None if self.pa is None or self.lateral is None else max(self.pa, self.lateral)
+
+    @property
+    def is_under_trained(self) -> bool:
+        """Whether the joint head, which sees more, is below a branch head: then it did not learn what that one did."""
+        return self.joint is not None and self.better_branch is not None and self.joint < self.better_branch
+
+
+@dataclass(frozen=True, kw_only=True)
 class Masked:
-    """Complete studies scored three ways. The same patients, so differences are what a view is worth."""
+    """Complete studies scored three ways. The same patients, so differences are what this trained network gains."""
 
     num_studies: int  # number of studies with both views
     num_patients: int  # number of patients of these studies
@@ -186,6 +229,7 @@ class Masked:
     pa_hidden: Look  # scores with the PA withheld
     value_of_lateral: ValueOfView  # scores of `both` minus those of `lateral_hidden`
     value_of_pa: ValueOfView  # scores of `both` minus those of `pa_hidden`
+    heads: dict[str, HeadAurocs] | None = None  # finding -> its heads; null: not three heads, or an earlier dualview
 
     @property
     def looks(self) -> dict[str, Look]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from dualview.evaluation.document import (
     Estimate,
@@ -15,9 +16,17 @@ from dualview.evaluation.document import (
 )
 from dualview.evaluation.metrics import METRICS, FindingMetrics, ResampledMetrics, resampled_metrics, why_undefined
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
-from dualview.evaluation.prediction_table import PredictionTable
-from dualview.evaluation.statistics.bootstrap import Interval, percentile_interval, weighted_means
-from dualview.evaluation.statistics.calibration import calibration_error
+from dualview.evaluation.prediction_table import LARGEST, SMALLEST, PredictionTable
+from dualview.evaluation.statistics.bootstrap import Interval, percentile_interval
+from dualview.evaluation.statistics.calibration import (
+    calibration_error,
+    calibration_error_by_chance,
+    calibration_line,
+)
+from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
+from dualview.evaluation.statistics.delong import covariance
+from dualview.evaluation.statistics.intervals import auroc_interval, precision_interval, symmetric_interval
+from dualview.evaluation.statistics.rates import rate_interval
 from dualview.evaluation.statistics.thresholds import ThresholdRule, choose
 from dualview.views import Availability
 
@@ -39,6 +48,7 @@ class MeasuredLook:
 
     look: Look
     metrics: ResampledMetrics
+    patients: list[ClassPatients]  # of each finding
 
 
 def measure_look(
@@ -50,20 +60,38 @@ def measure_look(
     by_route = np.stack([points.thresholds(table.findings, route) for route in Availability])  # (3, K)
     thresholds = by_route[table.judged_by(score)]  # (S, K)
     metrics = resampled_metrics(probabilities, positive=positive, known=known, counts=counts)
-    findings = {}
+    _, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
+    findings, patients = {}, []
     for k, finding in enumerate(table.findings):
         use = known[:, k]
+        of_classes = class_patients(patient_of[use], positive=positive[use, k])
+        patients.append(of_classes)
         findings[finding] = _finding_result(
             metrics.findings[k],
             estimates={
-                metric: estimate(metrics.values[metric][k], metrics.resampled[metric][k], settings)
-                for metric in METRICS
+                "auroc": auroc_estimate(
+                    metrics.values["auroc"][k],
+                    probabilities[use, k],
+                    positive=positive[use, k],
+                    patients=patient_of[use],
+                    settings=settings,
+                ),
+                **{
+                    metric: metric_estimate(
+                        metrics.values[metric][k],
+                        metrics.resampled[metric][k],
+                        metric=metric,
+                        patients=of_classes,
+                        settings=settings,
+                    )
+                    for metric in ("average_precision", "brier")
+                },
             },
+            patients=patient_of[use],
             num_unknown=int(len(table) - use.sum()),
             probabilities=probabilities[use, k],
             positive=positive[use, k],
             thresholds=thresholds[use, k],
-            counts=counts[use],
             settings=settings,
         )
     macro = {}
@@ -76,21 +104,23 @@ def measure_look(
     look = Look(
         num_studies=len(table), num_patients=len(set(table.patient_ids)), macro=macro, findings=findings
     )  # fmt: skip
-    return MeasuredLook(look=look, metrics=metrics)
+    return MeasuredLook(look=look, metrics=metrics, patients=patients)
 
 
 def _finding_result(
     plain: FindingMetrics,
     *,
     estimates: dict[str, Estimate],
+    patients: np.ndarray,
     num_unknown: int,
     probabilities: np.ndarray,
     positive: np.ndarray,
     thresholds: np.ndarray,
-    counts: np.ndarray,
     settings: EvaluationSettings,
 ) -> FindingResult:
-    """One finding of its N studies with a known label: (N,) each, and counts (N, B)."""
+    """One finding of its N studies with a known label: (N,) each."""
+    of_classes = class_patients(patients, positive=positive)
+    intercept, slope = _calibration(probabilities, positive=positive, patients=patients, settings=settings)
     at_specificity = choose(
         probabilities, positive=positive, rule=ThresholdRule("specificity", settings.fixed_specificity)
     )
@@ -101,11 +131,16 @@ def _finding_result(
         num_positive=plain.num_positive,
         num_negative=plain.num_negative,
         num_unknown=num_unknown,
+        num_positive_patients=of_classes.num_positive,
+        num_negative_patients=of_classes.num_negative,
         undefined=why_undefined(num_positive=plain.num_positive, num_negative=plain.num_negative),
         auroc=estimates["auroc"],
         average_precision=estimates["average_precision"],
         brier=estimates["brier"],
         calibration_error=calibration_error(probabilities, positive=positive),
+        calibration_error_by_chance=calibration_error_by_chance(probabilities, positive=positive),
+        calibration_intercept=intercept,
+        calibration_slope=slope,
         sensitivity_at_specificity=Reached(
             target=settings.fixed_specificity, value=None if at_specificity is None else at_specificity.sensitivity
         ),
@@ -113,9 +148,24 @@ def _finding_result(
             target=settings.fixed_sensitivity, value=None if at_sensitivity is None else at_sensitivity.specificity
         ),
         operating_point=_at_thresholds(
-            probabilities, positive=positive, thresholds=thresholds, counts=counts, settings=settings
+            probabilities, positive=positive, thresholds=thresholds, patients=patients, settings=settings
         ),
     )
+
+
+def _calibration(
+    probabilities: np.ndarray, *, positive: np.ndarray, patients: np.ndarray, settings: EvaluationSettings
+) -> list[Estimate]:
+    """Calibration intercept and slope; intervals where there are enough patients to judge by."""
+    line = calibration_line(
+        logit(np.clip(probabilities, SMALLEST, LARGEST)),
+        positive=positive,
+        patients=patients,
+        confidence=settings.confidence,
+    )
+    if class_patients(patients, positive=positive).can_be_judged:
+        return [Estimate(**interval._asdict()) for interval in line]
+    return [Estimate(value=interval.value, low=None, high=None) for interval in line]
 
 
 def _at_thresholds(
@@ -123,19 +173,19 @@ def _at_thresholds(
     *,
     positive: np.ndarray,
     thresholds: np.ndarray,
-    counts: np.ndarray,
+    patients: np.ndarray,
     settings: EvaluationSettings,
 ) -> OperatingPointResult | None:
     """Counts and rates of the decisions at each study's threshold; None where no study has one."""
     decided = np.isfinite(thresholds)
     if not decided.any():
         return None
-    called, truth, counts = probabilities[decided] >= thresholds[decided], positive[decided], counts[decided]
+    called, truth, patients = probabilities[decided] >= thresholds[decided], positive[decided], patients[decided]
     true_positive, true_negative = called & truth, ~called & ~truth
 
     def rate(hits: np.ndarray, among: np.ndarray) -> Estimate:
-        value = float(hits.sum() / among.sum()) if among.any() else None
-        return estimate(value, weighted_means(hits[among], counts=counts[among]), settings)
+        interval = rate_interval(hits[among], patients=patients[among], confidence=settings.confidence)
+        return Estimate(**interval._asdict())
 
     distinct = np.unique(thresholds[decided])
     return OperatingPointResult(
@@ -160,6 +210,67 @@ def estimate(value: float | None, resampled: np.ndarray, settings: EvaluationSet
     if value is not None and np.isfinite(value):
         interval = percentile_interval(float(value), np.atleast_1d(resampled), confidence=settings.confidence)
     return Estimate(**interval._asdict())
+
+
+def auroc_estimate(
+    value: float,
+    scores: np.ndarray,
+    *,
+    positive: np.ndarray,
+    patients: np.ndarray,
+    settings: EvaluationSettings,
+) -> Estimate:
+    """AUROC of (N,) scores with its interval, none where there are too few of the (N,) patients."""
+    of_classes = class_patients(patients, positive=positive)
+    if not of_classes.have_interval:
+        return _bare(value)
+    _, variance = covariance(scores[None], positive=positive, patients=patients)
+    interval = auroc_interval(
+        float(value), variance=float(variance[0, 0]), patients=of_classes, confidence=settings.confidence
+    )
+    return Estimate(**interval._asdict())
+
+
+def metric_estimate(
+    value: float,
+    resampled: np.ndarray,
+    *,
+    metric: str,
+    patients: ClassPatients,
+    settings: EvaluationSettings,
+    is_difference: bool = False,
+) -> Estimate:
+    """A metric of a finding, or a difference, with an interval by the spread of its resampled values (B,)."""
+    if not np.isfinite(value) or not patients.have_interval:
+        return _bare(value)
+    spread, fewest = standard_error(resampled), patients.fewer
+    if metric == "average_precision" and not is_difference:
+        interval = precision_interval(
+            float(value), standard_error=spread, fewest=fewest, confidence=settings.confidence
+        )
+    else:
+        interval = symmetric_interval(
+            float(value),
+            standard_error=spread,
+            fewest=fewest,
+            confidence=settings.confidence,
+            is_heavy=metric == "average_precision",
+        )
+    if metric == "brier" and not is_difference and interval.low is not None:
+        interval = interval._replace(low=max(interval.low, 0.0))
+    return Estimate(**interval._asdict())
+
+
+def standard_error(resampled: np.ndarray) -> float:
+    """Standard deviation of what is defined of (B,) resampled values; 0 where only rounding makes them differ."""
+    defined = resampled[np.isfinite(resampled)]
+    spread = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
+    return spread if spread >= 1e-12 else 0.0
+
+
+def _bare(value: float) -> Estimate:
+    """A number without an interval."""
+    return Estimate(value=float(value) if np.isfinite(value) else None, low=None, high=None)
 
 
 def macro_estimate(

@@ -81,7 +81,8 @@ def summary_values(evaluation: Evaluation) -> dict[str, float | int]:
         value = masked.value_of_lateral
         values["evaluation/auroc_macro_value_of_lateral"] = value.macro["auroc"].value
         values |= {
-            f"evaluation/num_{verdict}": len(getattr(value, verdict)) for verdict in ("helped", "hurt", "undecided")
+            f"evaluation/num_{verdict}": len(getattr(value, verdict))
+            for verdict in ("helped", "hurt", "undecided", "too_few")
         }
     return {key: number for key, number in values.items() if number is not None}
 

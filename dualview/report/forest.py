@@ -3,13 +3,19 @@
 from html import escape
 from typing import Any
 
-from dualview.evaluation.document import Estimate, ValueOfView
+from dualview.evaluation.document import Estimate, ValueOfView, Verdict
+from dualview.evaluation.value_of_lateral import VERDICT_TITLES, rank_of
 from dualview.report.record import Record
 from dualview.report.style import Figure, Variants, axis, layout, short
 
 GAIN_TITLES = {"auroc": "AUROC", "average_precision": "average precision"}
 FOREST_ORDERS = {"difference": "difference", "name": "name", "prevalence": "prevalence"}
-VERDICT_SYMBOLS = {"helped": "circle", "hurt": "diamond", "undecided": "square-open"}
+VERDICT_SYMBOLS: dict[Verdict, str] = {
+    "helped": "circle",
+    "hurt": "diamond",
+    "undecided": "square-open",
+    "too_few": "triangle-up-open",
+}
 
 
 def forest(record: Record) -> Variants:
@@ -30,7 +36,9 @@ def forest(record: Record) -> Variants:
             for name, difference in differences.items()
             if difference.value is not None and difference.verdict != "undefined"
         }
+        ranks = {name: rank_of(differences[name].verdict) for name in gains}
         for order, names in _orders(gains, prevalence=prevalence).items():
+            names.sort(key=lambda name: ranks[name])
             variants[f"{metric}|{order}"] = _forest(value, names=names, metric=metric, title=title)
     return variants
 
@@ -51,18 +59,19 @@ def _forest(value: ValueOfView, *, names: list[str], metric: str, title: str) ->
     together = [(row.simultaneous_low, row.simultaneous_high) for row in rows]
     alone = [(row.low, row.high) for row in rows]
     data = [
-        _bars(together, places, width=1.2, name="all findings together"),
+        _bars(together, places, width=1.2, name="all judged findings together"),
         _bars(alone, places, width=4.5, name="this finding alone"),
     ]
     for what, symbol in VERDICT_SYMBOLS.items():
+        named, colour = VERDICT_TITLES[what], "@undecided" if what == "too_few" else f"@{what}"
         at = [number for number, row in enumerate(rows) if row.verdict == what]
         if at:
             data.append(
                 {
-                    "type": "scatter", "mode": "markers", "name": what, "x": [rows[number].value for number in at],
+                    "type": "scatter", "mode": "markers", "name": named, "x": [rows[number].value for number in at],
                     "y": [places[number] for number in at],
-                    "text": [_hover(names[number], rows[number], what) for number in at],
-                    "marker": {"symbol": symbol, "size": 10, "color": f"@{what}"},
+                    "text": [_hover(names[number], rows[number], named) for number in at],
+                    "marker": {"symbol": symbol, "size": 10, "color": colour},
                     "hovertemplate": "%{text}<extra></extra>",
                 }
             )  # fmt: skip
@@ -90,7 +99,7 @@ def _forest(value: ValueOfView, *, names: list[str], metric: str, title: str) ->
     verdicts = {
         what: [n for n, row in zip(names, rows, strict=True) if row.verdict == what] for what in VERDICT_SYMBOLS
     }
-    said = "; ".join(f"{what}: {', '.join(those) or 'none'}" for what, those in verdicts.items())
+    said = "; ".join(f"{VERDICT_TITLES[what]}: {', '.join(those) or 'none'}" for what, those in verdicts.items())
     return {
         "data": data,
         "layout": layout(

@@ -115,7 +115,9 @@
       const next = now === "none" ? (areNumbers ? "descending" : "ascending") : now === "ascending" ? "descending" : "ascending";
       headers.forEach((other) => other.setAttribute("aria-sort", other === header ? next : "none"));
       const sign = next === "ascending" ? 1 : -1;
-      rows.sort((a, b) => compare(valueOf(a, column), valueOf(b, column), sign));
+      // Findings with too few patients to judge stay behind the others, whatever the order.
+      const isBehind = (row) => Number(row.cells[0].classList.contains("behind"));
+      rows.sort((a, b) => isBehind(a) - isBehind(b) || compare(valueOf(a, column), valueOf(b, column), sign));
       table.tBodies[0].append(...rows);
     }));
   });

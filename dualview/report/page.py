@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dualview import __version__
+from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
 from dualview.report.pictures import Picture
@@ -72,6 +73,9 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "undefined": [] if value is None else value.undefined,
         "is_short": len(record.findings) <= OPEN_UP_TO,
         "lateral_table": tables.value_of_lateral(record),
+        "heads": tables.heads(record),
+        "warnings": [] if evaluation.masked is None else value_of_lateral(evaluation.masked).warnings,
+        "under_trained": UNDER_TRAINED,
         "missing_views": tables.missing_views(record),
         "per_finding": tables.per_finding(record),
         "operating_points": tables.operating_points(record),

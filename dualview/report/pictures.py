@@ -17,6 +17,7 @@ from dualview.data.dataset import read_first
 from dualview.data.images.files import ImageReader
 from dualview.data.load import load_data
 from dualview.errors import UserError
+from dualview.evaluation.value_of_lateral import BEHIND
 from dualview.report.gradcam import Views, heat_maps
 from dualview.report.record import Record
 from dualview.report.tables import probability as digits
@@ -100,16 +101,20 @@ class _Shown(NamedTuple):
 
 
 def _finding(record: Record, wanted: str | None) -> int:
-    """k of the finding; where none is wanted, that which gains most, or without gains that with the most positives."""
+    """k of the finding; where none is wanted, the judged one that gains most, or else that with the most positives."""
     if wanted is not None:
         if wanted not in record.findings:
             raise UserError(f"--finding {wanted}: the run {record.name} has {', '.join(record.findings)}")
         return record.findings.index(wanted)
     masked = record.evaluation.masked
     if masked is not None:
-        gains = [masked.value_of_lateral.findings[name].auroc.value for name in record.findings]
-        if any(gain is not None for gain in gains):
-            return int(np.argmax([-np.inf if gain is None else gain for gain in gains]))
+        values = [masked.value_of_lateral.findings[name] for name in record.findings]
+        gains = [
+            value.auroc.value if value.auroc.value is not None and value.verdict not in BEHIND else -np.inf
+            for value in values
+        ]
+        if max(gains) > -np.inf:
+            return int(np.argmax(gains))
     return int(record.predictions.positive.sum(axis=0).argmax())
 
 

@@ -5,13 +5,20 @@ from typing import NamedTuple
 
 from dualview.evaluation.document import Difference, Estimate, FindingResult, Look
 from dualview.evaluation.metrics import MACRO
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM
+from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, no_error_text, patients_text, rank_of
 from dualview.evaluation.value_of_lateral import value_of_lateral as lateral_values
 from dualview.report.record import Record
 from dualview.run import metric_keys
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, ROUTES, TITLES, Availability, View
 
-VERDICT_GLYPHS = {"helped": "●", "hurt": "◆", "undecided": "□", "undefined": ""}
+VERDICT_GLYPHS = {"helped": "●", "hurt": "◆", "undecided": "□", "too_few": "△", "undefined": ""}
 METRIC_TITLES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier score"}
+CALIBRATION_TITLES = {
+    "calibration_error": "calibration error, and beneath it what perfect probabilities would show by chance",
+    "calibration_intercept": "calibration intercept (log-odds; below 0: probabilities are too high)",
+    "calibration_slope": "calibration slope (below 1: probabilities are too extreme)",
+}
 RATE_TITLES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -105,7 +112,7 @@ def value_of_lateral(record: Record) -> Table | None:
     value = lateral_values(record.evaluation.masked)
     columns = [
         "finding", "positive", "AUROC, both views", "lateral withheld", "PA withheld", "AUROC gained", "lateral view",
-        "average precision gained",
+        "p, scores swapped", "p, DeLong", "average precision gained",
     ]  # fmt: skip
     rows = []
     for row in value.rows:
@@ -113,34 +120,102 @@ def value_of_lateral(record: Record) -> Table | None:
         reason = row.undefined[0] or row.undefined[1]
         rows.append(
             [
-                text(row.name), Cell(f"{row.num_positive:,}", prevalence.sort, prevalence.text),
-                *(interval(auroc, reason=why) for auroc, why in zip(row.aurocs, row.undefined, strict=True)),
-                _gain(row.auroc_gained, reason=reason), _verdict(row.verdict),
+                _finding(row.name, is_behind=not row.is_judged),
+                Cell(f"{row.num_positive:,}", prevalence.sort, prevalence.text),
+                *(
+                    _with_pairs(
+                        interval(auroc, reason=why), num_positive=row.num_positive, num_negative=row.num_negative
+                    )
+                    for auroc, why in zip(row.aurocs, row.undefined, strict=True)
+                ),
+                _gain(row.auroc_gained, reason=reason), _verdict(row), *_checks(row),
                 _gain(row.average_precision_gained, reason=reason),
             ]
         )  # fmt: skip
-    rows.sort(key=lambda row: -float("inf") if row[5].sort is None else float(row[5].sort), reverse=True)
+    ranks = {row.name: rank_of(row.verdict) for row in value.rows}
+    rows.sort(key=lambda row: (ranks[row[0].text], float("inf") if row[5].sort is None else -float(row[5].sort)))
     macro = value.macro
     foot = [
         text(macro.name, f"mean of {macro.auroc_gained.num_findings} findings"), Cell(""),
         *map(_macro, macro.aurocs),
-        interval(macro.auroc_gained, sign="+"), Cell(""), interval(macro.average_precision_gained, sign="+"),
+        interval(macro.auroc_gained, sign="+"), *[Cell("")] * 3,
+        interval(macro.average_precision_gained, sign="+"),
     ]  # fmt: skip
     return Table(
-        caption="Numbers of the plot; beneath a gain its own interval, then the one that holds for all findings",
+        caption=(
+            "Numbers of the plot; beneath a gain its own interval, then the one that holds for all judged findings. "
+            "The p of swapped scores holds for all findings together, that of DeLong for one finding alone"
+        ),
         columns=columns, rows=rows, foot=[foot], sortable=True, sorted_by=5,
     )  # fmt: skip
+
+
+def heads(record: Record) -> Table | None:
+    """AUROC of every head on complete studies; None for networks without three."""
+    if record.evaluation.masked is None or record.evaluation.masked.heads is None:
+        return None
+    rows = []
+    for row in lateral_values(record.evaluation.masked).rows:
+        assert row.heads is not None
+        aurocs = [row.heads.joint, row.heads.pa, row.heads.lateral, row.heads.vote]
+        cells = [
+            Cell("undefined", None, "", "undefined") if auroc is None else Cell(f"{auroc:.3f}", auroc)
+            for auroc in aurocs
+        ]
+        said = Cell("under-trained", "under-trained") if row.warning else Cell("")
+        rows.append([_finding(row.name, is_behind=not row.is_judged), *cells, said])
+    columns = ["finding", "joint head", "PA head", "lateral head", "vote: mean of the three", "joint head is"]
+    return Table(caption="AUROC of each head, the same complete studies", columns=columns, rows=rows, sortable=True)
 
 
 def _gain(difference: Difference, *, reason: str | None) -> Cell:
     """A difference with its own interval, and on the next line the simultaneous one."""
     cell = interval(difference, reason=reason, sign="+")
     low, high = difference.simultaneous_low, difference.simultaneous_high
-    return cell if low is None else cell._replace(detail=f"{cell.detail}\n{low:+.3f} to {high:+.3f}")
+    if low is None or not cell.detail:
+        return cell
+    return cell._replace(detail=f"{cell.detail}\n{low:+.3f} to {high:+.3f}")
 
 
-def _verdict(verdict: str) -> Cell:
-    return Cell(f"{VERDICT_GLYPHS[verdict]} {verdict}".strip(), verdict, "", verdict)
+def _verdict(row: ValueRow) -> Cell:
+    """The verdict; beneath it why there is none, or what gain would have been found."""
+    verdict, detail = row.verdict, ""
+    if verdict == "too_few":
+        detail = row.patients.replace(" and ", ",\n")
+    elif verdict == "undecided" and row.checks is not None and row.checks.detectable_gain is not None:
+        detail = f"gains from {row.checks.detectable_gain:.3f}\nfound with 80 % power"
+    if row.warning:
+        detail = f"{detail}\njoint head\nunder-trained".strip()
+    return Cell(f"{VERDICT_GLYPHS[verdict]} {VERDICT_TITLES[verdict]}".strip(), verdict, detail, verdict)
+
+
+def _checks(row: ValueRow) -> list[Cell]:
+    """The tests that stand beside an interval, and never alone."""
+    if row.checks is None:
+        return [Cell("-", None, "no interval"), Cell("-", None, "no interval")]
+    swap, delong = row.checks.swap, row.checks.delong
+    return [
+        Cell("-") if swap is None else Cell(p_value(swap.p_value_together), swap.p_value_together),
+        Cell("undefined", None, "standard error 0", "undefined")
+        if delong is None
+        else Cell(p_value(delong.p_value), delong.p_value),
+    ]
+
+
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _finding(name: str, *, is_behind: bool) -> Cell:
+    """The name of a finding; one that is not judged stays behind the others, however a table is sorted."""
+    return text(name)._replace(kind="behind" if is_behind else "")
+
+
+def _is_few(result: FindingResult) -> bool:
+    fewer = min(result.num_positive, result.num_negative)
+    if result.num_positive_patients is not None and result.num_negative_patients is not None:
+        fewer = min(result.num_positive_patients, result.num_negative_patients)
+    return fewer < JUDGED_FROM
 
 
 # -- per finding -----------------------------------------------------------------------------------
@@ -155,13 +230,16 @@ def per_finding(record: Record) -> list[Table]:
     looks = {title: look for title, look in looks.items() if look.num_studies}
     all_findings = evaluation.groups[ALL_STUDIES].findings
     tables = []
-    for metric, title in (*METRIC_TITLES.items(), ("calibration_error", "calibration error")):
+    for metric, title in (METRIC_TITLES | CALIBRATION_TITLES).items():
         rows = []
         for finding in record.findings:
             result = all_findings[finding]
             counts = [count(number) for number in (result.num_positive, result.num_negative, result.num_unknown)]
             metrics = [_metric(look.findings[finding], metric) for look in looks.values()]
-            rows.append([text(finding), *counts, *metrics])
+            few = _is_few(result)
+            name = _finding(finding, is_behind=few)
+            rows.append([name._replace(detail=f"too few: {patients_text(result)}") if few else name, *counts, *metrics])
+        rows.sort(key=lambda row: bool(row[0].kind))
         foot = []
         if metric in METRIC_TITLES:
             macros = [_macro(look.macro[metric]) for look in looks.values()]
@@ -174,11 +252,29 @@ def per_finding(record: Record) -> list[Table]:
 
 def _metric(result: FindingResult, metric: str) -> Cell:
     if metric in METRIC_TITLES:
-        return interval(result.metric(metric), reason=result.undefined)
-    error = result.calibration_error
+        return auroc_cell(result) if metric == "auroc" else interval(result.metric(metric), reason=result.undefined)
+    if metric != "calibration_error":
+        estimate: Estimate | None = getattr(result, metric)
+        reason = result.undefined or "no finite number fits best"
+        return Cell("-") if estimate is None else interval(estimate, reason=reason)
+    error, by_chance = result.calibration_error, result.calibration_error_by_chance
     if error is None:
         return Cell("undefined", None, "no study with a known label", "undefined")
-    return Cell(f"{error:.3f}", error)
+    return Cell(f"{error:.3f}", error, "" if by_chance is None else f"{by_chance:.3f} by chance")
+
+
+def auroc_cell(result: FindingResult) -> Cell:
+    """AUROC of a finding; where it is 1, of how many pairs none was in the wrong order."""
+    return _with_pairs(
+        interval(result.auroc, reason=result.undefined),
+        num_positive=result.num_positive,
+        num_negative=result.num_negative,
+    )
+
+
+def _with_pairs(cell: Cell, *, num_positive: int, num_negative: int) -> Cell:
+    pairs = no_error_text(cell.sort, num_positive=num_positive, num_negative=num_negative)
+    return cell._replace(detail=f"{cell.detail}\n{pairs}".strip()) if pairs else cell
 
 
 # -- operating points ------------------------------------------------------------------------------
@@ -206,7 +302,8 @@ def operating_points(record: Record) -> list[Table]:
                     *(count(getattr(point, column.replace(" ", "_"))) for column in columns[2:]),
                     *(interval(getattr(point, rate), reason="no study to count") for rate in RATE_TITLES),
                 ]
-            rows.append([text(finding), *cells])
+            rows.append([_finding(finding, is_behind=_is_few(look.findings[finding])), *cells])
+        rows.sort(key=lambda row: bool(row[0].kind))
         caption = f"{kind.title[0].upper()}{kind.title[1:]}, {look.num_studies:,} studies"
         tables.append(Table(caption=caption, columns=[*columns, *RATE_TITLES.values()], rows=rows, sortable=True))
     return tables

@@ -25,6 +25,7 @@ from dualview.evaluation.operating_points import (
 )
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.evaluation.statistics.thresholds import ThresholdRule
+from dualview.evaluation.value_of_lateral import value_of_lateral
 from dualview.views import Availability
 
 QUICK = EvaluationSettings(num_resamples=400)
@@ -107,7 +108,8 @@ def test_the_lateral_view_helps_hurts_or_stays_undecided_as_it_was_made(assessme
     value = assessment.masked.value_of_lateral
     assert (value.helped, value.hurt, value.undecided) == (["F1"], ["F2"], ["F0"])
     nothing = value.findings["F0"].auroc
-    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)  # paired: the same scores
+    assert (nothing.value, nothing.low, nothing.high) == (0, None, None)  # the same scores: no chance to measure
+    assert value.findings["F0"].delong is None and value.findings["F0"].swap.p_value == 1
     for finding in ("F1", "F2"):
         auroc, check = value.findings[finding].auroc, value.findings[finding].delong
         assert auroc.simultaneous_low <= auroc.low <= auroc.value <= auroc.high <= auroc.simultaneous_high
@@ -205,3 +207,58 @@ def test_studies_without_a_readable_image_take_no_part(points):
     test = simulate()
     test.evaluated[:30] = False
     assert assess(test, points=points, settings=QUICK).num_studies == 570
+
+
+def test_few_positive_patients_get_no_verdict_and_fewer_still_no_interval(points):
+    """F0: 3 positive patients; F1: 9, of 18 studies; F2: 10."""
+    test = simulate(num_studies=600, lateral_gain=(3.0, 3.0, 3.0), per_patient=6)
+    test.patient_ids[:] = [f"p{number // 6 * 3 + number % 3}" for number in range(600)]  # two studies alike per patient
+    both = np.flatnonzero(test.availability == Availability.BOTH)
+    test.label_mask[:] = True
+    for k, num_patients in enumerate((3, 9, 10)):
+        has_it = np.isin(test.patient_ids, np.unique(test.patient_ids[both])[:num_patients])
+        test.labels[:, k] = has_it
+        test.logits["route"][both, k] = 4 * has_it[both] + np.random.default_rng(k).normal(size=len(both))
+    value = assess(test, points=points, settings=QUICK).masked.value_of_lateral
+    assert (value.helped, value.too_few, value.num_judged) == (["F2"], ["F0", "F1"], 1)
+    assert "for the 1 of 3 findings" in value.correction
+    few, some, enough = (value.findings[finding] for finding in ("F0", "F1", "F2"))
+    assert few.auroc.low is None and few.auroc.value > 0 and few.brier.low is few.average_precision.low is None
+    assert some.auroc.low is not None and some.auroc.simultaneous_low is None
+    assert enough.auroc.simultaneous_low > 0 and enough.detectable_gain > 0
+    assert few.detectable_gain is some.detectable_gain is None
+    assert all(finding.swap.p_value_together >= finding.swap.p_value for finding in (few, some, enough))
+    looked_at = assess(test, points=points, settings=QUICK).masked.both.findings
+    counts = [(result.num_positive, result.num_positive_patients) for result in looked_at.values()]
+    assert counts == [(6, 3), (18, 9), (20, 10)]
+    assert looked_at["F0"].auroc.low is None and looked_at["F1"].auroc.low < 1
+
+
+def test_delong_and_counts_are_by_patient(points):
+    """Three copies of every study change no number of DeLong's test."""
+    one = simulate(num_studies=300)
+    three = one.select(np.repeat(np.arange(300), 3))
+    checks = [
+        assess(test, points=points, settings=QUICK).masked.value_of_lateral.findings["F1"].delong
+        for test in (one, three)
+    ]
+    assert checks[1].standard_error == pytest.approx(checks[0].standard_error, rel=1e-9)
+
+
+def test_a_joint_head_below_a_branch_head_is_told_with_the_vote_beside_it(points):
+    test = simulate()
+    both = test.availability == Availability.BOTH
+    test.logits["joint"] = np.where(both[:, None], test.logits["route"], np.nan)
+    test.logits["pa"], test.logits["lateral"] = test.logits["lateral_hidden"], test.logits["pa_hidden"]
+    masked = assess(test, points=points, settings=QUICK).masked
+    for k, finding in enumerate(test.findings):
+        use = both & test.label_mask[:, k]
+        heads = [test.logits[head][use, k] for head in ("joint", "pa", "lateral")]
+        expected = [roc_auc_score(test.labels[use, k], logits) for logits in (*heads, np.mean(heads, axis=0))]
+        told = masked.heads[finding]
+        assert [told.joint, told.pa, told.lateral, told.vote] == pytest.approx(expected, abs=1e-12)
+    assert [masked.heads[finding].is_under_trained for finding in test.findings] == [False, False, True]
+    (warning,) = value_of_lateral(masked).warnings
+    worst = masked.heads["F2"]
+    assert warning == f"F2 {worst.joint:.3f} (PA head {worst.pa:.3f}, vote {worst.vote:.3f})"
+    assert assess(simulate(), points=points, settings=QUICK).masked.heads is None

@@ -90,6 +90,22 @@ def test_keys_of_a_later_version_are_left_out(evaluation):
     assert Evaluation.from_json(json.dumps(content)) == evaluation
 
 
+def test_a_file_of_an_earlier_dualview_is_read_and_tells_that_it_counted_no_patients(evaluation):
+    content = json.loads(evaluation.to_json())
+    for value in ("value_of_lateral", "value_of_pa"):
+        for key in ("too_few", "num_judged"):
+            del content["masked"][value][key]
+        for finding in content["masked"][value]["findings"].values():
+            del finding["swap"], finding["detectable_gain"]
+    del content["groups"]["all"]["findings"]["Mass"]["num_positive_patients"]
+    read = Evaluation.from_json(json.dumps(content))
+    assert read.masked.value_of_lateral.num_judged is None
+    assert read.groups["all"].findings["Mass"].num_positive_patients is None
+    assert (
+        read.masked.value_of_lateral.findings["Mass"].auroc == evaluation.masked.value_of_lateral.findings["Mass"].auroc
+    )
+
+
 def without_finding(content):
     del content["groups"]["all"]["findings"]["Mass"]["brier"]
 
@@ -129,5 +145,5 @@ def test_a_verdict_is_by_the_interval_that_holds_for_all_findings():
         return Difference(value=0.1, low=0.05, high=0.2, simultaneous_low=low, simultaneous_high=high).verdict
 
     assert [verdict(0.01, 0.3), verdict(-0.3, -0.01), verdict(-0.1, 0.3), verdict(None, None)] == [
-        "helped", "hurt", "undecided", "undefined",
+        "helped", "hurt", "undecided", "too_few",
     ]  # fmt: skip

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from dualview.cli import app
 from dualview.commands.report import write_report
+from dualview.commands.tables import value_of_lateral_table
 from dualview.evaluation.statistics.curves import thinned
-from dualview.report import forest, tables
+from dualview.report import forest, pictures, tables
 from dualview.report.curves import curves, group_curves
 from dualview.report.page import differing_studies, render
 from dualview.report.record import NOT_SHOWN, public_settings, read_records
@@ -98,6 +99,74 @@ def test_numbers_are_those_of_the_evaluation(made_up_run):
     assert same_patients.rows[0][3].text == f"{masked.both.macro['auroc'].value:.3f}"
     assert as_they_came.rows[-1][0].text == "which views exist, and nothing else"
     assert [table.caption for table in tables.subgroups(record)] == ["sex"]
+
+
+def test_findings_of_few_patients_stand_behind_the_judged_ones_in_every_order(tmp_path):
+    """`Rare` gains most, of 4 positive patients, and is shown behind all that can be judged."""
+    predictions = made_up(240, findings=("Rare", "Nodule", "Edema", "Hernia"))
+    both = np.flatnonzero(predictions.availability == 0)
+    _, first_of = np.unique(predictions.patient_ids[both], return_index=True)
+    positive = both[first_of][:4]
+    predictions.labels[:, 0], predictions.label_mask[:, 0] = 0, True
+    predictions.labels[positive, 0] = 1
+    predictions.logits["route"][positive, 0], predictions.logits["lateral_hidden"][positive, 0] = 9, -9
+    record = read_records([write_run(tmp_path / "run", predictions)])[0]
+    value = record.evaluation.masked.value_of_lateral
+    assert value.too_few == ["Rare"] and value.findings["Rare"].auroc.value > 0.9
+    table = tables.value_of_lateral(record)
+    assert [row[0].text for row in table.rows][-2:] == ["Rare", "Hernia"]
+    rare = table.rows[-2]
+    assert rare[0].kind == "behind" and table.rows[0][0].kind == ""
+    assert rare[6].text == "△ too few to judge" and rare[6].detail.startswith("4 positive,")
+    assert (rare[5].detail, rare[7].text, rare[8].text) == ("", "-", "-")  # no interval, and no test alone
+    for order in forest.FOREST_ORDERS:
+        assert forest.forest(record)[f"auroc|{order}"]["layout"]["yaxis"]["ticktext"][-1] == "Rare"
+    assert record.findings[pictures._finding(record, None)] != "Rare"
+    assert "1 cannot be judged" in render([record])
+
+
+def test_what_is_perfect_says_among_how_many_and_tests_stand_beside_intervals(tmp_path):
+    predictions = made_up(240, findings=("Nodule", "Edema", "Hernia"))
+    predictions.logits["route"][:, 0] = 9 * (predictions.labels[:, 0] - 0.5)
+    record = read_records([write_run(tmp_path / "run", predictions)])[0]
+    result = record.evaluation.masked.both.findings["Nodule"]
+    html = render([record])
+    assert f"no error among {result.num_positive} x {result.num_negative} pairs" in html
+    point = record.evaluation.groups["both"].findings["Nodule"].operating_point
+    assert point.sensitivity.value == 1 and 0.85 < point.sensitivity.low < 1
+    rows = {row[0].text: row for row in tables.value_of_lateral(record).rows}
+    checks = record.evaluation.masked.value_of_lateral.findings["Edema"]
+    assert rows["Edema"][7].sort == checks.swap.p_value_together
+    assert rows["Edema"][8].sort == checks.delong.p_value
+    if checks.verdict == "undecided":
+        assert f"gains from {checks.detectable_gain:.3f}" in rows["Edema"][6].detail
+    error, intercept, slope = tables.per_finding(record)[3:]
+    assert error.rows[0][4].detail.endswith(" by chance")
+    edema = record.evaluation.groups["all"].findings["Edema"]
+    cells = [next(row for row in table.rows if row[0].text == "Edema")[4] for table in (intercept, slope)]
+    assert [cell.sort for cell in cells] == [edema.calibration_intercept.value, edema.calibration_slope.value]
+    assert all(" to " in cell.detail for cell in cells)
+
+
+def test_page_and_terminal_say_what_is_compared_and_warn_of_an_under_trained_joint_head(tmp_path):
+    predictions = made_up(240, findings=("Nodule", "Edema", "Hernia"))
+    both = (predictions.availability == 0)[:, None]
+    predictions.logits["joint"] = np.where(both, predictions.logits["route"], np.nan)
+    predictions.logits["pa"] = np.where(both, 9 * (predictions.labels - 0.5) * [0, 1, 1], np.nan)
+    predictions.logits["lateral"] = np.where(both, 0 * predictions.labels, np.nan)
+    record = read_records([write_run(tmp_path / "run", predictions)])[0]
+    html = render([record])
+    rich_table = value_of_lateral_table(record.evaluation)
+    for said in (html, rich_table.caption):
+        flat = " ".join(said.split())
+        assert "what this trained network gains" in flat
+        assert re.search(
+            "ntervals are over patients, not over trainings: .*dualview compare.* with 3 or more seeds is", flat
+        )
+        assert "oint head under-trained" in flat
+        assert re.search(r"Edema 0\.\d{3} \(PA head 1\.000, vote \d\.\d{3}\)", flat) and "Nodule 0." not in flat
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in tables.heads(record).rows}
+    assert cells["Edema"][1] == "1.000" and cells["Edema"][-1] == "under-trained" and cells["Nodule"][-1] == ""
 
 
 def test_curves_keep_their_area_and_ends():

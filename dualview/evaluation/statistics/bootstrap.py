@@ -104,30 +104,45 @@ def percentile_interval(value: float | None, resampled: np.ndarray, *, confidenc
     return Interval(float(value), float(low), float(high))
 
 
+class Simultaneous(NamedTuple):
+    """Intervals (K,) that hold together, NaN where a finding is not among them, and what they are made of."""
+
+    low: np.ndarray
+    high: np.ndarray
+    standard_errors: np.ndarray  # (K,)
+    multiplier: float  # half an interval is so many standard errors
+
+
 def simultaneous_intervals(
-    values: np.ndarray, resampled: np.ndarray, *, confidence: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals (K,), (K,) that hold all K true values together with this confidence.
+    values: np.ndarray,
+    resampled: np.ndarray,
+    *,
+    confidence: float = 0.95,
+    widened: np.ndarray | float = 1.0,
+) -> Simultaneous:
+    """Intervals that hold all K true values together with this confidence.
 
     estimate +- c x standard error, c being the quantile of max over findings of |resampled - estimate| / standard error
     (the bootstrap maximum of Westfall & Young, Resampling-Based Multiple Testing, 1993; Romano & Wolf, Econometrica
     2005, single step). Findings that move together cost less than under Bonferroni.
 
     Args:
-        values: (K,) estimates; NaN where undefined, and then so are its bounds.
+        values: (K,) estimates; NaN where undefined or not of the family, and then so are its bounds.
         resampled: (K, B).
+        widened: (K,) what the bootstrap's standard errors are multiplied by.
     """
     errors = np.full(len(values), np.nan)
     used = np.isfinite(values) & (np.isfinite(resampled).sum(axis=1) > 1)
     errors[used] = np.nanstd(resampled[used], axis=1, ddof=1)
     errors[errors < 1e-12] = 0  # Rounding alone makes these differ between resamples.
     moving = used & (errors > 0)
-    bounds = errors * 0
+    multiplier = 0.0
     if moving.any():
         deviations = np.abs(resampled[moving] - values[moving, None]) / errors[moving, None]
         largest = np.nanmax(np.where(np.isfinite(deviations), deviations, -np.inf), axis=0)
-        bounds = errors * np.quantile(largest, confidence)
-    return values - bounds, values + bounds
+        multiplier = float(np.quantile(largest, confidence))
+    errors = errors * widened
+    return Simultaneous(values - multiplier * errors, values + multiplier * errors, errors, multiplier)
 
 
 def _ascending(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:

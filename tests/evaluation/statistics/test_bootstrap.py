@@ -81,7 +81,7 @@ def test_simultaneous_intervals_hold_all_findings_together_and_single_ones_do_no
     for _ in range(400):
         values = generator.normal(size=20)  # estimates around 0 with standard error 1
         resampled = values[:, None] + generator.normal(size=(20, 400))
-        low, high = simultaneous_intervals(values, resampled)
+        low, high, *_ = simultaneous_intervals(values, resampled)
         wrong_together += bool(((low > 0) | (high < 0)).any())
         alone = np.quantile(resampled, [0.025, 0.975], axis=1)
         wrong_alone += bool(((alone[0] > 0) | (alone[1] < 0)).any())
@@ -91,10 +91,10 @@ def test_simultaneous_intervals_hold_all_findings_together_and_single_ones_do_no
 
 def test_simultaneous_intervals_of_one_finding_are_its_own_and_constants_have_no_width(generator):
     resampled = np.stack([generator.normal(0.3, 0.1, 4000), np.full(4000, 0.2)])
-    low, high = simultaneous_intervals(np.array([0.3, 0.2]), resampled)
+    low, high, *_ = simultaneous_intervals(np.array([0.3, 0.2]), resampled)
     assert (low[0], high[0]) == pytest.approx((0.3 - 0.196, 0.3 + 0.196), abs=0.01)
     assert (low[1], high[1]) == (0.2, 0.2)
-    low, high = simultaneous_intervals(np.array([0.3, np.nan]), resampled)
+    low, high, *_ = simultaneous_intervals(np.array([0.3, np.nan]), resampled)
     assert np.isnan([low[1], high[1]]).all()
 
 

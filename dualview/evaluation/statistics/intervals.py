@@ -1,0 +1,88 @@
+"""Intervals of metrics that hold with few patients too, where percentiles of resamples are too narrow.
+
+How often each covers the truth is measured by docs/generate/inference.py.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import norm, t
+
+from dualview.evaluation.statistics.bootstrap import Interval
+from dualview.evaluation.statistics.class_patients import ClassPatients
+
+BISECTIONS = 50
+POWER = 0.8  # chance of finding the smallest detectable gain
+
+
+def auroc_interval(value: float, *, variance: float, patients: ClassPatients, confidence: float = 0.95) -> Interval:
+    """All AUROCs from which the estimate is not too far, each by the variance that it would have itself.
+
+    That is the variance of exponential scores (method 5 of Newcombe, Statistics in Medicine 2006), times how much
+    larger the variance of these scores is, if it is. An AUROC of 1 has a lower bound too.
+
+    Args:
+        variance: DeLong's, of the estimate.
+        patients: of either class; as many independent studies as there are patients.
+    """
+    num_pos, num_neg = patients
+    expected = _exponential_variance(value, num_pos=num_pos, num_neg=num_neg)
+    observed = variance * patients.fewer / max(patients.fewer - 1, 1)
+    times = max(observed / expected, 1.0) if expected > 0 else 1.0
+    z = float(norm.ppf((1 + confidence) / 2))
+
+    def is_near(auroc: float) -> bool:
+        return (value - auroc) ** 2 <= z**2 * times * _exponential_variance(auroc, num_pos=num_pos, num_neg=num_neg)
+
+    return Interval(value, _bound(is_near, near=value, far=0.0), _bound(is_near, near=value, far=1.0))
+
+
+def precision_interval(value: float, *, standard_error: float, fewest: int, confidence: float = 0.95) -> Interval:
+    """Of average precision, symmetric in its log-odds; a value of 0 or 1 has none.
+
+    Args:
+        fewest: patients of the rarer class.
+    """
+    if not 0 < value < 1 or standard_error == 0:
+        return Interval(value, None, None)
+    half = float(t.ppf((1 + confidence) / 2, fewest - 1)) * standard_error / (value * (1 - value))
+    return Interval(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
+
+
+def symmetric_interval(
+    value: float, *, standard_error: float, fewest: int, confidence: float = 0.95, is_heavy: bool = False
+) -> Interval:
+    """Estimate +- standard error x quantile, for Brier scores and differences; none where the standard error is 0.
+
+    Args:
+        fewest: patients of the rarer class, by which the standard error of the bootstrap is too small.
+        is_heavy: few studies decide the value, as with average precision: Student's quantile instead.
+    """
+    if standard_error == 0:
+        return Interval(value, None, None)
+    tail = (1 + confidence) / 2
+    quantile = t.ppf(tail, fewest - 1) if is_heavy else norm.ppf(tail) * few_patients_factor(fewest)
+    half = float(quantile) * standard_error
+    return Interval(value, value - half, value + half)
+
+
+def few_patients_factor(fewest: int | np.ndarray) -> float | np.ndarray:
+    """By how much the bootstrap's standard error is too small: its variance divides by m instead of m - 1."""
+    factor: float | np.ndarray = np.sqrt(fewest / np.maximum(np.asarray(fewest) - 1, 1))
+    return factor
+
+
+def _exponential_variance(auroc: float, *, num_pos: int, num_neg: int) -> float:
+    """Variance of AUROC of exponential scores (Hanley & McNeil, Radiology 1982), of classes as large as their mean."""
+    others = (num_pos + num_neg) / 2 - 1
+    spread = 1 + others * ((1 - auroc) / (2 - auroc) + auroc / (1 + auroc))
+    return auroc * (1 - auroc) * spread / (num_pos * num_neg)
+
+
+def _bound(is_near: Callable[[float], bool], *, near: float, far: float) -> float:
+    """The last value that is near, on the way from `near` to `far`."""
+    for _ in range(BISECTIONS):
+        middle = (near + far) / 2
+        near, far = (middle, far) if is_near(middle) else (near, middle)
+    return near
