@@ -38,6 +38,33 @@ def calibration_error(probabilities: np.ndarray, *, positive: np.ndarray) -> flo
     return float((size * np.abs(predicted - observed)).sum() / size.sum())
 
 
+class Line(NamedTuple):
+    """From one logit to another: slope * logit + intercept."""
+
+    slope: float
+    intercept: float
+
+
+def fit_platt(logits: np.ndarray, *, positive: np.ndarray) -> Line | None:
+    """The line by which the likelihood of sigmoid(slope * logit + intercept) is highest; None where there is no use.
+
+    That is without both labels, where the logits part the labels without an error, so that no slope is steep enough,
+    and where the slope would turn the order of studies around.
+
+    Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999, without his prior on the labels.
+
+    Args:
+        logits: (N,).
+        positive: (N,) bool.
+    """
+    z = logits.astype(np.float64)
+    if not positive.any() or positive.all() or z[positive].min() >= z[~positive].max():
+        return None
+    fitted = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8).fit(z[:, None], positive)
+    line = Line(float(fitted.coef_[0, 0]), float(fitted.intercept_[0]))
+    return line if line.slope > 0 and np.isfinite(line).all() else None
+
+
 def calibration_error_by_chance(probabilities: np.ndarray, *, positive: np.ndarray) -> float | None:
     """The `calibration_error` to be expected of so many studies if these probabilities were perfectly right.
 
@@ -107,33 +134,6 @@ def _logistic(
     variance = num_patients / (num_patients - 1) * bread @ (scores.T @ scores) @ bread
     half = float(norm.ppf((1 + confidence) / 2) * np.sqrt(variance[-1, -1]))
     return Interval(float(beta[-1]), float(beta[-1]) - half, float(beta[-1]) + half)
-
-
-class Line(NamedTuple):
-    """From one logit to another: slope * logit + intercept."""
-
-    slope: float
-    intercept: float
-
-
-def fit_platt(logits: np.ndarray, *, positive: np.ndarray) -> Line | None:
-    """The line by which the likelihood of sigmoid(slope * logit + intercept) is highest; None where there is no use.
-
-    That is without both labels, where the logits part the labels without an error, so that no slope is steep enough,
-    and where the slope would turn the order of studies around.
-
-    Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999, without his prior on the labels.
-
-    Args:
-        logits: (N,).
-        positive: (N,) bool.
-    """
-    z = logits.astype(np.float64)
-    if not positive.any() or positive.all() or z[positive].min() >= z[~positive].max():
-        return None
-    fitted = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8).fit(z[:, None], positive)
-    line = Line(float(fitted.coef_[0, 0]), float(fitted.intercept_[0]))
-    return line if line.slope > 0 and np.isfinite(line).all() else None
 
 
 def fit_temperature(logits: np.ndarray, *, positive: np.ndarray, known: np.ndarray) -> float | None:
