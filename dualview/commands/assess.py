@@ -7,6 +7,7 @@ DIR/report.html             the page, which `dualview report DIR RUN ...` also p
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def assess_file(
         raise UserError(
             f"--threshold {rule}: thresholds are chosen on val; give its predictions, --val FILE, in the same columns"
         )
-    folder = EvaluationDir(out or predictions.parent / f"{predictions.name.split('.')[0]}-assessment")
+    folder = EvaluationDir(out or predictions.parent / f"{_name(predictions)}-assessment")
     _refuse_to_overwrite(folder, inputs=[file for file in (predictions, val, train_prevalence) if file is not None])
     read = read_prediction_columns(predictions, by=by or ())
     table, remarks = read.table, read.remarks
@@ -95,6 +96,15 @@ def assess_file(
     evaluation.write(folder.evaluation)
     points.write(folder.operating_points)
     return FileAssessment(folder=folder.path, report=write_report([folder.path]), evaluation=evaluation)
+
+
+def _name(file: Path) -> str:
+    """The name of a file without what says its format: `model.v2` of `model.v2.csv.gz`.
+
+    >>> _name(Path("of/model.v2.csv.gz")), _name(Path("model.parquet"))
+    ('model.v2', 'model')
+    """
+    return re.sub(r"(?i)\.(csv|parquet|pq)(\.\w+)?$", "", file.name)
 
 
 def _refuse_to_overwrite(folder: EvaluationDir, *, inputs: list[Path]) -> None:
