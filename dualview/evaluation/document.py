@@ -286,7 +286,7 @@ class UsedSettings:
     seed: int  # seed of the resamples
     confidence: float  # confidence level of every interval
     resampled: str  # the unit: patients
-    operating_points: str  # the rule of the thresholds and the split that they were chosen on
+    operating_points: str  # the rule of the thresholds and the split that they were chosen on; or none, and why
     operating_points_of: Literal["run", "evaluation"] = "evaluation"  # the run, as predict has them, or this alone
 
 

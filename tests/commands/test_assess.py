@@ -137,7 +137,7 @@ def test_scikit_learn_says_the_same(files):
         gained = document["masked"]["value_of_lateral"]["findings"][finding]["auroc"]
         assert gained["value"] == pytest.approx(roc_auc_score(truth, both[f"probability:{finding}"]) - hidden, abs=1e-9)
         of_val = val[(val.availability == "both") & val[f"label:{finding}"].notna()]
-        false, true, thresholds = roc_curve(of_val[f"label:{finding}"], of_val[f"probability:{finding}"])
+        false, true, _ = roc_curve(of_val[f"label:{finding}"], of_val[f"probability:{finding}"])
         threshold = points["routes"]["both"][finding]["threshold"]
         called = of_val[f"probability:{finding}"] >= threshold
         youden = called[of_val[f"label:{finding}"] == 1].mean() - called[of_val[f"label:{finding}"] == 0].mean()
