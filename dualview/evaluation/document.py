@@ -242,6 +242,7 @@ class BaselineFinding:
     """One finding as it is told from which views exist."""
 
     auroc: Estimate  # AUROC of all studies
+    undefined: str | None = None  # why there is none; null: it is defined
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,14 @@ from typing import NamedTuple
 from dualview.evaluation.document import Difference, Estimate, FindingResult, Look
 from dualview.evaluation.metrics import MACRO
 from dualview.evaluation.statistics.class_patients import JUDGED_FROM
-from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, no_error_text, patients_text, rank_of
+from dualview.evaluation.value_of_lateral import (
+    VERDICT_TITLES,
+    ValueRow,
+    no_error_text,
+    p_value,
+    patients_text,
+    rank_of,
+)
 from dualview.evaluation.value_of_lateral import value_of_lateral as lateral_values
 from dualview.report.record import Record
 from dualview.run import metric_keys
@@ -200,10 +207,6 @@ def _checks(row: ValueRow) -> list[Cell]:
         if delong is None
         else Cell(p_value(delong.p_value), delong.p_value),
     ]
-
-
-def p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _finding(name: str, *, is_behind: bool) -> Cell:
