@@ -30,6 +30,7 @@ HINT = "Columns are study, patient, availability, and per finding F: label:F, an
 
 STANDS_FOR_NOTHING = "{} is {}, which stands for nothing; give each its identifier"
 IS_ROUNDED = "{} is {}, a number that a spreadsheet has rounded: its other digits are lost; write the column as text"
+TWICE = "study {} is in {} already; a study has one row, and its name no other (PATIENT/STUDY will do)"
 NOT_COMPLETE = "{} is {} of a study with one view, of which none can be withheld; leave it blank"
 NOT_PAIRED = (
     "{} is {} where the score with both views is not; both must be there or both be blank, to be of the same studies"
@@ -182,7 +183,7 @@ def _add_wrong_identifiers(cells: Cells, identifiers: dict[str, np.ndarray]) -> 
                 problems.add(lines[row], template, name, repr(value), of=name)
     for n, first in repeated(identifiers["study"]):
         if identifiers["study"][n]:
-            problems.add(lines[n], "study {} is in {} already; a study has one row", repr(identifiers["study"][n]),
+            problems.add(lines[n], TWICE, repr(identifiers["study"][n]),
                          problems.line(int(lines[first])))  # fmt: skip
 
 
