@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from dualview.comparison.choice import choose_on_val
 from dualview.comparison.plan import Plan
 from dualview.comparison.result import compare_predictions
 from dualview.comparison.runs import is_finished, train_all
@@ -48,11 +49,8 @@ def compare(
         )
     if only is not None:
         return None
-    predictions: dict[tuple[str, str], list[PredictionTable]] = {}
-    for run in plan.runs:
-        predictions.setdefault((run.setting, run.variant), []).append(
-            read_predictions(RunDir(run.config.run.dir).predictions("test"))
-        )
+    predictions = _predictions(plan, split="test")
+    without_val = [run.name for run in plan.runs if not RunDir(run.config.run.dir).predictions("val").is_file()]
     rows = compare_predictions(
         predictions,
         baseline=plan.compare.baseline,
@@ -64,9 +62,25 @@ def compare(
         key: _cost([run.config.run.dir for run in plan.runs if (run.setting, run.variant) == key])
         for key in predictions
     }
-    comparison = Comparison(plan=plan, rows=rows, costs=costs)
+    comparison = Comparison(
+        plan=plan,
+        rows=rows,
+        costs=costs,
+        choices={} if without_val else choose_on_val(_predictions(plan, split="val"), baseline=plan.compare.baseline),
+        without_val=without_val,
+    )
     write_tables(comparison)
     return comparison
+
+
+def _predictions(plan: Plan, *, split: str) -> dict[tuple[str, str], list[PredictionTable]]:
+    """(setting, variant) -> predictions of each seed."""
+    predictions: dict[tuple[str, str], list[PredictionTable]] = {}
+    for run in plan.runs:
+        predictions.setdefault((run.setting, run.variant), []).append(
+            read_predictions(RunDir(run.config.run.dir).predictions(split))
+        )
+    return predictions
 
 
 def _cost(run_dirs: list[Path]) -> Cost:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dualview.commands.export import ExportedGraph
-from dualview.comparison.tables import COMPARED_TITLES, Comparison, cell, find
+from dualview.comparison.tables import BEST_NOTE, COMPARED_TITLES, Comparison, cell, find, interval_text
 from dualview.data.remarks import Remark
 from dualview.evaluation.document import Estimate, Evaluation
 from dualview.evaluation.metrics import MACRO, GroupMetrics
@@ -199,8 +199,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     """Macro AUROC of every variant per group, one table for each setting."""
     plan = comparison.plan.compare
     tables = []
+    means = ", mean ± sd over seeds" if len(plan.seeds) > 1 else " of one seed"
     for setting in plan.settings:
-        table = Table(title=f"{setting + ': ' if setting else ''}test macro AUROC, mean ± sd over seeds")
+        table = Table(title=f"{setting + ': ' if setting else ''}test macro AUROC{means}")
         table.add_column("network")
         table.add_column("parameters\nimages/s", justify="right")
         for group in SHOWN:
@@ -211,9 +212,12 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             rows = [
                 find(comparison.rows, setting=setting, variant=variant, group=group, finding=MACRO) for group in SHOWN
             ]
-            cells = [cell(row, is_baseline=variant == plan.baseline, newline="\n") for row in rows]
+            cells = [cell(row, comparison=comparison, newline="\n") for row in rows]
             table.add_row(variant, f"{cost.num_parameters:,}\n{speed}", *cells)
-        table.caption = f"below: difference to {plan.baseline} on the same patients, over seeds and patients"
+        table.caption = (
+            f"below: difference to {plan.baseline} on the same patients, {interval_text(comparison.plan)}, corrected "
+            f"for all macro differences\n{BEST_NOTE}"
+        )
         tables.append(table)
     return tables
 

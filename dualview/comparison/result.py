@@ -1,17 +1,19 @@
 """What a comparison came to: means over seeds, and differences to the baseline on the same patients."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
+from dualview.comparison.intervals import confidence_of_each, interval_over_seeds_and_patients, seed_noise
 from dualview.errors import UserError
 from dualview.evaluation.metrics import MACRO, resampled_metrics
 from dualview.evaluation.operating_points import to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import Interval, resample_patients
+from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
+from dualview.evaluation.statistics.intervals import few_patients_factor
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, Availability, View, availability_of
 
 COMPARED_METRICS = ("auroc", "average_precision")
@@ -31,12 +33,30 @@ class ComparisonRow:
     finding: str  # name of the finding, or MACRO
     metric: str
     num_studies: int
+    num_positive_patients: int | None  # None for MACRO
+    num_negative_patients: int | None  # None for MACRO
     num_seeds: int
     mean: float | None
+    mean_low: float | None  # interval of the mean, over seeds and patients; over patients only with one seed
+    mean_high: float | None
     sd: float | None  # standard deviation over seeds; None with one seed
     difference: float | None  # difference to the baseline; None where either cannot judge these studies
-    low: float | None
+    low: float | None  # its own interval; None below 5 positive or negative patients, and where nothing varies
     high: float | None
+    simultaneous_low: float | None  # interval that holds together for all differences of the table
+    simultaneous_high: float | None  # None below 10 positive or negative patients too
+    num_compared: int | None  # number of differences of the table that hold together; None where this is none of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """A row before correction, and what its difference is made of."""
+
+    row: ComparisonRow
+    differences: np.ndarray  # (n,) one for each seed
+    mean_resampled: np.ndarray  # (B,) their mean in each resample
+    widened: float
+    can_be_judged: bool  # by its number of patients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +81,9 @@ def compare_predictions(
         runs: (setting, variant) -> predictions of each seed, in the order of the seeds.
         baseline: the variant that differences are taken to.
 
+    Differences are corrected over a table: macro numbers of all variants and groups are one, and all findings of all
+    variants in a group are one, each for a setting and a metric.
+
     Raises:
         UserError: runs that do not have the same patients or labels.
     """
@@ -74,8 +97,9 @@ def compare_predictions(
             (variant, group): [_score(table, test=test, group=group, counts=counts) for table in variants[variant]]
             for variant, group in track([(variant, group) for variant in variants for group in COMPARED_GROUPS])
         }
+        compared: list[_Compared] = []
         for (variant, group), seed_scores in scores.items():
-            rows += _rows(
+            compared += _compare(
                 seed_scores,
                 baseline_scores=scores[baseline, group],
                 setting=setting,
@@ -84,35 +108,8 @@ def compare_predictions(
                 test=test,
                 confidence=confidence,
             )
+        rows += _corrected(compared, baseline=baseline, confidence=confidence)
     return rows
-
-
-def difference_over_seeds_and_patients(
-    differences: np.ndarray, resampled: np.ndarray, *, confidence: float
-) -> Interval:
-    """Interval of a mean difference that would come out otherwise with other seeds and with other patients.
-
-    The variance is s^2 / n of the n seeds' differences, plus that of their mean over resamples of patients; Student's
-    quantile takes the degrees of freedom of Satterthwaite (Biometrics Bulletin 1946), n - 1 for the seeds and no end of
-    them for the resamples. With one seed it says nothing of seeds.
-
-    Args:
-        differences: (n,), paired by seed.
-        resampled: (n, B), the same resamples in all.
-    """
-    value = float(differences.mean())
-    if not np.isfinite(value):
-        return Interval(None, None, None)
-    mean_resampled = resampled.mean(axis=0)
-    mean_resampled = mean_resampled[np.isfinite(mean_resampled)]
-    if len(mean_resampled) < 2:
-        return Interval(value, None, None)
-    patient_variance = float(mean_resampled.var(ddof=1))
-    seed_variance = float(differences.var(ddof=1) / len(differences)) if len(differences) > 1 else 0.0
-    variance = patient_variance + seed_variance
-    freedom = variance**2 * (len(differences) - 1) / seed_variance**2 if seed_variance > 0 else np.inf
-    reach = float(student.ppf((1 + confidence) / 2, freedom)) * variance**0.5 if variance > 0 else 0.0
-    return Interval(value, value - reach, value + reach)
 
 
 def _test_studies(everyones: list[PredictionTable]) -> PredictionTable:
@@ -199,7 +196,7 @@ def _score(predictions: PredictionTable, *, test: PredictionTable, group: str, c
     )
 
 
-def _rows(
+def _compare(
     seed_scores: list[_Scores | None],
     *,
     baseline_scores: list[_Scores | None],
@@ -208,38 +205,93 @@ def _rows(
     group: str,
     test: PredictionTable,
     confidence: float,
-) -> list[ComparisonRow]:
+) -> list[_Compared]:
     there = [scores for scores in seed_scores if scores is not None]
     baseline = [scores for scores in baseline_scores if scores is not None]
     paired = len(there) == len(seed_scores) and len(baseline) == len(baseline_scores) and len(there) == len(baseline)
-    num_studies = len(_studies_of(group, test=test))
-    rows = []
+    studies = test.select(_studies_of(group, test=test))
+    by_finding = _patients_of_findings(studies)
+    # A mean over findings rests on the one with most patients, if on any.
+    patients = [max(by_finding, key=lambda of_classes: of_classes.fewer), *by_finding]
+    compared = []
     for place, finding in enumerate((MACRO, *test.findings)):
+        widened = 1.0 if finding == MACRO else float(few_patients_factor(patients[place].fewer))
         for number, metric in enumerate(COMPARED_METRICS):
             values = np.array([scores.values[number, place] for scores in there])
-            known = np.isfinite(values).all() and len(values) == len(seed_scores)
-            difference = Interval(None, None, None)
-            if paired:
-                differences = values - np.array([scores.values[number, place] for scores in baseline])
-                resampled = np.stack(
-                    [one.resampled[number, place] - other.resampled[number, place]
-                     for one, other in zip(there, baseline, strict=True)]
-                )  # fmt: skip
-                difference = difference_over_seeds_and_patients(differences, resampled, confidence=confidence)
-            rows.append(
-                ComparisonRow(
-                    setting=setting,
-                    variant=variant,
-                    group=group,
-                    finding=finding,
-                    metric=metric,
-                    num_studies=num_studies,
-                    num_seeds=len(seed_scores),
-                    mean=float(values.mean()) if known else None,
-                    sd=float(values.std(ddof=1)) if known and len(values) > 1 else None,
-                    difference=difference.value,
-                    low=difference.low,
-                    high=difference.high,
+            known = bool(len(values)) and np.isfinite(values).all() and len(values) == len(seed_scores)
+            mean, difference = Interval(None, None, None), Interval(None, None, None)
+            differences, mean_resampled = np.zeros(0), np.zeros(0)
+            if known:
+                resampled = np.stack([scores.resampled[number, place] for scores in there])
+                mean = interval_over_seeds_and_patients(values, resampled, confidence=confidence, widened=widened)
+            if known and paired:
+                others = np.array([scores.values[number, place] for scores in baseline])
+                differences = values - others
+                mean_resampled = (resampled - np.stack([scores.resampled[number, place] for scores in baseline])).mean(
+                    axis=0
+                )
+                difference = interval_over_seeds_and_patients(
+                    differences, mean_resampled[None], confidence=confidence, widened=widened
+                )
+            if not patients[place].have_interval:
+                mean, difference = Interval(mean.value, None, None), Interval(difference.value, None, None)
+            compared.append(
+                _Compared(
+                    row=ComparisonRow(
+                        setting=setting,
+                        variant=variant,
+                        group=group,
+                        finding=finding,
+                        metric=metric,
+                        num_studies=len(studies),
+                        num_positive_patients=None if finding == MACRO else patients[place].num_positive,
+                        num_negative_patients=None if finding == MACRO else patients[place].num_negative,
+                        num_seeds=len(seed_scores),
+                        mean=mean.value,
+                        mean_low=mean.low,
+                        mean_high=mean.high,
+                        sd=float(values.std(ddof=1)) if known and len(values) > 1 else None,
+                        difference=difference.value,
+                        low=difference.low,
+                        high=difference.high,
+                        simultaneous_low=None,
+                        simultaneous_high=None,
+                        num_compared=None,
+                    ),
+                    differences=differences,
+                    mean_resampled=mean_resampled,
+                    widened=widened,
+                    can_be_judged=patients[place].can_be_judged,
                 )
             )
-    return rows
+    return compared
+
+
+def _patients_of_findings(studies: PredictionTable) -> list[ClassPatients]:
+    """Patients of either class for each finding."""
+    return [
+        class_patients(studies.patient_ids[known], positive=positive[known])
+        for known, positive in zip(studies.label_mask.T, studies.positive.T, strict=True)
+    ]
+
+
+def _corrected(compared: list[_Compared], *, baseline: str, confidence: float) -> list[ComparisonRow]:
+    """Rows with the intervals that hold together for all differences of a table."""
+    tables: dict[tuple[str, str], list[_Compared]] = {}
+    for one in compared:
+        if one.row.variant != baseline and one.row.low is not None and one.can_be_judged:
+            tables.setdefault((one.row.metric, MACRO if one.row.finding == MACRO else one.row.group), []).append(one)
+    together = {}
+    for table in tables.values():
+        values = np.array([one.differences.mean() for one in table])
+        resampled = np.stack([one.mean_resampled for one in table])
+        of_each = confidence_of_each(values, resampled, confidence=confidence)
+        noise = seed_noise(
+            np.stack([one.differences for one in table]), num_networks=len({one.row.variant for one in table})
+        )
+        for one in table:
+            _, low, high = interval_over_seeds_and_patients(
+                one.differences, one.mean_resampled[None], confidence=of_each, widened=one.widened, at_least=noise
+            )
+            together[id(one)] = replace(one.row, simultaneous_low=low, simultaneous_high=high, num_compared=len(table))
+    return [together.get(id(one), one.row) for one in compared]

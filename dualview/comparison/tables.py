@@ -1,13 +1,16 @@
 """What a comparison came to, and the table of it: macro AUROC of every variant, as Markdown and cell by cell."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from dualview.comparison.choice import Choice
 from dualview.comparison.plan import Plan
 from dualview.comparison.result import COMPARED_GROUPS, ComparisonRow
 from dualview.evaluation.metrics import MACRO
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM
 from dualview.files import whole_file, write_whole
 from dualview.views import MASKINGS, TITLES, Availability
 
@@ -15,6 +18,11 @@ COMPARED_TITLES = TITLES | {
     masking: f"both, {TITLES[masking]}" for masking in MASKINGS if masking != Availability.BOTH.key
 }
 """Titles of `COMPARED_GROUPS`."""
+BEST_MARK = "†"
+BEST_NOTE = (
+    f"{BEST_MARK} highest of its column on test: as a choice it is optimistic, since the same patients would choose "
+    "the network and measure it; choose by the line on val."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +35,41 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What came out, row by row, and what it cost: (setting, variant) -> Cost."""
+    """What came out on test, row by row, what it cost, and which network val chooses."""
 
     plan: Plan
     rows: list[ComparisonRow]
-    costs: dict[tuple[str, str], Cost]
+    costs: dict[tuple[str, str], Cost]  # (setting, variant) -> Cost
+    choices: dict[str, Choice | None]  # setting -> Choice; None: nothing to choose by
+    without_val: list[str] = field(default_factory=list)  # names of runs that have no predictions of val
+
+    def is_best(self, row: ComparisonRow) -> bool:
+        """Whether a number on test is the highest of several networks', or among the highest."""
+        means = self._means[_column(row)]
+        return len(means) > 1 and row.mean == max(means)
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, ...], list[float]]:
+        """Column of a table -> the numbers of its networks."""
+        means: dict[tuple[str, ...], list[float]] = {}
+        for row in self.rows:
+            means.setdefault(_column(row), []).extend([] if row.mean is None else [row.mean])
+        return means
+
+
+def _column(row: ComparisonRow) -> tuple[str, ...]:
+    return (row.setting, row.group, row.finding, row.metric)
 
 
 def write_tables(comparison: Comparison) -> None:
     """Write all rows as CSV and the table as Markdown, each whole or not at all."""
     with whole_file(table_file(comparison.plan, ".csv")) as temporary:
-        pd.DataFrame([asdict(row) for row in comparison.rows]).to_csv(temporary, index=False)
+        marks = [
+            {"chosen_on_val": is_chosen(row, comparison=comparison), "best_on_test": comparison.is_best(row)}
+            for row in comparison.rows
+        ]
+        rows = [asdict(row) | marked for row, marked in zip(comparison.rows, marks, strict=True)]
+        pd.DataFrame(rows).to_csv(temporary, index=False)
     write_whole(table_file(comparison.plan, ".md"), markdown(comparison))
 
 
@@ -49,15 +81,16 @@ def table_file(plan: Plan, suffix: str) -> Path:
 def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown: macro AUROC per group and setting, then complete studies finding by finding."""
     plan = comparison.plan.compare
-    level = f"{100 * plan.confidence:g} %"
+    trained = f"mean over {len(plan.seeds)} seeds, ± standard deviation" if len(plan.seeds) > 1 else "of one seed"
     parts = [
-        f"AUROC on the test split: mean over {len(plan.seeds)} seeds, ± standard deviation. Below it the difference to "
-        f"{plan.baseline} on the same patients, with its {level} interval over seeds and patients. - stands where a "
-        "network cannot judge these studies.\n"
+        f"AUROC on the test split, {trained}. Below it the difference to {plan.baseline} on the same patients, with "
+        f"its {interval_text(comparison.plan)}, corrected for all differences of the table. - stands where a network "
+        f"cannot judge these studies. {BEST_NOTE}\n"
     ]
     for setting in plan.settings:
         sizes = {row.group: row.num_studies for row in comparison.rows if row.setting == setting}
         columns = {f"{COMPARED_TITLES[group]} ({sizes[group]})": (group, MACRO) for group in COMPARED_GROUPS}
+        parts.append(f"{choice_line(comparison, setting=setting)}\n")
         parts.append(_table(comparison, setting=setting, columns=columns, with_cost=True, title="macro AUROC"))
         findings = dict.fromkeys(row.finding for row in comparison.rows if row.finding != MACRO)
         by_finding = {finding: ("both", finding) for finding in findings}
@@ -82,7 +115,7 @@ def _table(
             cells += [f"{cost.num_parameters:,}", speed]
         for group, finding in columns.values():
             row = find(comparison.rows, setting=setting, variant=variant, group=group, finding=finding)
-            cells.append(cell(row, is_baseline=variant == comparison.plan.compare.baseline))
+            cells.append(cell(row, comparison=comparison))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -95,11 +128,73 @@ def find(
     return next(row for row in rows if (row.setting, row.variant, row.group, row.finding, row.metric) == wanted)
 
 
-def cell(row: ComparisonRow, *, is_baseline: bool, newline: str = "<br>") -> str:
+def cell(row: ComparisonRow, *, comparison: Comparison, newline: str = "<br>") -> str:
     """Mean and spread over seeds, and below them the difference to the baseline."""
     if row.mean is None:
         return "-"
     text = f"{row.mean:.3f}" + ("" if row.sd is None else f" ± {row.sd:.3f}")
-    if is_baseline or row.difference is None or row.low is None or row.high is None:
+    text += f" {BEST_MARK}" if comparison.is_best(row) else ""
+    if row.variant == comparison.plan.compare.baseline or row.difference is None:
         return text
-    return f"{text}{newline}{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+    if row.simultaneous_low is not None and row.simultaneous_high is not None:
+        interval = f"[{row.simultaneous_low:+.3f}, {row.simultaneous_high:+.3f}]"
+    else:
+        interval = f"({why_no_interval(row)})"
+    return f"{text}{newline}{row.difference:+.3f} {interval}"
+
+
+def why_no_interval(row: ComparisonRow) -> str:
+    """Why a difference is in no correction."""
+    numbers = (row.num_positive_patients, row.num_negative_patients)
+    is_few = any(number is not None and number < JUDGED_FROM for number in numbers)
+    return "too few to judge" if is_few or row.low is not None else "no interval"
+
+
+def interval_text(plan: Plan) -> str:
+    """What intervals are over, such as `95 % interval over seeds and patients`."""
+    over = (
+        "seeds and patients" if len(plan.compare.seeds) > 1 else "patients only (one seed: nothing of other trainings)"
+    )
+    return f"{100 * plan.compare.confidence:g} % interval over {over}"
+
+
+def is_chosen(row: ComparisonRow, *, comparison: Comparison) -> bool:
+    """Whether val chooses the row's network in its setting."""
+    choice = comparison.choices.get(row.setting)
+    return choice is not None and choice.variant == row.variant
+
+
+def choice_line(comparison: Comparison, *, setting: str) -> str:
+    """One line: which network val chooses and why, what it reaches on test, and which one test would choose."""
+    choice = comparison.choices.get(setting)
+    start = f"{setting}: " if setting else ""
+    if comparison.without_val:
+        return f"{start}no network is chosen: no predictions of val in {', '.join(comparison.without_val)}."
+    if choice is None:
+        return f"{start}no network is chosen: no val study with a finding beside one without it."
+    first, title = choice.ranked[0], COMPARED_TITLES[choice.group]
+    why = f"macro AUROC {first.mean:.3f} on {title} of val ({first.num_studies})"
+    if len(choice.ranked) > 1:
+        second = choice.ranked[1]
+        why += f", the highest of {len(choice.ranked)} networks (next {second.variant} {second.mean:.3f})"
+    if choice.others:
+        why += f"; {', '.join(choice.others)} cannot judge these studies"
+    on_test = find(comparison.rows, setting=setting, variant=choice.variant, group=choice.group, finding=MACRO)
+    text = f"{start}chosen on val: {choice.variant} ({why}). On test: {_with_interval(on_test)}"
+    text += f", {interval_text(comparison.plan)}." if on_test.mean_low is not None else "."
+    best = [
+        row
+        for row in comparison.rows
+        if _column(row) == (setting, choice.group, MACRO, "auroc") and comparison.is_best(row)
+    ]
+    if not best or on_test in best:
+        return text
+    return f"{text} Highest on test: {best[0].variant} {best[0].mean:.3f}, optimistic, chosen by the test patients."
+
+
+def _with_interval(row: ComparisonRow) -> str:
+    if row.mean is None:
+        return "it cannot judge all of these studies there"
+    if row.mean_low is None or row.mean_high is None:
+        return f"{row.mean:.3f}"
+    return f"{row.mean:.3f} [{max(row.mean_low, 0):.3f}, {min(row.mean_high, 1):.3f}]"

@@ -227,7 +227,7 @@ def auroc_estimate(
 ) -> Estimate:
     """AUROC of (N,) scores with its interval, none where there are too few of the (N,) patients."""
     of_classes = class_patients(patients, positive=positive)
-    if not of_classes.have_interval:
+    if not np.isfinite(value) or not of_classes.have_interval:
         return _bare(value)
     _, variance = covariance(scores[None], positive=positive, patients=patients)
     interval = auroc_interval(

@@ -53,6 +53,8 @@ def test_a_comparison_trains_what_is_missing_once_and_writes_one_table(file, tmp
         means[variant] = [of_run["test"][group]["macro_auroc"] for of_run in metrics]
     expected = sum(means["aux"]) / 2  # its test split is the same, and so are its complete studies
     assert float(macro.loc[macro["variant"] == "aux", "mean"].iloc[0]) == pytest.approx(expected)
+    line = next(text for text in (runs / "comparison-to-pa.md").read_text().splitlines() if "chosen on val" in text)
+    assert line in done.output.replace("\n", " ") or line in done.output
     assert "| aux |" in (runs / "comparison-to-pa.md").read_text()
 
     again = CliRunner().invoke(app, ["compare", str(file), "compare.baseline=aux"])

@@ -8,7 +8,8 @@ from scipy.special import logit
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
-from dualview.comparison.result import MACRO, compare_predictions, difference_over_seeds_and_patients
+from dualview.comparison.intervals import confidence_of_each, interval_over_seeds_and_patients, seed_noise
+from dualview.comparison.result import MACRO, compare_predictions
 from dualview.errors import UserError
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.views import Availability
@@ -85,7 +86,7 @@ def test_differences_are_paired_and_of_a_variant_to_itself_zero(rows):
     assert good.difference == pytest.approx(good.mean - pa.mean, abs=1e-12)
     assert 0 < good.low < good.difference < good.high  # skill 2 against 0.5
     itself = row(rows, "pa", "both")
-    assert (itself.difference, itself.low, itself.high) == (0, 0, 0)
+    assert (itself.difference, itself.low, itself.high, itself.num_compared) == (0, None, None, None)
 
 
 def test_the_interval_by_hand():
@@ -95,9 +96,9 @@ def test_the_interval_by_hand():
     patient_variance, seed_variance = np.var([0.15, 0.25], ddof=1), 0.01 / 3
     variance = patient_variance + seed_variance
     reach = student.ppf(0.975, variance**2 / (seed_variance**2 / 2)) * variance**0.5
-    interval = difference_over_seeds_and_patients(differences, resampled, confidence=0.95)
+    interval = interval_over_seeds_and_patients(differences, resampled, confidence=0.95)
     assert interval == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
-    one = difference_over_seeds_and_patients(differences[:1], resampled[:1], confidence=0.95)
+    one = interval_over_seeds_and_patients(differences[:1], resampled[:1], confidence=0.95)
     assert one.high - one.value == pytest.approx(1.959964 * patient_variance**0.5, rel=1e-6)
 
 
@@ -109,7 +110,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         patient_effect = generator.normal(scale=0.02)  # shared by the seeds, and resampled around
         differences = patient_effect + generator.normal(scale=0.03, size=3)
         resampled = differences[:, None] + generator.normal(scale=0.02, size=400)[None]
-        _, low, high = difference_over_seeds_and_patients(differences, resampled, confidence=0.95)
+        _, low, high = interval_over_seeds_and_patients(differences, resampled, confidence=0.95)
         inside += low <= 0 <= high
     assert inside / 300 == pytest.approx(0.95, abs=0.04)
 
@@ -122,3 +123,51 @@ def test_runs_on_other_labels_or_findings_are_refused():
     other = replace(run, findings=("A", "C"))
     with pytest.raises(UserError, match="other findings"):
         compare_predictions({("", "a"): [run], ("", "b"): [other]}, baseline="a", num_resamples=100)
+
+
+def test_differences_are_corrected_over_the_rows_of_a_table():
+    """More networks, wider intervals: each is corrected for all macro differences, or all findings of a group."""
+    runs = {("", str(skill)): [predictions(skill=skill, seed=1)] for skill in (0.5, 1.0, 1.5)}
+    many = compare_predictions(runs, baseline="0.5", num_resamples=500)
+    few = compare_predictions({key: runs[key] for key in list(runs)[:2]}, baseline="0.5", num_resamples=500)
+    num_groups = 6
+    assert (row(many, "1.0", "both").num_compared, row(few, "1.0", "both").num_compared) == (2 * num_groups, num_groups)
+    assert (row(many, "1.0", "all", "A").num_compared, row(few, "1.0", "all", "A").num_compared) == (4, 2)
+    for group in ("all", "both"):
+        wide, narrow = row(many, "1.0", group), row(few, "1.0", group)
+        assert wide.low == pytest.approx(narrow.low, abs=1e-12)
+        assert wide.simultaneous_low < narrow.simultaneous_low < narrow.low
+        assert wide.simultaneous_high > narrow.simultaneous_high > narrow.high
+
+
+def test_the_confidence_of_each_is_that_of_sidak_for_independent_and_its_own_for_equal_differences():
+    generator = np.random.default_rng(0)
+    independent = generator.normal(size=(10, 20_000))
+    each = confidence_of_each(np.zeros(10), independent, confidence=0.95)
+    assert 1 - each == pytest.approx(1 - 0.95 ** (1 / 10), rel=0.1)
+    equal = np.repeat(independent[:1], 10, axis=0)
+    assert 1 - confidence_of_each(np.zeros(10), equal, confidence=0.95) == pytest.approx(0.05, rel=0.05)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3])
+def test_intervals_of_a_table_hold_together_as_often_as_they_say(num_seeds):
+    """Six networks without a difference to the baseline, on five correlated findings, 300 times."""
+    generator = np.random.default_rng(0)
+    false, times, shape = 0, 300, (6, 5)
+    for _ in range(times):
+        truth = np.zeros(shape)
+        patients = generator.normal(scale=0.02, size=shape) + generator.normal(scale=0.02, size=5)
+        seeds = generator.normal(scale=0.02, size=(num_seeds, *shape)) - generator.normal(
+            scale=0.02, size=(num_seeds, 1, 5)
+        )  # The baseline's own seeds are in every difference.
+        differences = (truth + patients + seeds).reshape(num_seeds, -1)
+        others = generator.normal(scale=0.02, size=(*shape, 300)) + generator.normal(scale=0.02, size=(5, 300))
+        resampled = differences.mean(axis=0)[:, None] + others.reshape(-1, 300)
+        noise = seed_noise(differences.T, num_networks=shape[0])
+        each = confidence_of_each(differences.mean(axis=0), resampled, confidence=0.95)
+        for one, of_patients in zip(differences.T, resampled, strict=True):
+            interval = interval_over_seeds_and_patients(one, of_patients[None], confidence=each, at_least=noise)
+            if interval.low > 0 or interval.high < 0:
+                false += 1
+                break
+    assert false / times <= 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
