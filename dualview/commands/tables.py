@@ -149,6 +149,25 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
     return table
 
 
+def assessment_table(evaluation: Evaluation) -> Table:
+    """AUROC of each finding with its interval, for predictions without a view withheld."""
+    look = evaluation.groups[ALL_STUDIES]
+    table = Table(title=f"{look.num_studies:,} studies of {look.num_patients:,} patients")
+    table.add_column("finding")
+    for column in ("positive", "negative", "AUROC"):
+        table.add_column(column, justify="right")
+    for finding, result in look.findings.items():
+        auroc = result.auroc
+        interval = "" if auroc.low is None else f" [{auroc.low:.3f}, {auroc.high:.3f}]"
+        counts = (f"{result.num_positive:,}", f"{result.num_negative:,}")
+        table.add_row(escape(finding), *counts, _number(auroc.value) + interval)
+    table.caption = (
+        "No study has a score with a view withheld (logit_lateral_hidden:F and its like), so the value of the lateral "
+        "is not measured"
+    )
+    return table
+
+
 def calibration_table(evaluation: Evaluation) -> Table:
     """Per route and finding, what calibrates it and the calibration error before and after."""
     table = Table(title=f"{evaluation.split}: calibration, fitted on val")

@@ -86,7 +86,7 @@ def assess(
     looks: dict[tuple[str, ...], tuple[str, np.ndarray]] = {("groups", ALL_STUDIES): ("route", np.arange(len(table)))}
     for kind in Availability:
         looks["groups", kind.key] = ("route", np.flatnonzero(table.availability == kind))
-    hides_views = all(np.isfinite(table.logits[view.hidden_key][both]).any() for view in View)
+    hides_views = any(np.isfinite(table.logits[view.hidden_key][both]).any() for view in View)
     if hides_views:
         looks |= {("masked", masking): (score_of_masking(masking), both) for masking in MASKINGS}
     divisions = subgroup_rows(table, by=by)
@@ -104,7 +104,7 @@ def assess(
             seed=settings.seed,
             confidence=settings.confidence,
             resampled="patients",
-            operating_points=f"{points.rule}, chosen on {points.chosen_on}",
+            operating_points=points.origin,
             operating_points_of=points_of,
         ),
         findings=list(table.findings),

@@ -348,6 +348,8 @@ def subgroups(record: Record) -> list[Table]:
 def data_card(record: Record) -> list[Table]:
     """Studies by split and availability, labels by finding, images left out."""
     data = record.evaluation.data
+    if not data:
+        return []
     columns = [
         "",
         "patients",
@@ -419,7 +421,9 @@ def comparison(records: list[Record]) -> list[Table]:
             evaluation = record.evaluation
             cells = [
                 text(record.name),
-                text(evaluation.model, f"{evaluation.backbone}\n{evaluation.num_parameters:,} parameters"),
+                text(evaluation.model, f"{evaluation.backbone}\n{evaluation.num_parameters:,} parameters")
+                if evaluation.model is not None
+                else text("other software"),
                 count(evaluation.num_studies),
             ]
             cells += [_macro(evaluation.groups[group].macro[metric]) for group in GROUPS]
@@ -427,7 +431,7 @@ def comparison(records: list[Record]) -> list[Table]:
                 cells += [_macro(masked.looks[masking].macro[metric]) for masking in WITHHELD]
                 cells.append(interval(masked.value_of_lateral.macro[metric], sign="+"))
             else:
-                why = "takes one view" if evaluation.model == "single" else "needs both"
+                why = {"single": "takes one view", None: "not among its columns"}.get(evaluation.model, "needs both")
                 cells += [Cell("-", None, why)] * (len(WITHHELD) + 1)
             rows.append(cells)
         tables.append(Table(caption=f"Macro {title}", columns=columns, rows=rows, sortable=True))
