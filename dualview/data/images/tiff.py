@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image, UnidentifiedImageError
 
 from dualview.data.images.dicom_stored import LUMA
 from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
@@ -20,6 +21,7 @@ SUBFILE_TYPE, REDUCED = 255, 2
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 NUM_COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3}
 ASSOCIATED_ALPHA, ALPHA = 1, 2  # values of ExtraSamples (338)
+UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 8, 32946, 32773  # values of Compression (259)
 MOST_PAGES = 16  # number of pages; a picture in ever smaller sizes has fewer
 MOST_PIXELS = 100_000_000
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -56,8 +58,11 @@ def read_tiff(file: Path, *, intensity_max: float | None) -> tuple[int, tuple[st
         is_understood = page.samplesperpixel - len(page.extrasamples) == num_colours
         has_usual_samples = page.samplesperpixel == 1 or page.photometric == RGB
         is_plain = has_usual_samples and page.bitspersample <= 8 and page.sampleformat == 1
-        picture = _deep(page, intensity_max=intensity_max) if is_understood and not is_plain else None
-        return pages.index(page), remarks, picture
+        number = pages.index(page)
+        if not is_understood or is_plain:
+            return number, remarks, None
+        samples = _samples(page, file=file, number=number)
+        return number, remarks, _deep(page, samples=samples, intensity_max=intensity_max)
 
 
 def _meant(pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, tuple[str, ...]]:
@@ -84,13 +89,34 @@ def _meant(pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, tuple[str
     return largest, (SMALLER_PICTURES,) if others else ()
 
 
-def _deep(page: tifffile.TiffPage, *, intensity_max: float | None) -> Picture:
-    """The picture of a page of gray or RGB.
+def _samples(page: tifffile.TiffPage, *, file: Path, number: int) -> np.ndarray:
+    """The stored values of a page, by tifffile; those of LZW by libtiff, which Pillow holds.
+
+    The LZW decoder that tifffile uses writes beyond its memory where a file is damaged.
+
+    Raises:
+        Unclear: a compression that no decoder here reads safely.
+    """
+    if page.compression in (UNCOMPRESSED, DEFLATE, OLD_DEFLATE, PACKBITS):
+        samples: np.ndarray = page.asarray(maxworkers=1)
+        return samples
+    if page.compression == LZW and page.samplesperpixel == 1 and page.bitspersample == 16 and page.sampleformat == 1:
+        try:
+            with Image.open(file) as image:
+                image.seek(number)
+                return np.asarray(image).astype(np.uint16)
+        except UnidentifiedImageError:
+            pass  # Big-endian MinIsWhite is not known to Pillow.
+    compression = getattr(page.compression, "name", page.compression)
+    raise Unclear(f"is a deep TIFF compressed by {compression}; save it without compression, or by deflate")
+
+
+def _deep(page: tifffile.TiffPage, *, samples: np.ndarray, intensity_max: float | None) -> Picture:
+    """The picture of a page of gray or RGB, of its stored values.
 
     Raises:
         Unclear: signed values below 0, floats outside [0, 1], or values beyond 16 bits.
     """
-    samples = page.asarray(maxworkers=1)
     num_colours = NUM_COLOURS[page.photometric]
     if page.samplesperpixel == 1:
         samples = samples[None]

@@ -53,6 +53,10 @@ def test_compressed_files_of_another_writer(tmp_path, compression, photometric):
     stored = (RAMP // 16).astype(np.uint8) if compression == "jpeg" else RAMP * 16
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, compression=compression, byteorder=">")
     expected = stored / np.iinfo(stored.dtype).max
+    if (compression, photometric) == ("lzw", "miniswhite"):
+        with pytest.raises(BadImage, match="deep TIFF compressed by LZW; save it without"):
+            read_picture(tmp_path / "a.tif", name="a")
+        return
     pixels = read_picture(tmp_path / "a.tif", name="a").pixels
     expected = 1 - expected if photometric == "miniswhite" else expected
     np.testing.assert_allclose(pixels, expected, atol=0.02 if compression == "jpeg" else 1e-6)
