@@ -80,7 +80,7 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "per_finding": tables.per_finding(record),
         "operating_points": tables.operating_points(record),
         "calibration": tables.calibration(record),
-        "subgroups": tables.subgroups(record),
+        "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),
