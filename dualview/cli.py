@@ -24,6 +24,7 @@ from dualview.bench import data as data_bench
 from dualview.bench import exactness as exactness_bench
 from dualview.bench import routing as routing_bench
 from dualview.bench import schedule as schedule_bench
+from dualview.commands.assess import assess_file
 from dualview.commands.compare import compare as run_comparison
 from dualview.commands.dashboard import save_dashboard
 from dualview.commands.data import ViewCheckRequest, look_at_data
@@ -34,6 +35,7 @@ from dualview.commands.prepare import prepare as run_prepare
 from dualview.commands.report import write_report
 from dualview.commands.tables import (
     account_tables,
+    assessment_table,
     auroc_table,
     calibration_table,
     comparison_tables,
@@ -375,6 +377,53 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         console.print(operating_points_line(result.evaluation, folder=result.folder, run=run), soft_wrap=True)
         if result.wandb is not None and result.wandb.dir is not None:
             console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def assess(  # noqa: PLR0917 - the options of a command
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="CSV or parquet: study, patient, availability, label:F, logit:F or probability:F",
+        ),
+    ],
+    val: Annotated[
+        Path | None, typer.Option(help="Predictions of val, in the same columns; without it there are no thresholds")
+    ] = None,
+    train_prevalence: Annotated[
+        Path | None, typer.Option(help="CSV or parquet with columns availability, prevalence:F: shares in training")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to [default: NAME-assessment beside PREDICTIONS]")
+    ] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help="youden, sensitivity=0.9 or specificity=0.9, chosen on --val [default: youden]")
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column of PREDICTIONS to divide by; may be given several times")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the patients")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples")] = 0,
+) -> None:
+    """The statistics and the report of evaluate, for predictions of any software. Columns: docs/evaluation.md."""
+    with _errors_as_messages():
+        with progress_bars(shown=True) as progress:
+            result = assess_file(
+                predictions,
+                val=val,
+                train_prevalence=train_prevalence,
+                out=out,
+                rule=None if threshold is None else ThresholdRule.parse(threshold),
+                by=by or None,
+                settings=EvaluationSettings(num_resamples=resamples, seed=seed),
+                progress=progress,
+            )
+        console = get_console()
+        console.print(value_of_lateral_table(result.evaluation) or assessment_table(result.evaluation))
+        console.print(f"thresholds  {result.evaluation.settings.operating_points}", soft_wrap=True, highlight=False)
+        console.print(f"evaluation  {result.folder}/evaluation.json", soft_wrap=True, highlight=False)
+        console.print(f"report      {result.report}", soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -125,6 +125,9 @@ class Job:
         """Do `work` in the first process of each node, however long it takes; all ranks call and wait.
 
         It runs in a thread while the ranks keep in touch, so that no time limit of theirs is reached.
+
+        Raises:
+            AnotherRankFailed: the work of another process failed; its own error is raised as it is.
         """
         failed: list[BaseException] = []
 
@@ -139,8 +142,8 @@ class Job:
             thread.start()
         while self.sum_numbers([thread.is_alive()])[0]:
             thread.join(POLL_SECONDS) if thread.ident else time.sleep(POLL_SECONDS)
-        if failed:
-            raise failed[0]
+        if self.sum_numbers([len(failed)])[0]:
+            raise failed[0] if failed else AnotherRankFailed
 
     def barrier(self) -> None:
         """Wait for every rank."""

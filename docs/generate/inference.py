@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.stats import norm
 
-from dualview.evaluation.looks import EvaluationSettings, auroc_estimate, metric_estimate
+from dualview.evaluation.looks import EvaluationSettings, auroc_estimate, auroc_gain_estimate, metric_estimate
 from dualview.evaluation.statistics.bootstrap import Interval, ranking, resample_patients, simultaneous_intervals
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
 from dualview.evaluation.statistics.intervals import POWER, few_patients_factor
@@ -127,6 +127,7 @@ def tell(drawn: Drawn, *, settings: EvaluationSettings, has_precision: bool) -> 
     as_floats = counts.astype(np.float32)
     patients = [class_patients(names, positive=positive[:, k]) for k in range(num_findings)]
     values, resampled = np.full(num_findings, np.nan), np.full((num_findings, settings.num_resamples), np.nan)
+    alone = np.full((num_findings, 2), np.nan)
     intervals: dict[str, list[Interval]] = defaultdict(lambda: [Interval(None, None, None)] * num_findings)
 
     def note(name: str, k: int, estimate: object) -> None:
@@ -144,8 +145,16 @@ def tell(drawn: Drawn, *, settings: EvaluationSettings, has_precision: bool) -> 
         if not of_classes.have_interval:
             continue
         how = {"patients": of_classes, "settings": settings}
-        note("AUROC", k, auroc_estimate(one, whole[:, k], positive=truth, patients=names, settings=settings))
-        note("gain of AUROC", k, metric_estimate(values[k], resampled[k], metric="auroc", is_difference=True, **how))
+        both = [
+            auroc_estimate(value, s[:, k], positive=truth, patients=names, settings=settings)
+            for value, s in ((one, whole), (one - values[k], without))
+        ]
+        scores = np.stack([whole[:, k], without[:, k]])
+        gained = auroc_gain_estimate(*both, scores, positive=truth, patients=names)
+        note("AUROC", k, both[0])
+        note("gain of AUROC", k, gained)
+        if gained.low is not None:
+            alone[k] = gained.low, gained.high
         if has_precision:
             plain = [
                 ranking(s[:, k], positive=truth, counts=np.ones_like(counts[:, :1]))[1][0] for s in (whole, without)
@@ -153,16 +162,18 @@ def tell(drawn: Drawn, *, settings: EvaluationSettings, has_precision: bool) -> 
             again = [ranking(s[:, k], positive=truth, counts=counts)[1] for s in (whole, without)]
             name = "average precision"
             note(name, k, metric_estimate(plain[0], again[0], metric="average_precision", **how))
-            gained, spread = plain[0] - plain[1], again[0] - again[1]
-            gain = metric_estimate(gained, spread, metric="average_precision", is_difference=True, **how)
-            note(f"gain of {name}", k, gain)
+            gain, spread = plain[0] - plain[1], again[0] - again[1]
+            estimate = metric_estimate(gain, spread, metric="average_precision", is_difference=True, **how)
+            note(f"gain of {name}", k, estimate)
     judged = np.array([of_classes.can_be_judged for of_classes in patients])
     widened = few_patients_factor(np.array([of_classes.fewer for of_classes in patients]))
     together = simultaneous_intervals(np.where(judged, values, np.nan), resampled, widened=widened)
     before = simultaneous_intervals(values, resampled)
     swap = swap_test(whole, without, positive=positive, known=np.ones_like(positive), patients=names)
     detectable = (together.multiplier + norm.ppf(POWER)) * together.standard_errors
-    verdicts, of_all = ((bounds.low > 0) * 1 - (bounds.high < 0) for bounds in (together, before))
+    low, high = np.fmin(together.low, alone[:, 0]), np.fmax(together.high, alone[:, 1])
+    verdicts = judged * ((low > 0) * 1 - (high < 0))
+    of_all = (before.low > 0) * 1 - (before.high < 0)
     return Told(patients, verdicts, of_all, swap.together, detectable, dict(intervals))
 
 

@@ -236,9 +236,9 @@ def _train(data: Data, *, image_size_px: int, steps: int, device: str, on_device
     waited = total = 0.0
     for step in range(steps + UNTIMED_STEPS):
         started = time.perf_counter()
-        batch, _, keys = next(batches)
+        loaded = next(batches)
         arrived = time.perf_counter()
-        batch = send_to_device(batch, device)
+        batch, keys = send_to_device(loaded.batch, device), loaded.keys
         inputs = to_input_batch(
             batch, keys=None if keys is None else send_to_device(keys, device), augment=AugmentConfig()
         )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.progress import Progress
 
+from dualview.config import Config
 from dualview.data.counts import count_data
 from dualview.data.load import Data
 from dualview.data.sources.identifiers import form_of
@@ -137,7 +138,7 @@ def evaluate_run(
                 tables[split],
                 points=points,
                 points_of="run" if of_run is not None or set_thresholds else "evaluation",
-                train_prevalence=train_prevalence(data.train),
+                train_prevalence=train_prevalence(_training_split(data, config)),
                 by=by,
                 settings=settings,
                 track=_bar(progress),
@@ -206,6 +207,12 @@ def _points(
     return choose_operating_points(
         val, rule=rule, log_pos_weight=log_pos_weight, temperatures=fitted.temperature, platt=fitted.platt
     )
+
+
+def _training_split(data: Data, config: Config) -> StudyTable:
+    """The whole training split as the network sees it, also the studies and patients that training left out."""
+    train, model = data.whole_splits["train"], config.model
+    return train.seen_by(model.views, needs_all=True) if model.needs_all_views else train
 
 
 def train_prevalence(train: StudyTable) -> np.ndarray:

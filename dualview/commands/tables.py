@@ -16,6 +16,7 @@ from dualview.evaluation.value_of_lateral import (
     VERDICT_TITLES,
     ValueRow,
     no_error_text,
+    p_value,
     value_of_lateral,
 )
 from dualview.views import ALL_STUDIES, GROUPS, TITLES
@@ -138,13 +139,32 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
     table.add_row(value.macro.name, "", *macro_aurocs, _difference(value.macro.auroc_gained), "")
     correction = masked.value_of_lateral.correction
     table.caption = (
-        f"gained: difference of AUROC with its interval, over patients. {correction}. Beneath undecided: the smallest "
-        "gain that would be found with 80 % power. p: of swapped scores for all findings together, of DeLong for one. "
-        "It is what this trained network gains; intervals are over patients, not over trainings: `dualview compare` "
-        "with 3 or more seeds is"
+        f"gained: difference of AUROC with its interval, over patients. {correction}. Beneath too few: patients. "
+        "Beneath undecided: the smallest gain that would be found with 80 % power. p: of swapped scores for all "
+        "findings together, of DeLong for one. It is what this trained network gains; intervals are over patients, "
+        "not over trainings: `dualview compare` with 3 or more seeds is"
     )
     if value.warnings:
         table.caption += f"\nWARNING {UNDER_TRAINED}: {escape('; '.join(value.warnings))}"
+    return table
+
+
+def assessment_table(evaluation: Evaluation) -> Table:
+    """AUROC of each finding with its interval, for predictions without a view withheld."""
+    look = evaluation.groups[ALL_STUDIES]
+    table = Table(title=f"{look.num_studies:,} studies of {look.num_patients:,} patients")
+    table.add_column("finding")
+    for column in ("positive", "negative", "AUROC"):
+        table.add_column(column, justify="right")
+    for finding, result in look.findings.items():
+        auroc = result.auroc
+        interval = "" if auroc.low is None else f" [{auroc.low:.3f}, {auroc.high:.3f}]"
+        counts = (f"{result.num_positive:,}", f"{result.num_negative:,}")
+        table.add_row(escape(finding), *counts, _number(auroc.value) + interval)
+    table.caption = (
+        "No study has a score with a view withheld (logit_lateral_hidden:F and its like), so the value of the lateral "
+        "is not measured"
+    )
     return table
 
 
@@ -210,7 +230,9 @@ def _auroc(estimate: Estimate, *, row: ValueRow) -> str:
 def _verdict(row: ValueRow) -> str:
     if row.verdict == "undecided" and row.checks is not None and row.checks.detectable_gain is not None:
         return f"undecided\n(from {row.checks.detectable_gain:.3f})"
-    return VERDICT_TITLES[row.verdict].replace(" to ", "\nto ")
+    if row.verdict == "too_few":
+        return f"too few:\n{row.patients.removesuffix(' patients').replace(' and ', chr(10))}".rstrip(":\n")
+    return VERDICT_TITLES[row.verdict]
 
 
 def _checks(row: ValueRow) -> str:
@@ -218,7 +240,7 @@ def _checks(row: ValueRow) -> str:
         return "-"
     swap, delong = row.checks.swap, row.checks.delong
     values = [None if swap is None else swap.p_value_together, None if delong is None else delong.p_value]
-    return "\n".join("undefined" if value is None else f"{value:.3f}" for value in values)
+    return "\n".join("undefined" if value is None else p_value(value) for value in values)
 
 
 def _difference(estimate: Estimate) -> str:

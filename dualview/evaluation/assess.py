@@ -27,6 +27,7 @@ from dualview.evaluation.document import (
     BaselineFinding,
     DeLong,
     Difference,
+    Estimate,
     FindingValue,
     Masked,
     SwapTestResult,
@@ -39,12 +40,13 @@ from dualview.evaluation.looks import (
     EvaluationSettings,
     MeasuredLook,
     auroc_estimate,
+    auroc_gain_estimate,
     macro_estimate,
     mean_of_defined,
     measure_look,
     metric_estimate,
 )
-from dualview.evaluation.metrics import METRICS, resampled_metrics
+from dualview.evaluation.metrics import METRICS, resampled_metrics, why_undefined
 from dualview.evaluation.operating_points import OperatingPoints, to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import Simultaneous, resample_patients, simultaneous_intervals
@@ -53,7 +55,7 @@ from dualview.evaluation.statistics.delong import paired_delong
 from dualview.evaluation.statistics.intervals import POWER, few_patients_factor
 from dualview.evaluation.statistics.permutation import swap_test
 from dualview.evaluation.subgroups import subgroup_rows
-from dualview.views import ALL_STUDIES, MASKINGS, Availability, View
+from dualview.views import ALL_STUDIES, MASKINGS, TITLES, Availability, View
 
 Track = Callable[[list[Any]], Iterable[Any]]
 
@@ -85,7 +87,7 @@ def assess(
     looks: dict[tuple[str, ...], tuple[str, np.ndarray]] = {("groups", ALL_STUDIES): ("route", np.arange(len(table)))}
     for kind in Availability:
         looks["groups", kind.key] = ("route", np.flatnonzero(table.availability == kind))
-    hides_views = all(np.isfinite(table.logits[view.hidden_key][both]).any() for view in View)
+    hides_views = any(np.isfinite(table.logits[view.hidden_key][both]).any() for view in View)
     if hides_views:
         looks |= {("masked", masking): (score_of_masking(masking), both) for masking in MASKINGS}
     divisions = subgroup_rows(table, by=by)
@@ -103,7 +105,7 @@ def assess(
             seed=settings.seed,
             confidence=settings.confidence,
             resampled="patients",
-            operating_points=f"{points.rule}, chosen on {points.chosen_on}",
+            operating_points=points.origin,
             operating_points_of=points_of,
         ),
         findings=list(table.findings),
@@ -174,22 +176,17 @@ def _value_of(
         together[metric] = simultaneous_intervals(
             np.where(judged, values, np.nan), resampled, confidence=settings.confidence, widened=widened
         )
-        differences[metric] = [
-            Difference(
-                **vars(
-                    metric_estimate(
-                        values[k],
-                        resampled[k],
-                        metric=metric,
-                        patients=patients[k],
-                        settings=settings,
-                        is_difference=True,
-                    )
-                ),
-                simultaneous_low=_number(together[metric].low[k]),
-                simultaneous_high=_number(together[metric].high[k]),
+        alone = [
+            _auroc_gain(view, complete, by_masking, k=k)
+            if metric == "auroc"
+            else metric_estimate(
+                values[k], resampled[k], metric=metric, patients=patients[k], settings=settings, is_difference=True
             )
             for k in range(len(complete.findings))
+        ]
+        differences[metric] = [
+            _difference(estimate, low=low, high=high)
+            for estimate, low, high in zip(alone, together[metric].low, together[metric].high, strict=True)
         ]
         defined = np.isfinite(whole.values[metric]) & np.isfinite(without.values[metric])
         macro_resampled = mean_of_defined(whole.resampled[metric][defined]) - mean_of_defined(
@@ -234,6 +231,27 @@ def _value_of(
     )
 
 
+def _auroc_gain(view: View, complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, k: int) -> Estimate:
+    """What a finding's AUROC gains by a view, with the interval of this finding alone."""
+    finding = complete.findings[k]
+    scores = np.stack([complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]])
+    known = complete.label_mask[:, k] & np.isfinite(scores).all(axis=0)
+    return auroc_gain_estimate(
+        by_masking[Availability.BOTH.key].look.findings[finding].auroc,
+        by_masking[view.hidden_key].look.findings[finding].auroc,
+        to_probabilities(scores[:, known]),
+        positive=complete.positive[known, k],
+        patients=complete.patient_ids[known].astype(str),
+    )
+
+
+def _difference(alone: Estimate, *, low: float, high: float) -> Difference:
+    """An estimate with the bounds that hold for all findings, which are never within those for this one alone."""
+    if alone.low is not None and alone.high is not None:
+        low, high = np.minimum(low, alone.low), np.maximum(high, alone.high)
+    return Difference(**vars(alone), simultaneous_low=_number(low), simultaneous_high=_number(high))
+
+
 def _delong(view: View, complete: PredictionTable, *, k: int) -> DeLong | None:
     """DeLong's test of a finding with and without a view; calibration changes no order, so none is applied."""
     whole, without = complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]
@@ -276,9 +294,11 @@ def _availability_baseline(
     """AUROC, over all studies, of a score that knows nothing but which views exist."""
     if train_prevalence is None:
         return None
-    scores = np.nan_to_num(train_prevalence)[table.availability]  # (S, K)
+    scores = train_prevalence[table.availability]  # (S, K)
+    reasons = [_why_no_baseline(table, scores=scores[:, k], k=k) for k in range(len(table.findings))]
+    known = table.label_mask & np.array([reason is None for reason in reasons], bool)
     metrics = resampled_metrics(
-        scores, positive=table.positive, known=table.label_mask, counts=counts, metrics=("auroc",)
+        np.nan_to_num(scores), positive=table.positive, known=known, counts=counts, metrics=("auroc",)
     )
     values, resampled = metrics.values["auroc"], metrics.resampled["auroc"]
     defined = np.isfinite(values)
@@ -293,16 +313,28 @@ def _availability_baseline(
             finding: BaselineFinding(
                 auroc=auroc_estimate(
                     values[k],
-                    scores[table.label_mask[:, k], k],
-                    positive=table.positive[table.label_mask[:, k], k],
-                    patients=patients[table.label_mask[:, k]],
+                    scores[known[:, k], k],
+                    positive=table.positive[known[:, k], k],
+                    patients=patients[known[:, k]],
                     settings=settings,
-                )
+                ),
+                undefined=reasons[k],
             )
             for k, finding in enumerate(table.findings)
         },
         score="share of positives among the training studies of the same availability",
     )
+
+
+def _why_no_baseline(table: PredictionTable, *, scores: np.ndarray, k: int) -> str | None:
+    """Why the baseline of a finding, of (S,) scores, is undefined; None: it is defined."""
+    known = table.label_mask[:, k]
+    unknown = known & np.isnan(scores)
+    if unknown.any():
+        kinds = [TITLES[kind.key] for kind in Availability if (table.availability[unknown] == kind).any()]
+        return f"no training study with a known label that came with {' or '.join(kinds)}"
+    num_positive = int(table.positive[known, k].sum())
+    return why_undefined(num_positive=num_positive, num_negative=int(known.sum()) - num_positive)
 
 
 def _number(value: float) -> float | None:

@@ -283,6 +283,7 @@ class BaselineFinding:
     """One finding as it is told from which views exist."""
 
     auroc: Estimate  # AUROC of all studies
+    undefined: str | None = None  # why there is none; null: it is defined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,14 +310,14 @@ class EvaluatedCheckpoint:
 class Provenance:
     """Which network was evaluated, and on which data."""
 
-    run: str  # name of the run's directory
-    split: str  # train, val or test
-    checkpoint: EvaluatedCheckpoint  # which weights were evaluated
-    model: str  # `model.name` of the settings
-    backbone: str  # `model.backbone` of the settings
-    num_parameters: int  # number of parameters of the network
+    run: str  # name of the run's directory, or of the folder that `dualview assess` wrote
+    split: str  # train, val or test; what `dualview assess` is given counts as test
+    checkpoint: EvaluatedCheckpoint | None  # which weights were evaluated; null: those of another software
+    model: str | None  # `model.name` of the settings; null as the checkpoint
+    backbone: str | None  # `model.backbone` of the settings; null as the checkpoint
+    num_parameters: int | None  # number of parameters of the network; null as the checkpoint
     versions: list[str]  # versions of packages and the commit that trained the run
-    data: dict[str, Any]  # counts of images, studies and labels, as `dualview data --json` has them without file names
+    data: dict[str, Any]  # counts as `dualview data --json` has them, without file names; {}: another software
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +328,7 @@ class UsedSettings:
     seed: int  # seed of the resamples
     confidence: float  # confidence level of every interval
     resampled: str  # the unit: patients
-    operating_points: str  # the rule of the thresholds and the split that they were chosen on
+    operating_points: str  # the rule of the thresholds and the split that they were chosen on; or none, and why
     operating_points_of: Literal["run", "evaluation"] = "evaluation"  # the run, as predict has them, or this alone
 
 
@@ -342,7 +343,7 @@ class Assessment:
     num_studies: int  # number of studies with at least one image that could be read; others take no part
     groups: dict[str, Look]  # group of `views.GROUPS` (all, both, pa_only, lateral_only) -> its studies as they came
     availability_baseline: AvailabilityBaseline | None  # null: the labels of training were not at hand
-    masked: Masked | None  # null: the network takes one kind of study only, so no view can be withheld
+    masked: Masked | None  # null: the network takes one kind of study only, or no score has a view withheld
     subgroups: dict[str, dict[str, Look]]  # column of the study table -> value -> its studies; {}: no column
     temperature: dict[str, float]  # route -> what divides the logits of findings without Platt's numbers; 1: nothing
     calibration: dict[str, dict[str, FindingCalibration]] = field(default_factory=dict)  # route -> finding -> how

@@ -24,8 +24,13 @@ from dualview.evaluation.statistics.calibration import (
     calibration_line,
 )
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
-from dualview.evaluation.statistics.delong import covariance
-from dualview.evaluation.statistics.intervals import auroc_interval, precision_interval, symmetric_interval
+from dualview.evaluation.statistics.delong import ROUNDING, covariance
+from dualview.evaluation.statistics.intervals import (
+    auroc_gain_interval,
+    auroc_interval,
+    precision_interval,
+    symmetric_interval,
+)
 from dualview.evaluation.statistics.rates import rate_interval
 from dualview.evaluation.statistics.thresholds import ThresholdRule, choose
 from dualview.views import Availability
@@ -222,13 +227,36 @@ def auroc_estimate(
 ) -> Estimate:
     """AUROC of (N,) scores with its interval, none where there are too few of the (N,) patients."""
     of_classes = class_patients(patients, positive=positive)
-    if not of_classes.have_interval:
+    if not np.isfinite(value) or not of_classes.have_interval:
         return _bare(value)
     _, variance = covariance(scores[None], positive=positive, patients=patients)
     interval = auroc_interval(
         float(value), variance=float(variance[0, 0]), patients=of_classes, confidence=settings.confidence
     )
     return Estimate(**interval._asdict())
+
+
+def auroc_gain_estimate(
+    first: Estimate, second: Estimate, scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarray
+) -> Estimate:
+    """The difference of two AUROCs with its interval, none where either has none, or where no chance is seen in it.
+
+    Args:
+        first, second: each AUROC with its interval.
+        scores: (2, N) of both, on the same studies; `positive` and `patients` are theirs.
+    """
+    if first.value is None or second.value is None:
+        return Estimate(value=None, low=None, high=None)
+    difference = first.value - second.value
+    if first.low is None or second.low is None:
+        return _bare(difference)
+    _, covariances = covariance(scores, positive=positive, patients=patients)
+    errors = np.sqrt(np.diag(covariances))
+    if np.sqrt(max(covariances[0, 0] + covariances[1, 1] - 2 * covariances[0, 1], 0.0)) < ROUNDING:
+        return _bare(difference)
+    correlation = float(covariances[0, 1] / errors.prod()) if errors.prod() > 0 else 0.0
+    intervals = [Interval(one.value, one.low, one.high) for one in (first, second)]
+    return Estimate(**auroc_gain_interval(*intervals, correlation=correlation)._asdict())
 
 
 def metric_estimate(

@@ -32,6 +32,7 @@ from dualview.files import write_whole
 from dualview.views import ROUTES, Availability
 
 POINTS_FORMAT = 2
+NO_RULE = "none: there are no predictions of val to choose thresholds on"
 Method = Literal["platt", "temperature", "none"]
 
 
@@ -56,10 +57,15 @@ class OperatingPoints:
     """Calibration and thresholds of every route; by `views.ROUTES`, then by finding."""
 
     rule: str  # rule by which thresholds were chosen
-    chosen_on: str  # split on which thresholds were chosen
+    chosen_on: str  # split on which thresholds were chosen; blank: there are none, as the rule says
     temperature: dict[str, float]
     routes: dict[str, dict[str, OperatingPoint]]
     log_pos_weight: dict[str, float] | None = None  # by finding; None: not known, as in older files, and not undone
+
+    @property
+    def origin(self) -> str:
+        """Where the thresholds come from, as a phrase."""
+        return f"{self.rule}, chosen on {self.chosen_on}" if self.chosen_on else self.rule
 
     def calibrated(self, logits: np.ndarray, route: Availability, *, findings: Sequence[str]) -> np.ndarray:
         """Probabilities (N, K) float64 of a route's logits (N, K)."""
@@ -201,6 +207,17 @@ def choose_operating_points(
         lines = {finding: point.platt for finding, point in calibrated.routes[kind.key].items()}
         routes[kind.key] = {finding: replace(point, platt=lines.get(finding)) for finding, point in points.items()}
     return replace(calibrated, routes=routes)
+
+
+def no_operating_points(findings: Sequence[str]) -> OperatingPoints:
+    """No threshold for any finding, and nothing calibrated: for predictions that come without those of val."""
+    point = OperatingPoint(threshold=None, reason="there are no predictions of val")
+    return OperatingPoints(
+        rule=NO_RULE,
+        chosen_on="",
+        temperature=dict.fromkeys(ROUTES, 1.0),
+        routes={route: dict.fromkeys(findings, point) for route in ROUTES},
+    )
 
 
 def _choose(

@@ -128,3 +128,8 @@ def patients_text(result: FindingResult) -> str:
 def no_error_text(auroc: float | str | None, *, num_positive: int, num_negative: int) -> str:
     """What an AUROC of 1 says, "no error among 12 x 88 pairs"; "" for any other."""
     return f"no error among {num_positive:,} x {num_negative:,} pairs" if auroc == 1 else ""
+
+
+def p_value(value: float) -> str:
+    """A p-value in three digits."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -119,6 +119,7 @@ def log_evaluation(
 def _start(evaluation: Evaluation, *, folder: Path, config: Config, mode: str) -> Any:
     run_id = RunDir(config.run.dir).read_id()
     split, checkpoint = evaluation.split, evaluation.checkpoint
+    assert checkpoint is not None, "only runs are tracked"
     which = "" if checkpoint.name == "best" else f" {checkpoint.name}"
     return wandb.init(
         project=config.tracking.project,

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dualview import __version__
+from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
@@ -79,6 +80,7 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "missing_views": tables.missing_views(record),
         "per_finding": tables.per_finding(record),
         "operating_points": tables.operating_points(record),
+        "has_thresholds": record.points.rule != NO_RULE,
         "calibration": tables.calibration(record),
         "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
@@ -86,8 +88,10 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "findings": list(enumerate(record.findings)),
         "has_masked": bool(masked),
         "pictures": pictures,
-        "settings": yaml.safe_dump(public_settings(record.config), sort_keys=False, allow_unicode=True),
-        "vote": record.config.model.joint_rule == "vote",
+        "settings": None
+        if record.config is None
+        else yaml.safe_dump(public_settings(record.config), sort_keys=False, allow_unicode=True),
+        "vote": record.config is not None and record.config.model.joint_rule == "vote",
     }
 
 

@@ -62,8 +62,10 @@ def draw(record: Record, *, request: ImageRequest) -> list[Picture]:
     """The requested studies of a run's test split with Grad-CAM.
 
     Raises:
-        UserError: no such finding or study, or data that cannot be read.
+        UserError: no network, no such finding or study, or data that cannot be read.
     """
+    if record.evaluation.checkpoint is None:
+        raise UserError(f"{record.run} holds predictions of another software, without images; leave out --images")
     k = _finding(record, request.finding)
     chosen = (
         _requested(record, request.studies)

@@ -15,7 +15,7 @@ from dualview.evaluation.document import Evaluation
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
-from dualview.run.directory import RunDir
+from dualview.run.directory import EvaluationDir, RunDir
 from dualview.views import ROUTES
 
 NOT_SHOWN = "(a path, not shown)"
@@ -23,14 +23,14 @@ NOT_SHOWN = "(a path, not shown)"
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run and its evaluation on test."""
+    """One run and its evaluation on test, or predictions that `dualview assess` was given."""
 
     run: RunDir
     name: str  # name of the directory, unique on the page
     evaluation: Evaluation
     predictions: PredictionTable  # predictions of the studies that could be evaluated
     metrics: list[dict[str, Any]]  # lines of metrics.jsonl
-    config: Config
+    config: Config | None  # None: predictions of another software
     points: OperatingPoints  # those that the evaluation used
 
     @property
@@ -70,18 +70,28 @@ def read_records(run_dirs: Sequence[Path]) -> list[Record]:
 
 def _problem(run: RunDir) -> str | None:
     if not run.config.is_file():
+        if _is_complete(EvaluationDir(run.path)):
+            return None
         return f"{run} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
     folder = run.evaluation("test")
-    if not (folder.evaluation.is_file() and folder.predictions.is_file()):
+    if not _is_complete(folder):
         return f"{run} has no evaluation on test yet. Make it with: dualview evaluate {run}"
     return None
 
 
+def _is_complete(folder: EvaluationDir) -> bool:
+    return folder.evaluation.is_file() and folder.predictions.is_file()
+
+
 def _read(run: RunDir, *, name: str) -> Record:
-    folder, remedy = run.evaluation("test"), f"anew with: dualview evaluate {run}"
+    is_run = run.config.is_file()
+    folder = run.evaluation("test") if is_run else EvaluationDir(run.path)
+    remedy = f"anew with: dualview evaluate {run}" if is_run else "anew with dualview assess"
     evaluation = Evaluation.from_json(
         folder.evaluation.read_bytes(), file=folder.evaluation, remedy=f"Make it {remedy}"
     )
+    if not is_run and evaluation.checkpoint is not None:
+        raise UserError(f"{run} is the evaluation of a run, and no run: give the directory of the run")
     predictions = read_predictions(folder.predictions)
     if list(predictions.findings) != evaluation.findings:
         raise UserError(
@@ -94,14 +104,14 @@ def _read(run: RunDir, *, name: str) -> Record:
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),
         metrics=run.read_log(),
-        config=load_of_run(run.config),
-        points=_points(run, evaluation=evaluation),
+        config=load_of_run(run.config) if is_run else None,
+        points=_points(run, folder=folder, evaluation=evaluation),
     )
 
 
-def _points(run: RunDir, *, evaluation: Evaluation) -> OperatingPoints:
+def _points(run: RunDir, *, folder: EvaluationDir, evaluation: Evaluation) -> OperatingPoints:
     """The operating points of an evaluation, which lie beside it; of an older one its temperatures, and the run's."""
-    own = read_operating_points(run.evaluation("test").operating_points)
+    own = read_operating_points(folder.operating_points)
     if own is not None:
         return own
     of_run = read_operating_points(run.operating_points)

@@ -6,7 +6,14 @@ from typing import NamedTuple
 from dualview.evaluation.document import Difference, Estimate, FindingResult, Look
 from dualview.evaluation.metrics import MACRO
 from dualview.evaluation.statistics.class_patients import JUDGED_FROM
-from dualview.evaluation.value_of_lateral import VERDICT_TITLES, ValueRow, no_error_text, patients_text, rank_of
+from dualview.evaluation.value_of_lateral import (
+    VERDICT_TITLES,
+    ValueRow,
+    no_error_text,
+    p_value,
+    patients_text,
+    rank_of,
+)
 from dualview.evaluation.value_of_lateral import value_of_lateral as lateral_values
 from dualview.report.record import Record
 from dualview.run import metric_keys
@@ -202,10 +209,6 @@ def _checks(row: ValueRow) -> list[Cell]:
     ]
 
 
-def p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _finding(name: str, *, is_behind: bool) -> Cell:
     """The name of a finding; one that is not judged stays behind the others, however a table is sorted."""
     return text(name)._replace(kind="behind" if is_behind else "")
@@ -366,6 +369,8 @@ def subgroup_gaps(record: Record) -> list[Table]:
 def data_card(record: Record) -> list[Table]:
     """Studies by split and availability, labels by finding, images left out."""
     data = record.evaluation.data
+    if not data:
+        return []
     columns = [
         "",
         "patients",
@@ -437,7 +442,9 @@ def comparison(records: list[Record]) -> list[Table]:
             evaluation = record.evaluation
             cells = [
                 text(record.name),
-                text(evaluation.model, f"{evaluation.backbone}\n{evaluation.num_parameters:,} parameters"),
+                text(evaluation.model, f"{evaluation.backbone}\n{evaluation.num_parameters:,} parameters")
+                if evaluation.model is not None
+                else text("other software"),
                 count(evaluation.num_studies),
             ]
             cells += [_macro(evaluation.groups[group].macro[metric]) for group in GROUPS]
@@ -445,7 +452,7 @@ def comparison(records: list[Record]) -> list[Table]:
                 cells += [_macro(masked.looks[masking].macro[metric]) for masking in WITHHELD]
                 cells.append(interval(masked.value_of_lateral.macro[metric], sign="+"))
             else:
-                why = "takes one view" if evaluation.model == "single" else "needs both"
+                why = {"single": "takes one view", None: "not among its columns"}.get(evaluation.model, "needs both")
                 cells += [Cell("-", None, why)] * (len(WITHHELD) + 1)
             rows.append(cells)
         tables.append(Table(caption=f"Macro {title}", columns=columns, rows=rows, sortable=True))

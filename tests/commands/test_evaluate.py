@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import dualview
 from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
+from dualview.data.load import load_data
 from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import read_predictions
 from tests.support.runs import tiny_config
@@ -163,6 +165,22 @@ def test_probabilities_are_made_without_the_weight_of_positives(tmp_path, caplog
             json.loads((run / "metrics.json").read_text())["test"]["all"]["findings"][finding]["brier"], abs=1e-6
         )
         assert document["calibration"]["both"][finding]["log_pos_weight"] == pytest.approx(logs[finding])
+
+
+@pytest.mark.parametrize("left_out", [{"train_on": ["both"]}, {"split": {"max_train_patients": 20}}], ids=str)
+def test_the_baseline_knows_the_whole_training_split(tmp_path, left_out):
+    """By hand from the labels of all training studies, also of those that training leaves out."""
+    config = tiny_config(tmp_path / "run", data={"phantom": {"num_studies": 100}, **left_out})
+    train(config)
+    assert evaluate(tmp_path / "run").exit_code == 0
+    document = json.loads((tmp_path / "run/evaluation-test/evaluation.json").read_text())
+    splits = load_data(config.data, seed=config.data_seed).whole_splits
+    shares = np.stack([splits["train"].labels[splits["train"].availability == kind].mean(axis=0) for kind in range(3)])
+    test = splits["test"]
+    for k, finding in enumerate(test.findings):
+        expected = roc_auc_score(test.labels[:, k], shares[test.availability, k])
+        value = document["availability_baseline"]["findings"][finding]["auroc"]["value"]
+        assert value == pytest.approx(expected, abs=1e-9)
 
 
 def test_mistakes_are_named(run):

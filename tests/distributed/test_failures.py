@@ -1,6 +1,7 @@
 """What happens when a rank fails, stops, dies or is told to stop; through the launcher where that is the claim."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,7 +95,9 @@ def test_a_rank_at_another_step_is_found_before_gradients_mix(on_ranks, tmp_path
     """Without the heartbeat of `count`, this rank's gradients would be averaged with those of other steps."""
     done = on_ranks(2, faulty, "repeat", 1, 2, *training_in(tmp_path / "run"), check=False)
     assert all(done.statuses)
-    assert "is at step 2, the mean over ranks is 2.5: some rank left out or repeated a step" in done.last_words
+    # Both ranks find it, and either may be the first to say so.
+    found = r"is at step [23], the mean over ranks is 2\.5: some rank left out or repeated a step"
+    assert re.search(found, done.last_words), done.last_words
     assert steps_logged(tmp_path / "run") == [1, 2]
 
 

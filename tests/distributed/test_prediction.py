@@ -20,7 +20,7 @@ def words(make_run, draw_png, tmp_path):
         writer = csv.writer(file)
         writer.writerow(["study", "pa", "lateral"])
         for n in range(NUM_STUDIES):
-            pa, lateral = f"{n % 5}.png", f"{n // 5 % 5}.png"
+            pa, lateral = f"{n % 5}.png", f"{(n + 1 + n // 5 % 4) % 5}.png"  # never one file for both
             kind = n * 7 % 20
             writer.writerow([f"{n:05d}", pa if kind < 14 else "", lateral if kind < 6 or 14 <= kind < 19 else ""])
     return ["predict", make_run(), "--csv", table, "--device", "cpu", "--workers", "1", "--out"]

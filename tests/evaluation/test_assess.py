@@ -155,6 +155,18 @@ def test_the_availability_baseline_knows_nothing_but_the_views(points):
     assert baseline.macro["auroc"].value == 1
 
 
+def test_the_baseline_is_undefined_where_training_does_not_know_an_availability(points):
+    """Not 0: with 60 % among complete studies and 20 % among others, unknown shares would turn 0.703 into 0.296."""
+    test = simulate()
+    prevalence = np.array([[0.6] * 3, [0.2] * 3, [np.nan, 0.2, 0.2]])
+    baseline = assess(test, points=points, train_prevalence=prevalence, settings=QUICK).availability_baseline
+    first, *others = baseline.findings.values()
+    assert first.auroc.value is None
+    assert first.undefined == "no training study with a known label that came with lateral only"
+    assert all(other.auroc.value is not None and other.undefined is None for other in others)
+    assert baseline.macro["auroc"].num_findings == 2
+
+
 def test_subgroups_by_columns_with_few_values_and_ages_in_bands(assessment, points):
     assert set(assessment.subgroups) == {"sex", "age"}
     assert set(assessment.subgroups["sex"]) == {"F", "M"}

@@ -38,6 +38,31 @@ def auroc_interval(value: float, *, variance: float, patients: ClassPatients, co
     return Interval(value, _bound(is_near, near=value, far=0.0), _bound(is_near, near=value, far=1.0))
 
 
+def auroc_gain_interval(first: Interval, second: Interval, *, correlation: float) -> Interval:
+    """Of the difference of two AUROCs of the same studies, from the interval of each.
+
+    It is as lopsided as they are: near 1 less can be gained than lost. Source: Zou, Psychological Methods 2007, which
+    recovers variances from the distance of each bound (square-and-add).
+
+    Args:
+        first, second: of `auroc_interval`, defined.
+        correlation: of the two estimates.
+    """
+    (one, one_low, one_high), (other, other_low, other_high) = first, second
+    assert one is not None and one_low is not None and one_high is not None
+    assert other is not None and other_low is not None and other_high is not None
+
+    def distance(here: float, there: float) -> float:
+        return float(np.sqrt(max(here**2 - 2 * correlation * here * there + there**2, 0.0)))
+
+    difference = one - other
+    return Interval(
+        difference,
+        max(difference - distance(one - one_low, other_high - other), -1.0),
+        min(difference + distance(one_high - one, other - other_low), 1.0),
+    )
+
+
 def precision_interval(value: float, *, standard_error: float, fewest: int, confidence: float = 0.95) -> Interval:
     """Of average precision, symmetric in its log-odds; a value of 0 or 1 has none.
 

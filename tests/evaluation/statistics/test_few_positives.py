@@ -8,9 +8,14 @@ import pytest
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from dualview.evaluation.statistics.bootstrap import ranking, resample_patients
+from dualview.evaluation.statistics.bootstrap import Interval, ranking, resample_patients
 from dualview.evaluation.statistics.class_patients import class_patients
-from dualview.evaluation.statistics.intervals import auroc_interval, precision_interval, symmetric_interval
+from dualview.evaluation.statistics.intervals import (
+    auroc_gain_interval,
+    auroc_interval,
+    precision_interval,
+    symmetric_interval,
+)
 from dualview.evaluation.statistics.permutation import swap_test
 
 SIMULATION = Path(__file__).parents[3] / "docs/generate/inference.py"
@@ -88,6 +93,16 @@ def test_intervals_by_hand():
     assert interval.low == pytest.approx(1 / (1 + np.exp(2.262157 * 0.05 / 0.25)))
     assert interval.low + interval.high == pytest.approx(1)
     assert precision_interval(1.0, standard_error=0.0, fewest=10) == (1.0, None, None)
+
+
+def test_the_interval_of_a_gain_adds_squares_and_is_lopsided_near_one():
+    even = auroc_gain_interval(Interval(0.8, 0.7, 0.9), Interval(0.7, 0.6, 0.8), correlation=0.0)
+    assert even == pytest.approx((0.1, 0.1 - 0.02**0.5, 0.1 + 0.02**0.5))
+    alike = auroc_gain_interval(Interval(0.8, 0.7, 0.9), Interval(0.7, 0.6, 0.8), correlation=1.0)
+    assert alike == pytest.approx((0.1, 0.1, 0.1))
+    near_one = auroc_gain_interval(Interval(0.99, 0.9, 0.995), Interval(0.9, 0.8, 0.95), correlation=0.0)
+    assert near_one.low == pytest.approx(0.09 - (0.09**2 + 0.05**2) ** 0.5)
+    assert near_one.high == pytest.approx(0.09 + (0.005**2 + 0.1**2) ** 0.5)
 
 
 @pytest.fixture(scope="module")
