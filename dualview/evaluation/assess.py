@@ -7,7 +7,7 @@ defined):
   what the availability alone predicts.
 - masked: complete studies scored with both views, with the lateral withheld and with the PA withheld. The same
   patients, so differences between the three are the value of a view.
-- subgroups: by columns of the study table (subgroups.py).
+- subgroups: by columns of the study table (subgroups.py), and how far each is from the rest (gaps.py).
 - operating points chosen on val (evaluation/operating_points.py), applied to this split.
 
 Every interval is over resamples of patients, the same ones throughout (statistics/bootstrap.py).
@@ -34,6 +34,7 @@ from dualview.evaluation.document import (
     UsedSettings,
     ValueOfView,
 )
+from dualview.evaluation.gaps import subgroup_gaps
 from dualview.evaluation.heads import head_aurocs
 from dualview.evaluation.looks import (
     EvaluationSettings,
@@ -119,6 +120,20 @@ def assess(
         },
         temperature=points.temperature,
         calibration=calibration_of(table, points=points),
+        subgroup_gaps={
+            column: gaps
+            for column, parts in divisions.items()
+            if (
+                gaps := subgroup_gaps(
+                    table,
+                    parts=parts,
+                    measured={part: measured["subgroups", column, part] for part in parts},
+                    counts=counts,
+                    points=points,
+                    settings=settings,
+                )
+            )
+        },
     )
 
 

@@ -21,6 +21,15 @@ from dualview.views import MASKINGS
 
 EVALUATION_FORMAT: Literal[1] = 1
 Verdict = Literal["helped", "hurt", "undecided", "too_few", "undefined"]
+GapVerdict = Literal["higher", "lower", "undecided", "too_few", "undefined"]
+GAP_VERDICTS: dict[Verdict, GapVerdict] = {
+    "helped": "higher",
+    "hurt": "lower",
+    "undecided": "undecided",
+    "too_few": "too_few",
+    "undefined": "undefined",
+}
+"""What `Difference.verdict` says where the difference is that of a group to the rest."""
 TOLD_PROBLEMS = 5  # number of problems of a damaged file that a message lists
 
 # -- numbers with their uncertainty ----------------------------------------------------------------
@@ -182,6 +191,38 @@ class FindingValue:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gap:
+    """One group of patients against the rest of those whose value is known, for one finding."""
+
+    num_positive_patients: int  # number of patients with the finding, of the group or the rest, whichever has fewer
+    num_negative_patients: int  # number of patients without the finding, of the same side
+    rest: float | None  # AUROC of the rest; null: one class only
+    auroc: Difference  # AUROC of the group minus that of the rest; below 0 the group is served worse
+
+    @property
+    def verdict(self) -> GapVerdict:
+        """Which way the group differs, if it can be told."""
+        return GAP_VERDICTS[self.auroc.verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingGaps:
+    """One finding in all groups of a column."""
+
+    groups: dict[str, Gap]  # value -> its difference to the rest; studies without a value are in none
+    worst: str | None  # the group with the lowest AUROC among those that can be judged; null: none can
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubgroupGaps:
+    """How far the groups of one column are apart."""
+
+    findings: dict[str, FindingGaps]  # finding -> its groups
+    num_compared: int  # number of differences that the simultaneous interval holds for
+    correction: str  # how the verdicts account for the number of differences, as a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValueOfView:
     """What complete studies gain by a view: scores with both views minus scores with that view withheld."""
 
@@ -306,6 +347,7 @@ class Assessment:
     subgroups: dict[str, dict[str, Look]]  # column of the study table -> value -> its studies; {}: no column
     temperature: dict[str, float]  # route -> what divides the logits of findings without Platt's numbers; 1: nothing
     calibration: dict[str, dict[str, FindingCalibration]] = field(default_factory=dict)  # route -> finding -> how
+    subgroup_gaps: dict[str, SubgroupGaps] = field(default_factory=dict)  # column -> its gaps; {}: no column
 
 
 @dataclass(frozen=True, kw_only=True)

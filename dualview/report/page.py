@@ -82,7 +82,7 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "operating_points": tables.operating_points(record),
         "has_thresholds": record.points.rule != NO_RULE,
         "calibration": tables.calibration(record),
-        "subgroups": tables.subgroups(record),
+        "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),

@@ -345,6 +345,27 @@ def subgroups(record: Record) -> list[Table]:
     ]
 
 
+def subgroup_gaps(record: Record) -> list[Table]:
+    """Per column: the group with the lowest AUROC of each finding, and its difference to the rest."""
+    tables = []
+    for column, gaps in record.evaluation.subgroup_gaps.items():
+        rows = []
+        for finding, of_finding in gaps.findings.items():
+            few = [group for group, gap in of_finding.groups.items() if gap.verdict in {"too_few", "undefined"}]
+            is_behind = of_finding.worst is None
+            if of_finding.worst is None:
+                cells = [text("-"), Cell("-"), text("too few to judge")]
+            else:
+                gap = of_finding.groups[of_finding.worst]
+                cells = [text(of_finding.worst), _gain(gap.auroc, reason=None), text(gap.verdict)]
+            rows.append([_finding(finding, is_behind=is_behind), *cells, text(", ".join(few) or "-")])
+        rows.sort(key=lambda row: row[2].sort is None)
+        columns = ["finding", "lowest AUROC in", "difference to the rest", "verdict", "too few to judge"]
+        caption = f"{column}: gaps of AUROC; {gaps.correction}"
+        tables.append(Table(caption=caption, columns=columns, rows=rows))
+    return tables
+
+
 def data_card(record: Record) -> list[Table]:
     """Studies by split and availability, labels by finding, images left out."""
     data = record.evaluation.data

@@ -27,13 +27,13 @@ def auroc_interval(value: float, *, variance: float, patients: ClassPatients, co
         patients: of either class; as many independent studies as there are patients.
     """
     num_pos, num_neg = patients
-    expected = _exponential_variance(value, num_pos=num_pos, num_neg=num_neg)
+    expected = exponential_variance(value, num_pos=num_pos, num_neg=num_neg)
     observed = variance * patients.fewer / max(patients.fewer - 1, 1)
     times = max(observed / expected, 1.0) if expected > 0 else 1.0
     z = float(norm.ppf((1 + confidence) / 2))
 
     def is_near(auroc: float) -> bool:
-        return (value - auroc) ** 2 <= z**2 * times * _exponential_variance(auroc, num_pos=num_pos, num_neg=num_neg)
+        return (value - auroc) ** 2 <= z**2 * times * exponential_variance(auroc, num_pos=num_pos, num_neg=num_neg)
 
     return Interval(value, _bound(is_near, near=value, far=0.0), _bound(is_near, near=value, far=1.0))
 
@@ -92,17 +92,17 @@ def symmetric_interval(
     return Interval(value, value - half, value + half)
 
 
-def few_patients_factor(fewest: int | np.ndarray) -> float | np.ndarray:
-    """By how much the bootstrap's standard error is too small: its variance divides by m instead of m - 1."""
-    factor: float | np.ndarray = np.sqrt(fewest / np.maximum(np.asarray(fewest) - 1, 1))
-    return factor
-
-
-def _exponential_variance(auroc: float, *, num_pos: int, num_neg: int) -> float:
+def exponential_variance(auroc: float, *, num_pos: int, num_neg: int) -> float:
     """Variance of AUROC of exponential scores (Hanley & McNeil, Radiology 1982), of classes as large as their mean."""
     others = (num_pos + num_neg) / 2 - 1
     spread = 1 + others * ((1 - auroc) / (2 - auroc) + auroc / (1 + auroc))
     return auroc * (1 - auroc) * spread / (num_pos * num_neg)
+
+
+def few_patients_factor(fewest: int | np.ndarray) -> float | np.ndarray:
+    """By how much the bootstrap's standard error is too small: its variance divides by m instead of m - 1."""
+    factor: float | np.ndarray = np.sqrt(fewest / np.maximum(np.asarray(fewest) - 1, 1))
+    return factor
 
 
 def _bound(is_near: Callable[[float], bool], *, near: float, far: float) -> float:
