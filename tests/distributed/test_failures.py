@@ -143,7 +143,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(on_ranks, tmp_path, undistur
     assert steps_logged(run) == list(range(1, 9))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_rank_is_restarted_by_train_sh_and_nothing_is_lost(tmp_path, train_sh, undisturbed, rank):
     run = tmp_path / "run"
     process = train_sh(training_in(run))

@@ -100,7 +100,7 @@ def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine, pro
     assert same_bits(weights(tmp_path / "run"), weights(on_one_machine))
 
 
-@pytest.mark.parametrize("num_nodes", [1, 2])
+@pytest.mark.parametrize("num_nodes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_slurm_requeues_a_run_before_its_time_limit_and_the_run_goes_on(request, tmp_path, on_one_machine, num_nodes):
     """slurm.sbatch with an srun that starts the launchers on the nodes and an scontrol that notes what it was told."""
     nodes = NODES[:num_nodes]

@@ -109,7 +109,9 @@ def test_tables_sort_by_keyboard_and_say_so(opened):
     column.locator("button").focus()
     page.keyboard.press("Enter")
     assert column.get_attribute("aria-sort") == "ascending"
-    assert names() == sorted(names(), key=str.lower)
+    *judged, undefined = names()  # what cannot be judged is last, whatever the order
+    assert judged == sorted(judged, key=str.lower) and len(judged) > 1
+    assert undefined == "Hernia"
     page.keyboard.press("Space")
     assert column.get_attribute("aria-sort") == "descending"
     gain = table.locator("thead th").nth(5)
