@@ -33,7 +33,7 @@ from dualview.data.images.store import (
 )
 from dualview.data.remarks import Remark, count_remarks
 from dualview.errors import BadImage, UserError
-from dualview.files import flush_to_disk, write_whole
+from dualview.files import flush_to_disk, read_json_lines, write_whole
 from dualview.views import View
 
 JOURNAL, PLAN = "journal.jsonl", "plan.json"
@@ -237,9 +237,7 @@ def _begin(partial: Path, *, items: list[Item], settings: StoreSettings) -> dict
             raise UserError(
                 f"{partial} is of an interrupted dualview prepare with other settings or images; remove it first"
             )
-        text = (partial / JOURNAL).read_text("utf-8") if (partial / JOURNAL).exists() else ""
-        # A kill may cut the last line, so only what ends with a newline is read.
-        records = [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+        records = read_json_lines(partial / JOURNAL)
         (partial / JOURNAL).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return {record["n"]: record for record in records}
     partial.mkdir(parents=True, exist_ok=True)
