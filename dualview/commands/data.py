@@ -17,7 +17,7 @@ from dualview.data.images.store import MANIFEST
 from dualview.data.load import Data, load_data, look_at_sources, too_dark
 from dualview.data.view_check import check_views
 from dualview.errors import UserError
-from dualview.progress import progress_bars
+from dualview.progress import progress_bars, tracked_by
 
 ON_SHEET = 48  # number of doubtful views on the contact sheet
 
@@ -103,10 +103,6 @@ def _check_views(
     """The check of views in plain types, its CSV and its contact sheet written; see `look_at_data`."""
     on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
     with progress_bars(shown=request.console is not None, console=request.console, transient=True) as progress:
-
-        def track(work: Iterable[Any], total: int, description: str) -> Iterable[Any]:
-            return progress.track(work, total=total, description=description)
-
         check = check_views(
             list(data.whole_splits.values()),
             read=data.read,
@@ -114,7 +110,7 @@ def _check_views(
             seed=config.run.seed,
             num_workers=config.data.num_workers,
             device=torch.device("cuda" if on_gpu else "cpu"),
-            track=track,
+            track=tracked_by(progress),
         )
     suspects = check.suspects
     if request.suspects is not None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +34,7 @@ from dualview.data.images.store import (
 from dualview.data.remarks import Remark, count_remarks
 from dualview.errors import BadImage, UserError
 from dualview.files import flush_to_disk, read_json_lines, write_whole
+from dualview.progress import Track
 from dualview.views import View
 
 JOURNAL, PLAN = "journal.jsonl", "plan.json"
@@ -41,8 +42,6 @@ SAMPLE = 16  # number of images timed for the estimate of the duration
 FREE_MARGIN_BYTES = 2**28
 CHUNK = 8  # number of images per message of a reading process
 SAVE_SECONDS = 2.0  # seconds between two writes of finished work to the disk
-
-Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, their number, description) -> the same items
 
 
 @dataclass(frozen=True, kw_only=True)
