@@ -15,7 +15,7 @@ from dualview.data.images import dicom
 from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
 from dualview.data.images.png import significant_bits
 from dualview.data.images.tiff import HEADS, read_tiff
-from dualview.errors import BadImage
+from dualview.errors import BadImage, one_line
 from dualview.folders import begins_dicom, head_of, why_unreadable
 
 Aspect = Literal["center_crop", "pad", "stretch"]
@@ -190,8 +190,7 @@ def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe") from None
     except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadImage(name, reason=f"cannot be decoded ({reason})") from None
+        raise BadImage(name, reason=f"cannot be decoded ({one_line(error)})") from None
 
 
 def _gray(file: Path, *, name: str, page: int | None, intensity_max: float | None) -> Picture:
