@@ -55,7 +55,7 @@ def look_at_data(
             cannot be checked.
     """
     _refuse_absent_folders([dropped, contact_sheet, views.suspects if views is not None else None])
-    store = config.data.store if views is not None and config.data.store is not None else None
+    store = config.data.store if views is not None else None
     if store is not None and not (store / MANIFEST).exists():
         store = None  # What is not prepared yet is read from its files.
     try:
