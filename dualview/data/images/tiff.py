@@ -16,7 +16,6 @@ from PIL import Image, UnidentifiedImageError
 from dualview.data.images.dicom_stored import LUMA
 from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
 
-HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF of either byte order
 SUBFILE_TYPE, REDUCED = 255, 2
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 NUM_COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3}
