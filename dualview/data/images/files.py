@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dualview.data.images import dicom
-from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
+from dualview.data.images.picture import TOO_LARGE, Picture, Unclear, quiet_decoders, scaled
 from dualview.data.images.png import significant_bits
 from dualview.data.images.tiff import read_tiff
 from dualview.errors import BadImage, one_line
@@ -188,7 +188,7 @@ def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -
     except UnidentifiedImageError:
         raise BadImage(name, reason="is not an image in a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe") from None
+        raise BadImage(name, reason=TOO_LARGE) from None
     except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
         raise BadImage(name, reason=f"cannot be decoded ({one_line(error)})") from None
 
