@@ -255,6 +255,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that `dualview train` wrote")]
 CheckpointName = Annotated[str, typer.Option(help="best, last, or the number of a step")]
+Resamples = Annotated[int, typer.Option(min=100, help="Resamples of the patients")]
+ResamplesSeed = Annotated[int, typer.Option(min=0, help="Of the resamples")]
 
 
 @app.command()
@@ -329,7 +331,7 @@ def evaluate(  # noqa: PLR0917 - the options of a command
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart")],
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
-    checkpoint: Annotated[str, typer.Option(help="best, last or the number of a step")] = "best",
+    checkpoint: CheckpointName = "best",
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT]")] = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Column of the study table to divide by; may be given several times")
@@ -345,8 +347,8 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         bool,
         typer.Option("--set-thresholds", help="Make thresholds and calibration those of the run, for predict"),
     ] = False,
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the patients")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples")] = 0,
+    resamples: Resamples = 2000,
+    seed: ResamplesSeed = 0,
 ) -> None:
     """Score every study of a split, complete ones also with a view withheld: what is the lateral view worth?"""
     with _errors_as_messages():
@@ -403,8 +405,8 @@ def assess(  # noqa: PLR0917 - the options of a command
     by: Annotated[
         list[str] | None, typer.Option(help="Column of PREDICTIONS to divide by; may be given several times")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the patients")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples")] = 0,
+    resamples: Resamples = 2000,
+    seed: ResamplesSeed = 0,
 ) -> None:
     """The statistics and the report of evaluate, for predictions of any software. Columns: docs/evaluation.md."""
     with _errors_as_messages():

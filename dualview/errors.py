@@ -47,6 +47,16 @@ def _cut(line: str) -> str:
     return line if left_out <= 0 else f"{line[:half]} ... ({left_out:,} characters left out) ... {line[-half:]}"
 
 
+def one_line(error: Exception, *, longest: int = 200) -> str:
+    """What an error says in one line of at most `longest` characters; the name of its kind where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; the name of its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def listed(problems: list[str], *, limit: int = 20) -> str:
     """Problems one a line, at most `limit` of them and then how many more there are."""
     lines = [f"  - {problem}" for problem in problems[:limit]]

@@ -10,7 +10,6 @@ from dualview.batch import HeadLogits, StudyBatch
 from dualview.views import View
 
 Normalise = Literal["findings", "known"]
-NORMALISATIONS: tuple[Normalise, ...] = ("findings", "known")
 
 
 class HeadLosses(NamedTuple):

@@ -17,7 +17,7 @@ from dualview.data.images.store import MANIFEST
 from dualview.data.load import Data, load_data, look_at_sources, too_dark
 from dualview.data.view_check import check_views
 from dualview.errors import UserError
-from dualview.progress import progress_bars
+from dualview.progress import progress_bars, tracked_by
 
 ON_SHEET = 48  # number of doubtful views on the contact sheet
 
@@ -55,7 +55,7 @@ def look_at_data(
             cannot be checked.
     """
     _refuse_absent_folders([dropped, contact_sheet, views.suspects if views is not None else None])
-    store = config.data.store if views is not None and config.data.store is not None else None
+    store = config.data.store if views is not None else None
     if store is not None and not (store / MANIFEST).exists():
         store = None  # What is not prepared yet is read from its files.
     try:
@@ -103,10 +103,6 @@ def _check_views(
     """The check of views in plain types, its CSV and its contact sheet written; see `look_at_data`."""
     on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
     with progress_bars(shown=request.console is not None, console=request.console, transient=True) as progress:
-
-        def track(work: Iterable[Any], total: int, description: str) -> Iterable[Any]:
-            return progress.track(work, total=total, description=description)
-
         check = check_views(
             list(data.whole_splits.values()),
             read=data.read,
@@ -114,7 +110,7 @@ def _check_views(
             seed=config.run.seed,
             num_workers=config.data.num_workers,
             device=torch.device("cuda" if on_gpu else "cpu"),
-            track=track,
+            track=tracked_by(progress),
         )
     suspects = check.suspects
     if request.suspects is not None:

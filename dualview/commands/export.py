@@ -23,7 +23,7 @@ from dualview import __version__
 from dualview.batch import StudyBatch
 from dualview.data.images.files import SCALE_OF_MODE
 from dualview.data.load import store_settings
-from dualview.errors import UserError
+from dualview.errors import UserError, one_line
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.files import sha256_of
 from dualview.inference.graph import RouteGraph
@@ -141,10 +141,9 @@ def _write(
             write = _write_onnx if format == "onnx" else _write_torch
             return write(graph, example, shapes, file, metadata)
         except Exception as error:  # Exporters raise errors of any kind.
-            what = " ".join(str(error).split())[:500] or type(error).__name__
             raise UserError(
                 f"{trained.config.model.name} on {trained.config.model.backbone} cannot be exported as {format} for "
-                f"{route.key}: {what}"
+                f"{route.key}: {one_line(error, longest=500)}"
             ) from error
 
 

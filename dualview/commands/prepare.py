@@ -1,8 +1,6 @@
 """`dualview prepare`: from a configuration to its image store (data/images/store.py)."""
 
 import os
-from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console
 
@@ -11,7 +9,7 @@ from dualview.data.images.store import MANIFEST
 from dualview.data.images.store_build import Prepared, estimate, items_of, refuse_full_disk, write
 from dualview.data.load import load_data, look_at_sources, store_settings, too_dark
 from dualview.errors import UserError
-from dualview.progress import progress_bars
+from dualview.progress import progress_bars, tracked_by
 
 
 def prepare(config: Config, *, console: Console) -> Prepared:
@@ -36,9 +34,7 @@ def prepare(config: Config, *, console: Console) -> Prepared:
         duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
         console.print(f"{len(items):,} images, {num_bytes / 2**30:.2f} GiB, about {duration}", highlight=False)
     with progress_bars(shown=True, console=console, transient=True) as progress:
-
-        def track(work: Iterable[Any], total: int, description: str) -> Iterable[Any]:
-            return progress.track(work, total=total, description=description)
-
         num_workers = min(config.data.num_workers, os.cpu_count() or 1)
-        return write(folder, items=items, reader=reader, settings=settings, num_workers=num_workers, track=track)
+        return write(
+            folder, items=items, reader=reader, settings=settings, num_workers=num_workers, track=tracked_by(progress)
+        )

@@ -1,8 +1,7 @@
 """Whether pictures are of the view that the table says: wrong views found from pixels."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,14 +25,13 @@ from dualview.data.view_classifiers import (
     xrv_weights,
 )
 from dualview.errors import BadImage, UserError
+from dualview.progress import Track
 from dualview.views import View
 
 CHUNK = 32  # number of images that are judged at a time
 FEWEST_IMAGES, FEWEST_PATIENTS = 10, 5  # of each view, to train a classifier on
 WEAK_AUROC = 0.8
 EXCHANGED_AUROC = 0.35  # below it, laterals are more like their mirror images than frontals are
-
-Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, their number, description) -> the same items
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.models import ResNet, resnet50
 from torchvision.transforms.v2.functional import normalize
 
-from dualview.errors import UserError
+from dualview.errors import UserError, first_line
 from dualview.views import View
 
 XRV_FILE = Path("~/.torchxrayvision/models_data/xinario_chestViewSplit_resnet-50.pt")
@@ -44,7 +44,7 @@ def open_xrv(file: Path) -> ResNet:
     try:
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # A damaged file raises whatever pickle, zip and torch raise.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{file}: cannot be read as the weights of torchxrayvision's view classifier ({reason}); remove the file "
             "to have a classifier trained on the table instead"

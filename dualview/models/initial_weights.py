@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dualview.errors import UserError, listed
+from dualview.errors import UserError, first_line, listed
 from dualview.models.branch import SharedBackbone, ViewPart
 from dualview.models.network import PARTS, Network
 
@@ -130,7 +130,7 @@ def _imagenet(backbone: str) -> tuple[str, dict[str, Tensor]]:
         ) from None
     except (RuntimeError, EOFError) as error:
         raise UserError(
-            f"model.weights imagenet: {place} is not torchvision's file ({_first_line(error)}); delete it"
+            f"model.weights imagenet: {place} is not torchvision's file ({first_line(error)}); delete it"
         ) from None
     return f"imagenet ({name})", state
 
@@ -153,7 +153,7 @@ def _torchxrayvision(name: str) -> tuple[str, dict[str, Tensor]]:
         try:
             source, state = f"xrv:{name}", torchxrayvision.models.DenseNet(weights=name).state_dict()
         except Exception as error:  # torchxrayvision raises a bare Exception for an unknown name
-            raise UserError(f"model.weights xrv:{name} cannot be had: {_first_line(error)}") from None
+            raise UserError(f"model.weights xrv:{name} cannot be had: {first_line(error)}") from None
     state = {key: value for key, value in state.items() if key != "op_threshs"}
     return source, {key: value * 1024 if key.endswith("conv0.weight") else value for key, value in state.items()}
 
@@ -168,10 +168,10 @@ def _from_file(path: Path) -> tuple[str, dict[str, Tensor]]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"model.weights {path} cannot be read as a state dict: {_first_line(error)}") from None
+        raise UserError(f"model.weights {path} cannot be read as a state dict: {first_line(error)}") from None
     except Exception as error:  # A malformed pickle raises more than pickle.UnpicklingError.
         raise UserError(
-            f"model.weights {path} is not a plain state dict of tensors ({_first_line(error)}). Whole pickled "
+            f"model.weights {path} is not a plain state dict of tensors ({first_line(error)}). Whole pickled "
             "modules are not loaded, they can run code: save model.state_dict() instead"
         ) from None
     for wrapper in ("state_dict", "model"):
@@ -186,7 +186,3 @@ def _from_file(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def _all_tensors(values: Iterable[object]) -> bool:
     return all(isinstance(value, Tensor) for value in values)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,10 +15,16 @@ import numpy as np
 from dualview.data.images import dicom_tags, gray_scale
 from dualview.data.images.dicom_palette import palette_gray
 from dualview.data.images.dicom_stored import LUMA, Stored, read_stored
-from dualview.data.images.picture import ABOVE_INTENSITY_MAX, Picture, Unclear, quiet_decoders
-from dualview.errors import BadImage, UserError
+from dualview.data.images.picture import (
+    ABOVE_INTENSITY_MAX,
+    MOST_PIXELS,
+    TOO_LARGE,
+    Picture,
+    Unclear,
+    quiet_decoders,
+)
+from dualview.errors import BadImage, UserError, one_line
 
-MAX_PIXELS = 100_000_000  # a 14 x 17 inch film at 0.05 mm has 60 million
 DEFLATED = "1.2.840.10008.1.2.1.99"
 GRAYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # colours that pydicom makes RGB of
@@ -59,7 +65,7 @@ def decode(file: Path, *, name: str, intensity_max: float | None = None) -> Pict
     except Unclear as error:
         raise BadImage(name, reason=str(error)) from None
     except Exception as error:  # A broken file makes pydicom and the decoders raise anything.
-        raise BadImage(name, reason=f"cannot be decoded ({_one_line(error)})") from None
+        raise BadImage(name, reason=f"cannot be decoded ({one_line(error)})") from None
 
 
 def warning_kind(text: str) -> str:
@@ -70,10 +76,6 @@ def warning_kind(text: str) -> str:
     """
     first_sentence = " ".join(text.split()).partition(". ")[0]
     return "pydicom: " + re.sub(r"'[^']*'?|\"[^\"]*\"?|\b\d[\w.]*", "…", first_sentence)[:120]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _is_deflated(file: Path) -> bool:
@@ -111,8 +113,8 @@ def _refuse_unusable(data: Any, *, name: str) -> None:
     sizes = [(int(data.Rows), int(data.Columns))]
     if data.file_meta.TransferSyntaxUID.is_encapsulated:
         sizes.append(_codestream_size(_first_bytes(data.PixelData)) or sizes[0])
-    if max(height * width for height, width in sizes) > MAX_PIXELS:
-        raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe")
+    if max(height * width for height, width in sizes) > MOST_PIXELS:
+        raise BadImage(name, reason=TOO_LARGE)
 
 
 def _picture(data: Any, *, intensity_max: float | None) -> Picture:

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dualview.data.images import dicom
-from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
+from dualview.data.images.picture import TOO_LARGE, Picture, Unclear, quiet_decoders, scaled
 from dualview.data.images.png import significant_bits
-from dualview.data.images.tiff import HEADS, read_tiff
-from dualview.errors import BadImage
-from dualview.folders import begins_dicom, head_of, why_unreadable
+from dualview.data.images.tiff import read_tiff
+from dualview.errors import BadImage, one_line
+from dualview.folders import begins_dicom, head_of, picture_format, why_unreadable
 
 Aspect = Literal["center_crop", "pad", "stretch"]
 # An image reader takes a path of the study table and returns (1, S, S) float32 in [-1, 1] or stored pixels
@@ -176,7 +176,7 @@ def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -
         raise BadImage(name, reason=reason)
     if begins_dicom(head):
         return dicom.decode(file, name=name, intensity_max=intensity_max)
-    is_tiff = head[:4] in HEADS
+    is_tiff = picture_format(head) == "TIFF"
     try:
         page, remarks, deep = read_tiff(file, intensity_max=intensity_max) if is_tiff else (None, (), None)
         picture = _gray(file, name=name, page=page, intensity_max=intensity_max) if deep is None else deep
@@ -188,10 +188,9 @@ def read_picture(file: Path, *, name: str, intensity_max: float | None = None) -
     except UnidentifiedImageError:
         raise BadImage(name, reason="is not an image in a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadImage(name, reason="has far too many pixels for an X-ray and is refused as unsafe") from None
+        raise BadImage(name, reason=TOO_LARGE) from None
     except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadImage(name, reason=f"cannot be decoded ({reason})") from None
+        raise BadImage(name, reason=f"cannot be decoded ({one_line(error)})") from None
 
 
 def _gray(file: Path, *, name: str, page: int | None, intensity_max: float | None) -> Picture:

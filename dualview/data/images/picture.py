@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 LOGGERS = ("pydicom", "tifffile", "PIL")
+MOST_PIXELS = 100_000_000  # a 14 x 17 inch film at 0.05 mm has 60 million
+TOO_LARGE = "has far too many pixels for an X-ray and is refused as unsafe"
 ABOVE_INTENSITY_MAX = "has values above data.intensity_max, which become white"
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,7 +33,8 @@ from dualview.data.images.store import (
 )
 from dualview.data.remarks import Remark, count_remarks
 from dualview.errors import BadImage, UserError
-from dualview.files import flush_to_disk, write_whole
+from dualview.files import flush_to_disk, read_json_lines, write_whole
+from dualview.progress import Track
 from dualview.views import View
 
 JOURNAL, PLAN = "journal.jsonl", "plan.json"
@@ -41,8 +42,6 @@ SAMPLE = 16  # number of images timed for the estimate of the duration
 FREE_MARGIN_BYTES = 2**28
 CHUNK = 8  # number of images per message of a reading process
 SAVE_SECONDS = 2.0  # seconds between two writes of finished work to the disk
-
-Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, their number, description) -> the same items
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +236,7 @@ def _begin(partial: Path, *, items: list[Item], settings: StoreSettings) -> dict
             raise UserError(
                 f"{partial} is of an interrupted dualview prepare with other settings or images; remove it first"
             )
-        text = (partial / JOURNAL).read_text("utf-8") if (partial / JOURNAL).exists() else ""
-        # A kill may cut the last line, so only what ends with a newline is read.
-        records = [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+        records = read_json_lines(partial / JOURNAL)
         (partial / JOURNAL).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return {record["n"]: record for record in records}
     partial.mkdir(parents=True, exist_ok=True)

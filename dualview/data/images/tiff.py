@@ -14,16 +14,14 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from dualview.data.images.dicom_stored import LUMA
-from dualview.data.images.picture import Picture, Unclear, quiet_decoders, scaled
+from dualview.data.images.picture import MOST_PIXELS, TOO_LARGE, Picture, Unclear, quiet_decoders, scaled
 
-HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF of either byte order
 SUBFILE_TYPE, REDUCED = 255, 2
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 NUM_COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3}
 ASSOCIATED_ALPHA, ALPHA = 1, 2  # values of ExtraSamples (338)
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 8, 32946, 32773  # values of Compression (259)
 MOST_PAGES = 16  # number of pages; a picture in ever smaller sizes has fewer
-MOST_PIXELS = 100_000_000
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -53,7 +51,7 @@ def read_tiff(file: Path, *, intensity_max: float | None) -> tuple[int, tuple[st
             raise Unclear(f"has more than {MOST_PAGES} frames; one is needed")
         page, remarks = _meant(pages)
         if page.imagewidth * page.imagelength * page.samplesperpixel > MOST_PIXELS:
-            raise Unclear("has far too many pixels for an X-ray and is refused as unsafe")
+            raise Unclear(TOO_LARGE)
         num_colours = NUM_COLOURS.get(page.photometric)
         is_understood = page.samplesperpixel - len(page.extrasamples) == num_colours
         has_usual_samples = page.samplesperpixel == 1 or page.photometric == RGB

@@ -21,9 +21,10 @@ from dualview.data.augment import to_input
 from dualview.data.dataset import read_first
 from dualview.data.images.files import FileImages
 from dualview.data.images.store import MANIFEST, SHARD_BYTES, StoreImages, stage
-from dualview.data.images.store_build import Track, refuse_full_disk
+from dualview.data.images.store_build import refuse_full_disk
 from dualview.data.load import load_data
 from dualview.errors import BadImage, UserError
+from dualview.progress import Track
 from dualview.views import View
 
 S = 64
