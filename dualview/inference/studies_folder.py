@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from dualview.config import SourceConfig
 from dualview.data.sources import dicom
-from dualview.data.sources.dicom_views import FRONTAL, Branches, branches, named_view
+from dualview.data.sources.dicom_views import FRONTAL, Branches, branch_of, branches, named_view
 from dualview.errors import UserError
 from dualview.folders import (
     DICOM_SUFFIXES,
@@ -133,9 +133,7 @@ def _named(folder: Path, names: list[str], *, of_views: list[Branches]) -> list[
     for name, (parent, within, view) in parsed.items():
         study = "/".join(part for part in (parent, "" if (parent, within) in counters else within) if part)
         study = study or folder.resolve().name  # This folder holds the pictures of one study.
-        branch = (
-            View.PA if view == "FRONTAL" else next((b for each in of_views if (b := each.of(view)) is not None), None)
-        )
+        branch = View.PA if view == "FRONTAL" else branch_of(of_views, view=view)
         found.append(_Image(name, study, branch, "" if branch is not None else f"view is {view}"))
     return found
 

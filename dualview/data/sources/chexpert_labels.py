@@ -70,8 +70,3 @@ def _findings(config: SourceConfig) -> dict[str, str]:
     if wrong := sorted(set(findings.values()) - set(CHEXPERT)):
         raise UserError(f"data.findings names {wrong}; {config.source} has {', '.join(CHEXPERT)}")
     return findings
-
-
-def text(values: pd.Series) -> "pd.Series[str]":
-    """Cells of a joined table, blank where the other table had no row."""
-    return values.fillna("")

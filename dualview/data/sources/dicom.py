@@ -19,14 +19,13 @@ from dualview.data.remarks import Remark, count_remarks
 from dualview.data.sources.body_parts import body_part
 from dualview.data.sources.csv import add_wrong_labels, label_codes
 from dualview.data.sources.dicom_headers import read_headers
-from dualview.data.sources.dicom_views import Branches, branches, view_of
+from dualview.data.sources.dicom_views import branch_of, branches, view_of
 from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.text_table import text_rows
 from dualview.errors import UserError, told_by_reason
 from dualview.folders import list_files, may_be_image
-from dualview.views import View
 
 MODALITIES = ("CR", "DX", "DR", "RF", "RG", "XR", "OT", "")
 SERIES_TEXTS = ["series_description", "protocol", "processing"]  # columns that describe one view, not a whole study
@@ -128,7 +127,7 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
         frame[["examined", "regions", *TEXTS_OF_PARTS]],
         lambda examined, regions, *texts: body_part(examined, regions=regions, descriptions=texts, chests=chests),
     )
-    views = [_branch(of_views, view=view.view, own=view.own) for view in said]
+    views = [branch_of(of_views, view=view.view, own=view.own) for view in said]
     modality = frame["modality"]
     reason = frame["problem"]
     reason = reason.mask((reason == "") & ~modality.isin(MODALITIES), "modality is " + modality)
@@ -167,10 +166,6 @@ def _by_distinct(columns: pd.DataFrame, answer: Callable[..., Answer]) -> list[A
         if row not in answers:
             answers[row] = answer(*row)
     return [answers[row] for row in rows]
-
-
-def _branch(of_views: list[Branches], *, view: str, own: str) -> View | None:
-    return next((branch for each in of_views if (branch := each.of(view, own=own)) is not None), None)
 
 
 def _ranks(frame: pd.DataFrame) -> np.ndarray:

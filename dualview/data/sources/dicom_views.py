@@ -7,7 +7,7 @@ distribution of fluid and air. These are left out unless the configuration puts 
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -239,6 +239,11 @@ class Branches:
         if own in self.ignored or view in self.ignored:
             return None
         return self.view_of_name.get(own, self.view_of_name.get(view))
+
+
+def branch_of(of_views: Iterable[Branches], *, view: str, own: str = "") -> View | None:
+    """The branch of a view by the first of several settings that know it; arguments as of `Branches.of`."""
+    return next((branch for each in of_views if (branch := each.of(view, own=own)) is not None), None)
 
 
 def branches(source: SourceConfig) -> Branches:

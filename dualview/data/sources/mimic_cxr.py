@@ -13,7 +13,7 @@ import pandas as pd
 from dualview.config import DataConfig, SourceConfig
 from dualview.data.remarks import Remark
 from dualview.data.sources.body_parts import CHEST, parts_named
-from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of, text
+from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
 from dualview.data.sources.cxr_lt import CxrLt, read_cxr_lt
 from dualview.data.sources.dates import padded_time
 from dualview.data.sources.dicom_views import named_view
@@ -66,7 +66,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     )
     if source.labeler == "cxr_lt":
         cxr_lt = read_cxr_lt(folder, source=source)
-        table = table.assign(split=text(table["dicom_id"].map(cxr_lt.split)), labelled_by="cxr_lt")
+        table = table.assign(split=table["dicom_id"].map(cxr_lt.split).fillna(""), labelled_by="cxr_lt")
         remarks = _unmatched(cxr_lt, table=table, source=source)
     else:
         cxr_lt = None
@@ -119,10 +119,10 @@ def _with_labels(table: pd.DataFrame, *, folder: Path, source: SourceConfig) -> 
         labels, on="study_id", how="left", validate="many_to_one"
     )
     table = table.assign(
-        **{column: text(table[column]) for column in CHEXPERT},
-        labelled_by=text(table["is_labelled"]),
+        **{column: table[column].fillna("") for column in CHEXPERT},
+        labelled_by=table["is_labelled"].fillna(""),
         is_labelled=table["is_labelled"].notna(),
-        split=text(table["split"]).replace("validate", "val"),
+        split=table["split"].fillna("").replace("validate", "val"),
     )
     return table, remarks
 

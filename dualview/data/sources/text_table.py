@@ -1,16 +1,14 @@
 """Tables of text: each cell as it stands in the CSV, each row with its line, and nothing swallowed.
 
 Python's own CSV reader does the reading, strictly: it is as fast as that of pandas, and says which lines of the file a
-row takes. What it cannot know is looked for here: rows of another length than the header, names that come twice, and
-quotes that are opened twice, never closed, and hold whole rows in between.
+row takes. What it cannot know is looked for here, rows of another length than the header and names that come twice, and
+in table_quotes.py, quotes that are opened twice, never closed, and hold whole rows in between.
 """
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,10 +16,18 @@ import pyarrow
 
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.table_lines import table_lines
+from dualview.data.sources.table_quotes import (
+    QUOTES,
+    Inside,
+    Record,
+    add_line_breaks,
+    add_swallowed,
+    misquoted,
+    rows_inside,
+)
 from dualview.errors import UserError
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-QUOTES = 'double the quotes within a cell (""), and close what is opened'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +36,6 @@ class TextRows:
 
     lines: np.ndarray  # (N,) int64, the line of the file that each row begins in
     cells: pd.DataFrame  # N rows of texts, stripped
-
-
-class _Record(NamedTuple):
-    """A row as it is read."""
-
-    line: int  # in which it begins
-    cells: list[str]
-    text: list[str]  # the physical lines it takes
 
 
 def text_table(file: Path, *, columns: Sequence[str], hint: str, optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -106,23 +104,23 @@ def text_chunks(
     at = {name: header.cells.index(name) for name in names if name in header.cells}
     lines: list[int] = []
     cells: dict[str, list[str]] = {name: [] for name in at}
-    inside: list[_Inside] = []
+    inside: list[Inside] = []
     for record in records:
         if not any(map(str.strip, record.cells)):
             continue  # a blank line
         if len(record.text) > 1:
-            _add_line_breaks(problems, record, columns=at)
-            inside += _rows_inside(record, columns=at, width=len(header.cells))
+            add_line_breaks(problems, record, columns=at)
+            inside += rows_inside(record, columns=at, width=len(header.cells))
         if _is_as_long(record, header, problems):
             # Cells go to their columns at once: rows that are kept cost as much again in garbage collection.
             lines.append(record.line)
             for name, n in at.items():
                 cells[name].append(record.cells[n].strip())
         if len(lines) == rows_at_once:
-            _add_swallowed(problems, inside, columns=cells)
+            add_swallowed(problems, inside, columns=cells)
             yield _rows(lines, cells, names=names)
             lines, cells, inside = [], {name: [] for name in at}, []
-    _add_swallowed(problems, inside, columns=cells)
+    add_swallowed(problems, inside, columns=cells)
     if lines:
         yield _rows(lines, cells, names=names)
 
@@ -144,7 +142,7 @@ def header_of(file: Path) -> list[str]:
     return _header(file, _records(file)).cells
 
 
-def _records(file: Path) -> Iterator[_Record]:
+def _records(file: Path) -> Iterator[Record]:
     """The rows of a file, the header and blank lines among them.
 
     Raises:
@@ -165,13 +163,15 @@ def _records(file: Path) -> Iterator[_Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise _misquoted(file, line, text, error) from None
-        yield _Record(line=line, cells=cells, text=text)
+            if line == 1 and (separator := _other_separator(text[0])):
+                raise _separated(file, separator) from None
+            raise misquoted(file, line, text, error) from None
+        yield Record(line=line, cells=cells, text=text)
         line += len(text)
         text = []
 
 
-def _header(file: Path, records: Iterator[_Record]) -> _Record:
+def _header(file: Path, records: Iterator[Record]) -> Record:
     """The first row that is not blank, with stripped cells.
 
     Raises:
@@ -187,7 +187,7 @@ def _header(file: Path, records: Iterator[_Record]) -> _Record:
 
 
 def _checked_names(
-    file: Path, header: _Record, *, columns: Sequence[str], optional: Sequence[str], hint: str
+    file: Path, header: Record, *, columns: Sequence[str], optional: Sequence[str], hint: str
 ) -> list[str]:
     """The columns to read: `columns` and `optional`, or all that have a name.
 
@@ -214,7 +214,7 @@ def _checked_names(
     return names
 
 
-def _is_as_long(record: _Record, header: _Record, problems: Problems) -> bool:
+def _is_as_long(record: Record, header: Record, problems: Problems) -> bool:
     """Whether a row has a cell for each column, and is not the header once more; what is not goes to `problems`."""
     width, wanted = len(record.cells), len(header.cells)
     if width > wanted:
@@ -232,140 +232,6 @@ def _is_as_long(record: _Record, header: _Record, problems: Problems) -> bool:
     else:
         return True
     return False
-
-
-# -- quotes --
-
-
-class _Inside(NamedTuple):
-    """A line within a quoted cell that has as many cells as the table has columns, or more."""
-
-    opened: int  # line in which the quote opens
-    line: int
-    cells: list[str]  # of the columns that are read, in their order
-
-
-def _add_line_breaks(problems: Problems, record: _Record, *, columns: dict[str, int]) -> None:
-    """Add cells that go over several lines, among those that are read: no identifier, path or label does."""
-    for name, n in columns.items():
-        cell = record.cells[n].strip() if n < len(record.cells) else ""
-        if "\n" in cell or "\r" in cell:
-            quoted = next(quoted for quoted in _quoted(record.text) if quoted.cell == n)
-            problems.add(
-                record.line + quoted.opens,
-                "{} opens a quote that closes in line {}, with line breaks between; " + QUOTES,
-                name,
-                record.line + quoted.closes,
-                of=name,
-            )
-
-
-def _rows_inside(record: _Record, *, columns: dict[str, int], width: int) -> list[_Inside]:
-    """The lines within quoted cells that could be rows of the table.
-
-    One of `width` cells could, and so could a longer one, whose text may have a comma: then its first cells may be
-    those of the columns, or its last. A quote in it may be a ditto mark that ends no cell.
-    """
-    lines = [
-        (number, cells)
-        for number, line in enumerate(record.text[1:], 1)
-        for cells in (next(csv.reader([line]), []), line.rstrip("\r\n").split(","))
-        if len(cells) >= width
-    ]
-    inside = []
-    for quoted in _quoted(record.text) if lines else []:
-        for number, cells in lines:
-            if quoted.opens < number <= quoted.closes:
-                for shift in {0, len(cells) - width}:
-                    read = [cells[n + shift].strip() for n in columns.values()]
-                    inside.append(_Inside(record.line + quoted.opens, record.line + number, read))
-    return inside
-
-
-def _add_swallowed(problems: Problems, inside: list[_Inside], *, columns: dict[str, list[str]]) -> None:
-    """Add the lines within cells that look like rows: each cell has what all of its column have, and nothing new."""
-    if not inside:
-        return
-    kinds = [set(map(_kinds, cells)) for cells in columns.values()]
-    always = [frozenset.intersection(*of_column) if of_column else frozenset() for of_column in kinds]
-    ever = [frozenset[str]().union(*of_column) for of_column in kinds]
-    told = set()
-    for opened, line, cells in inside:
-        if (
-            line not in told
-            and any(cells)
-            and all(least <= _kinds(cell) <= most for cell, least, most in zip(cells, always, ever, strict=True))
-        ):
-            told.add(line)
-            problems.add(
-                opened, "a quote that opens here swallows line {}, which looks like a row of the table; " + QUOTES, line
-            )
-
-
-def _kinds(cell: str) -> frozenset[str]:
-    """What a cell is made of: words with digits are 9, others are a, and what stands between them is itself.
-
-    >>> sorted(_kinds("img/7f3a_PA.png")), sorted(_kinds("2020-01-31")), sorted(_kinds(""))
-    (['.', '/', '9', '_', 'a'], ['-', '9'], [])
-    """
-    return frozenset(re.sub(r"[^\W_]+", lambda word: "9" if any(map(str.isdigit, word[0])) else "a", cell))
-
-
-class _Quoted(NamedTuple):
-    """Where a quoted cell of a row is; lines are counted from the row's first, which is 0."""
-
-    cell: int
-    opens: int
-    closes: int  # a quote that is never closed closes in the last line
-
-
-def _quoted(text: list[str]) -> list[_Quoted]:
-    """The quoted cells of a row, by the rules of RFC 4180."""
-    found: list[_Quoted] = []
-    cell, opens, is_start = 0, -1, True  # `opens` is -1 outside quotes
-    for number, line in enumerate(text):
-        characters = iter(range(len(line)))
-        for n in characters:
-            if opens >= 0:
-                if line[n] == '"':
-                    if line[n + 1 : n + 2] == '"':
-                        next(characters)
-                    else:
-                        found.append(_Quoted(cell, opens, number))
-                        opens = -1
-                continue
-            if line[n] == '"' and is_start:
-                opens = number
-            elif line[n] == ",":
-                cell += 1
-            is_start = line[n] == ","
-    return found if opens < 0 else [*found, _Quoted(cell, opens, len(text) - 1)]
-
-
-def _misquoted(file: Path, line: int, text: list[str], error: csv.Error) -> UserError:
-    """What is wrong with the quotes of a row that begins in `line` and was read up to the end of `text`."""
-    if line == 1 and (separator := _other_separator(text[0])):
-        return _separated(file, separator)
-    last = line + len(text) - 1
-    quoted = _quoted(text)
-    if "limit" in str(error):
-        opened = line + quoted[-1].opens if quoted else line
-        return UserError(
-            f"{file}:{opened}: a cell has more than {csv.field_size_limit():,} characters; is a quote opened and not "
-            f"closed? {QUOTES.capitalize()}"
-        )
-    if "end of data" in str(error):
-        return UserError(
-            f"{file}:{line + quoted[-1].opens}: cell {quoted[-1].cell + 1} opens a quote that is never closed (the "
-            f"file ends in line {last}); {QUOTES}"
-        )
-    opened, cell = next(((line + one.opens, one.cell + 1) for one in quoted if one.closes == len(text) - 1), (line, 1))
-    if opened < last:
-        return UserError(
-            f"{file}:{opened}: cell {cell} opens a quote that is not closed before line {last}, where text follows the "
-            f"next quote; {QUOTES}"
-        )
-    return UserError(f"{file}:{opened}: text follows the quote that closes cell {cell}; {QUOTES}")
 
 
 def _other_separator(line: str) -> str | None:
