@@ -8,7 +8,7 @@ from dualview.evaluation.metrics import resampled_metrics
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.bootstrap import simultaneous_intervals
-from dualview.evaluation.statistics.class_patients import JUDGED_FROM, ClassPatients, class_patients
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM, ClassPatients, class_patients_of_each
 from dualview.evaluation.statistics.intervals import exponential_variance, few_patients_factor
 from dualview.evaluation.subgroups import NOT_KNOWN
 
@@ -143,8 +143,5 @@ def _of_rest(table: PredictionTable, *, rows: np.ndarray, counts: np.ndarray, po
     metrics = resampled_metrics(
         probabilities, positive=rest.positive, known=known, counts=counts[rows], metrics=("auroc",)
     )
-    patients = [
-        class_patients(rest.patient_ids[use], positive=positive[use])
-        for use, positive in zip(known.T, rest.positive.T, strict=True)
-    ]
+    patients = class_patients_of_each(rest.patient_ids, positive=rest.positive, known=known)
     return metrics.values["auroc"], metrics.resampled["auroc"], patients
