@@ -24,7 +24,7 @@ from dualview.evaluation.statistics.calibration import (
     calibration_line,
 )
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients, class_patients_of_each
-from dualview.evaluation.statistics.delong import ROUNDING, covariance
+from dualview.evaluation.statistics.delong import covariance, error_of_difference
 from dualview.evaluation.statistics.intervals import (
     auroc_gain_interval,
     auroc_interval,
@@ -258,9 +258,9 @@ def auroc_gain_estimate(
     if first.low is None or second.low is None:
         return _bare(difference)
     _, covariances = covariance(scores, positive=positive, patients=patients)
-    errors = np.sqrt(np.diag(covariances))
-    if np.sqrt(max(covariances[0, 0] + covariances[1, 1] - 2 * covariances[0, 1], 0.0)) < ROUNDING:
+    if error_of_difference(covariances) == 0:
         return _bare(difference)
+    errors = np.sqrt(np.diag(covariances))
     correlation = float(covariances[0, 1] / errors.prod()) if errors.prod() > 0 else 0.0
     intervals = [Interval(one.value, one.low, one.high) for one in (first, second)]
     return Estimate(**auroc_gain_interval(*intervals, correlation=correlation)._asdict())
