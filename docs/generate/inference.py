@@ -5,6 +5,7 @@
 
 Binormal scores of correlated findings, prevalences 0.5 to 30 %, one study per patient, judged by the very functions
 that `dualview evaluate` calls. About ten minutes on two cores. Draws docs/evaluation/inference.svg and prints numbers.
+The figure that is there was put together from runs of two versions of this file (docs/evaluation.md says so).
 """
 
 import sys
@@ -131,7 +132,7 @@ def tell(drawn: Drawn, *, settings: EvaluationSettings, has_precision: bool) -> 
     intervals: dict[str, list[Interval]] = defaultdict(lambda: [Interval(None, None, None)] * num_findings)
 
     def note(name: str, k: int, estimate: object) -> None:
-        intervals[name] = [*intervals[name][:k], Interval(**vars(estimate)), *intervals[name][k + 1 :]]
+        intervals[name][k] = Interval(**vars(estimate))
 
     for k, of_classes in enumerate(patients):
         if not of_classes.fewer:

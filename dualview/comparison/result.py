@@ -12,7 +12,7 @@ from dualview.evaluation.metrics import MACRO, resampled_metrics
 from dualview.evaluation.operating_points import to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import Interval, resample_patients
-from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
+from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients_of_each
 from dualview.evaluation.statistics.intervals import few_patients_factor
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, Availability, View, availability_of
 
@@ -67,6 +67,15 @@ class _Scores:
     resampled: np.ndarray  # (metrics, 1 + K, B)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _GroupStudies:
+    """The test studies of a group, whichever variant judges them."""
+
+    findings: tuple[str, ...]
+    number: int
+    patients: list[ClassPatients]  # those of macro first, then of each finding
+
+
 def compare_predictions(
     runs: dict[tuple[str, str], list[PredictionTable]],
     *,
@@ -97,6 +106,7 @@ def compare_predictions(
             (variant, group): [_score(table, test=test, group=group, counts=counts) for table in variants[variant]]
             for variant, group in track([(variant, group) for variant in variants for group in COMPARED_GROUPS])
         }
+        groups = {group: _group_studies(group, test=test) for group in COMPARED_GROUPS}
         compared: list[_Compared] = []
         for (variant, group), seed_scores in scores.items():
             compared += _compare(
@@ -105,7 +115,7 @@ def compare_predictions(
                 setting=setting,
                 variant=variant,
                 group=group,
-                test=test,
+                studies=groups[group],
                 confidence=confidence,
             )
         rows += _corrected(compared, baseline=baseline, confidence=confidence)
@@ -160,6 +170,15 @@ def _studies_of(group: str, *, test: PredictionTable) -> np.ndarray:
     return np.flatnonzero(test.evaluated & (test.availability == kind))
 
 
+def _group_studies(group: str, *, test: PredictionTable) -> _GroupStudies:
+    """Count a group, once for all variants."""
+    studies = test.select(_studies_of(group, test=test))
+    by_finding = class_patients_of_each(studies.patient_ids, positive=studies.positive, known=studies.label_mask)
+    # A mean over findings rests on the one with most patients, if on any.
+    most = max(by_finding, key=lambda of_classes: of_classes.fewer)
+    return _GroupStudies(findings=test.findings, number=len(studies), patients=[most, *by_finding])
+
+
 def _key(patient: str, study: str) -> str:
     return f"{patient}\0{study}"
 
@@ -203,18 +222,15 @@ def _compare(
     setting: str,
     variant: str,
     group: str,
-    test: PredictionTable,
+    studies: _GroupStudies,
     confidence: float,
 ) -> list[_Compared]:
     there = [scores for scores in seed_scores if scores is not None]
     baseline = [scores for scores in baseline_scores if scores is not None]
     paired = len(there) == len(seed_scores) and len(baseline) == len(baseline_scores) and len(there) == len(baseline)
-    studies = test.select(_studies_of(group, test=test))
-    by_finding = _patients_of_findings(studies)
-    # A mean over findings rests on the one with most patients, if on any.
-    patients = [max(by_finding, key=lambda of_classes: of_classes.fewer), *by_finding]
+    patients = studies.patients
     compared = []
-    for place, finding in enumerate((MACRO, *test.findings)):
+    for place, finding in enumerate((MACRO, *studies.findings)):
         widened = 1.0 if finding == MACRO else float(few_patients_factor(patients[place].fewer))
         for number, metric in enumerate(COMPARED_METRICS):
             values = np.array([scores.values[number, place] for scores in there])
@@ -243,7 +259,7 @@ def _compare(
                         group=group,
                         finding=finding,
                         metric=metric,
-                        num_studies=len(studies),
+                        num_studies=studies.number,
                         num_positive_patients=None if finding == MACRO else patients[place].num_positive,
                         num_negative_patients=None if finding == MACRO else patients[place].num_negative,
                         num_seeds=len(seed_scores),
@@ -265,14 +281,6 @@ def _compare(
                 )
             )
     return compared
-
-
-def _patients_of_findings(studies: PredictionTable) -> list[ClassPatients]:
-    """Patients of either class for each finding."""
-    return [
-        class_patients(studies.patient_ids[known], positive=positive[known])
-        for known, positive in zip(studies.label_mask.T, studies.positive.T, strict=True)
-    ]
 
 
 def _corrected(compared: list[_Compared], *, baseline: str, confidence: float) -> list[ComparisonRow]:

@@ -10,7 +10,7 @@ from dualview.comparison.choice import Choice
 from dualview.comparison.plan import Plan
 from dualview.comparison.result import COMPARED_GROUPS, ComparisonRow
 from dualview.evaluation.metrics import MACRO
-from dualview.evaluation.statistics.class_patients import JUDGED_FROM
+from dualview.evaluation.statistics.class_patients import ClassPatients
 from dualview.files import whole_file, write_whole
 from dualview.views import MASKINGS, TITLES, Availability
 
@@ -145,8 +145,8 @@ def cell(row: ComparisonRow, *, comparison: Comparison, newline: str = "<br>") -
 
 def why_no_interval(row: ComparisonRow) -> str:
     """Why a difference is in no correction."""
-    numbers = (row.num_positive_patients, row.num_negative_patients)
-    is_few = any(number is not None and number < JUDGED_FROM for number in numbers)
+    positive, negative = row.num_positive_patients, row.num_negative_patients
+    is_few = positive is not None and negative is not None and not ClassPatients(positive, negative).can_be_judged
     return "too few to judge" if is_few or row.low is not None else "no interval"
 
 

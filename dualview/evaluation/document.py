@@ -40,7 +40,7 @@ class Estimate:
     """A number and its interval, as it would be for other patients; which interval, this page says under Intervals."""
 
     value: float | None  # null: undefined; `FindingResult.undefined` says why
-    low: float | None  # null: `value` is, or fewer than 5 patients have the finding or 5 do not have it
+    low: float | None  # null: `value` is, under 5 patients have the finding or have it not, or nothing varies
     high: float | None  # null as `low` is
 
 
@@ -156,7 +156,7 @@ class FindingCalibration:
 
 @dataclass(frozen=True, kw_only=True)
 class DeLong:
-    """The difference of the two AUROCs by DeLong's method, a check on the bootstrap; each study counts as a patient."""
+    """The difference of the two AUROCs by DeLong's method, a check on the bootstrap; studies are summed by patient."""
 
     difference: float  # difference of AUROC, in [-1, 1]
     standard_error: float  # standard error of the difference
@@ -179,7 +179,7 @@ class FindingValue:
     average_precision: Difference  # gain of average precision; above 0 the view helps
     brier: Difference  # change of the Brier score; below 0 the view makes the probabilities better
     verdict: Verdict  # verdict by the difference of AUROC
-    delong: DeLong | None  # null: fewer than two studies of a class
+    delong: DeLong | None  # null: fewer than two patients of a class, or a standard error of 0
     swap: SwapTestResult | None = None  # null: undefined with or without the view, or an earlier dualview
     detectable_gain: float | None = None  # smallest gain found with 80 % power by such a test; null: not judged
 

@@ -8,7 +8,7 @@ from dualview.evaluation.metrics import resampled_metrics
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.bootstrap import simultaneous_intervals
-from dualview.evaluation.statistics.class_patients import JUDGED_FROM, ClassPatients, class_patients
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM, ClassPatients, class_patients_of_each
 from dualview.evaluation.statistics.intervals import exponential_variance, few_patients_factor
 from dualview.evaluation.subgroups import NOT_KNOWN
 
@@ -58,7 +58,10 @@ def subgroup_gaps(
         np.where(judged, values, np.nan).ravel(),
         resampled.reshape(-1, counts.shape[1]),
         confidence=settings.confidence,
-        widened=_widened(resampled, fewer=fewer, expected_errors=expected_errors).ravel(),
+        widened=np.ravel(few_patients_factor(fewer)),
+        # A small group whose few positives happen to stand high has a high AUROC and a small standard error at once: it
+        # would be called higher too often. So no standard error is below that of the AUROC which group and rest share.
+        at_least=expected_errors.ravel(),
     )
     low, high, errors = (each.reshape(shape) for each in (together.low, together.high, together.standard_errors))
     is_compared = judged & np.isfinite(values) & (errors > 0)
@@ -113,20 +116,6 @@ def _expected_error(aurocs: tuple[float, float], *, sides: tuple[ClassPatients, 
     return float(sum(variances) ** 0.5)
 
 
-def _widened(resampled: np.ndarray, *, fewer: np.ndarray, expected_errors: np.ndarray) -> np.ndarray:
-    """What the bootstrap's standard errors are multiplied by.
-
-    A small group whose few positives happen to stand high has a high AUROC and a small standard error at once: it would
-    be called higher too often. So no standard error is below that of the AUROC which group and rest share.
-    """
-    times = np.full(fewer.shape, np.nan)
-    is_there = np.isfinite(resampled).sum(axis=-1) > 1
-    spread = np.nanstd(resampled[is_there], axis=-1, ddof=1)
-    times[is_there] = expected_errors[is_there] / np.where(spread > 0, spread, np.nan)
-    widened: np.ndarray = np.fmax(few_patients_factor(fewer), times)
-    return widened
-
-
 _Aurocs = tuple[np.ndarray, np.ndarray, list[ClassPatients]]
 
 
@@ -143,8 +132,5 @@ def _of_rest(table: PredictionTable, *, rows: np.ndarray, counts: np.ndarray, po
     metrics = resampled_metrics(
         probabilities, positive=rest.positive, known=known, counts=counts[rows], metrics=("auroc",)
     )
-    patients = [
-        class_patients(rest.patient_ids[use], positive=positive[use])
-        for use, positive in zip(known.T, rest.positive.T, strict=True)
-    ]
+    patients = class_patients_of_each(rest.patient_ids, positive=rest.positive, known=known)
     return metrics.values["auroc"], metrics.resampled["auroc"], patients

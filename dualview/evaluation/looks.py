@@ -23,8 +23,8 @@ from dualview.evaluation.statistics.calibration import (
     calibration_error_by_chance,
     calibration_line,
 )
-from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
-from dualview.evaluation.statistics.delong import ROUNDING, covariance
+from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients, class_patients_of_each
+from dualview.evaluation.statistics.delong import covariance, error_of_difference
 from dualview.evaluation.statistics.intervals import (
     auroc_gain_interval,
     auroc_interval,
@@ -66,11 +66,10 @@ def measure_look(
     thresholds = by_route[table.judged_by(score)]  # (S, K)
     metrics = resampled_metrics(probabilities, positive=positive, known=known, counts=counts)
     _, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
-    findings, patients = {}, []
+    patients = class_patients_of_each(patient_of, positive=positive, known=known)
+    findings = {}
     for k, finding in enumerate(table.findings):
         use = known[:, k]
-        of_classes = class_patients(patient_of[use], positive=positive[use, k])
-        patients.append(of_classes)
         findings[finding] = _finding_result(
             metrics.findings[k],
             estimates={
@@ -86,13 +85,14 @@ def measure_look(
                         metrics.values[metric][k],
                         metrics.resampled[metric][k],
                         metric=metric,
-                        patients=of_classes,
+                        patients=patients[k],
                         settings=settings,
                     )
                     for metric in ("average_precision", "brier")
                 },
             },
             patients=patient_of[use],
+            of_classes=patients[k],
             num_unknown=int(len(table) - use.sum()),
             probabilities=probabilities[use, k],
             positive=positive[use, k],
@@ -117,6 +117,7 @@ def _finding_result(
     *,
     estimates: dict[str, Estimate],
     patients: np.ndarray,
+    of_classes: ClassPatients,
     num_unknown: int,
     probabilities: np.ndarray,
     positive: np.ndarray,
@@ -124,8 +125,9 @@ def _finding_result(
     settings: EvaluationSettings,
 ) -> FindingResult:
     """One finding of its N studies with a known label: (N,) each."""
-    of_classes = class_patients(patients, positive=positive)
-    intercept, slope = _calibration(probabilities, positive=positive, patients=patients, settings=settings)
+    intercept, slope = _calibration(
+        probabilities, positive=positive, patients=patients, of_classes=of_classes, settings=settings
+    )
     at_specificity = choose(
         probabilities, positive=positive, rule=ThresholdRule("specificity", settings.fixed_specificity)
     )
@@ -159,7 +161,12 @@ def _finding_result(
 
 
 def _calibration(
-    probabilities: np.ndarray, *, positive: np.ndarray, patients: np.ndarray, settings: EvaluationSettings
+    probabilities: np.ndarray,
+    *,
+    positive: np.ndarray,
+    patients: np.ndarray,
+    of_classes: ClassPatients,
+    settings: EvaluationSettings,
 ) -> list[Estimate]:
     """Calibration intercept and slope; intervals where there are enough patients to judge by."""
     line = calibration_line(
@@ -168,7 +175,7 @@ def _calibration(
         patients=patients,
         confidence=settings.confidence,
     )
-    if class_patients(patients, positive=positive).can_be_judged:
+    if of_classes.can_be_judged:
         return [Estimate(**interval._asdict()) for interval in line]
     return [Estimate(value=interval.value, low=None, high=None) for interval in line]
 
@@ -251,9 +258,9 @@ def auroc_gain_estimate(
     if first.low is None or second.low is None:
         return _bare(difference)
     _, covariances = covariance(scores, positive=positive, patients=patients)
-    errors = np.sqrt(np.diag(covariances))
-    if np.sqrt(max(covariances[0, 0] + covariances[1, 1] - 2 * covariances[0, 1], 0.0)) < ROUNDING:
+    if error_of_difference(covariances) == 0:
         return _bare(difference)
+    errors = np.sqrt(np.diag(covariances))
     correlation = float(covariances[0, 1] / errors.prod()) if errors.prod() > 0 else 0.0
     intervals = [Interval(one.value, one.low, one.high) for one in (first, second)]
     return Estimate(**auroc_gain_interval(*intervals, correlation=correlation)._asdict())

@@ -66,7 +66,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 def _temperature(content: dict[str, Any], route: str, problems: list[str]) -> float:
     temperatures = content.get("temperature")
     value = temperatures.get(route) if isinstance(temperatures, dict) else None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not _is_number(value) or not value > 0:
         problems.append(f"temperature.{route} is {value!r}; it must be a number above 0")
         return 1.0
     return float(value)

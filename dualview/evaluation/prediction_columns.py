@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import logit
 
-from dualview.data.sources.identifiers import ROUNDED, form_of, stands_for_nothing
+from dualview.data.sources.identifiers import form_of, unusable
 from dualview.data.sources.problems import Problems, repeated
 from dualview.errors import UserError
 from dualview.evaluation.cells import Cells, Numbers, names_of_columns, read_cells
@@ -27,9 +27,8 @@ SUFFIXES = {"route": "", **{view.hidden_key: f"_{view.hidden_key}" for view in V
 KINDS = ("label", *(scale + suffix for suffix in SUFFIXES.values() for scale in SCALES))
 HINT = "Columns are study, patient, availability, and per finding F: label:F, and logit:F or probability:F"
 
-
-STANDS_FOR_NOTHING = "{} is {}, which stands for nothing; give each its identifier"
-IS_ROUNDED = "{} is {}, a number that a spreadsheet has rounded: its other digits are lost; write the column as text"
+SAYS_NOTHING = "{} is {}, which stands for nothing; give each its identifier"
+WAS_ROUNDED = "{} is {}, a number that a spreadsheet has rounded: its other digits are lost; write the column as text"
 TWICE = "study {} is in {} already; a study has one row, and its name no other (PATIENT/STUDY will do)"
 NOT_COMPLETE = "{} is {} of a study with one view, of which none can be withheld; leave it blank"
 NOT_PAIRED = (
@@ -173,14 +172,11 @@ def _add_wrong_identifiers(cells: Cells, identifiers: dict[str, np.ndarray]) -> 
     """Add identifiers that are blank, stand for nothing or are rounded, and studies that come twice."""
     problems, lines = cells.problems, cells.lines
     for name, values in identifiers.items():
-        for row in np.flatnonzero(values == ""):
-            problems.add(lines[row], "{} is blank; give each study its study and its patient", name, of=name)
-        for value in dict.fromkeys(values):
-            is_nothing = stands_for_nothing(value)
-            if is_nothing or ROUNDED.fullmatch(value):
-                row = np.flatnonzero(values == value)[0]
-                template = STANDS_FOR_NOTHING if is_nothing else IS_ROUNDED
-                problems.add(lines[row], template, name, repr(value), of=name)
+        for blank in np.flatnonzero(values == ""):
+            problems.add(lines[blank], "{} is blank; give each study its study and its patient", name, of=name)
+        for row, is_nothing in unusable(values):
+            template = SAYS_NOTHING if is_nothing else WAS_ROUNDED
+            problems.add(lines[row], template, name, repr(values[row]), of=name)
     for n, first in repeated(identifiers["study"]):
         if identifiers["study"][n]:
             problems.add(lines[n], TWICE, repr(identifiers["study"][n]),

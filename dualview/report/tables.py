@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from dualview.evaluation.document import Difference, Estimate, FindingResult, Look
 from dualview.evaluation.metrics import MACRO
-from dualview.evaluation.statistics.class_patients import JUDGED_FROM
+from dualview.evaluation.statistics.class_patients import ClassPatients
 from dualview.evaluation.value_of_lateral import (
     VERDICT_TITLES,
     ValueRow,
@@ -215,10 +215,10 @@ def _finding(name: str, *, is_behind: bool) -> Cell:
 
 
 def _is_few(result: FindingResult) -> bool:
-    fewer = min(result.num_positive, result.num_negative)
+    counted = ClassPatients(result.num_positive, result.num_negative)
     if result.num_positive_patients is not None and result.num_negative_patients is not None:
-        fewer = min(result.num_positive_patients, result.num_negative_patients)
-    return fewer < JUDGED_FROM
+        counted = ClassPatients(result.num_positive_patients, result.num_negative_patients)
+    return not counted.can_be_judged
 
 
 # -- per finding -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ certainly one patient, who would stand in train and in test, and whose studies w
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,19 @@ def stands_for_nothing(text: str) -> bool:
     return text != "" and (not letters or letters in NOTHING or text.lower() in EXCEL_ERRORS)
 
 
+def unusable(identifiers: np.ndarray) -> Iterator[tuple[int, bool]]:
+    """Of each identifier that cannot be one, the first row, and whether it is a word for nothing; else it is rounded.
+
+    Args:
+        identifiers: (N,) str.
+    """
+    codes, different = pd.factorize(identifiers)
+    for code, identifier in enumerate(different):
+        is_nothing = stands_for_nothing(identifier)
+        if is_nothing or ROUNDED.fullmatch(identifier):
+            yield int(np.flatnonzero(codes == code)[0]), is_nothing
+
+
 def add_unusable(problems: Problems, frame: pd.DataFrame, *, further_remedy: str = OR_MEANT) -> None:
     """Add patients and studies that are a word for nothing, or a number that Excel has rounded.
 
@@ -89,14 +103,10 @@ def add_unusable(problems: Problems, frame: pd.DataFrame, *, further_remedy: str
         further_remedy: what else can be done about a word for nothing.
     """
     for column in ("patient", "study"):
-        codes, different = pd.factorize(frame[column])
-        for code, identifier in enumerate(different):
-            is_nothing = stands_for_nothing(identifier)
-            if is_nothing or ROUNDED.fullmatch(identifier):
-                row = int(np.flatnonzero(codes == code)[0])
-                template = STANDS_FOR_NOTHING + further_remedy if is_nothing else IS_ROUNDED
-                line, path = frame["line"].iloc[row], frame["path"].iloc[row]
-                problems.add(line, template, column, repr(identifier), path, of=column)
+        for row, is_nothing in unusable(frame[column].to_numpy(object)):
+            template = STANDS_FOR_NOTHING + further_remedy if is_nothing else IS_ROUNDED
+            line, identifier, path = (frame[name].iloc[row] for name in ("line", column, "path"))
+            problems.add(line, template, column, repr(identifier), path, of=column)
 
 
 def add_alike(problems: Problems, frame: pd.DataFrame) -> None:

@@ -119,6 +119,7 @@ def simultaneous_intervals(
     *,
     confidence: float = 0.95,
     widened: np.ndarray | float = 1.0,
+    at_least: np.ndarray | float = 0.0,
 ) -> Simultaneous:
     """Intervals that hold all K true values together with this confidence.
 
@@ -130,6 +131,7 @@ def simultaneous_intervals(
         values: (K,) estimates; NaN where undefined or not of the family, and then so are its bounds.
         resampled: (K, B).
         widened: (K,) what the bootstrap's standard errors are multiplied by.
+        at_least: (K,) what a standard error above 0 is raised to where it is smaller; NaN: nothing.
     """
     errors = np.full(len(values), np.nan)
     used = np.isfinite(values) & (np.isfinite(resampled).sum(axis=1) > 1)
@@ -141,7 +143,7 @@ def simultaneous_intervals(
         deviations = np.abs(resampled[moving] - values[moving, None]) / errors[moving, None]
         largest = np.nanmax(np.where(np.isfinite(deviations), deviations, -np.inf), axis=0)
         multiplier = float(np.quantile(largest, confidence))
-    errors = errors * widened
+    errors = np.where(moving, np.fmax(errors * widened, at_least), errors)
     return Simultaneous(values - multiplier * errors, values + multiplier * errors, errors, multiplier)
 
 

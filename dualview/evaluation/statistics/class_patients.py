@@ -38,3 +38,13 @@ def class_patients(patients: np.ndarray, *, positive: np.ndarray) -> ClassPatien
         positive: (N,) bool.
     """
     return ClassPatients(len(np.unique(patients[positive])), len(np.unique(patients[~positive])))
+
+
+def class_patients_of_each(patients: np.ndarray, *, positive: np.ndarray, known: np.ndarray) -> list[ClassPatients]:
+    """`class_patients` of each of K findings, over its known studies.
+
+    Args:
+        patients: (S,) identifiers.
+        positive, known: (S, K) bool; `positive` is read where `known` is True.
+    """
+    return [class_patients(patients[use], positive=truth[use]) for use, truth in zip(known.T, positive.T, strict=True)]

@@ -57,10 +57,16 @@ def paired_delong(
         return None
     aurocs, covariances = covariance(np.stack([first, second]), positive=positive, patients=patients)
     difference = float(aurocs[0] - aurocs[1])
-    error = float(np.sqrt(max(covariances[0, 0] + covariances[1, 1] - 2 * covariances[0, 1], 0.0)))
-    if error < ROUNDING:
+    error = error_of_difference(covariances)
+    if error == 0:
         return None
     return PairedDeLong(difference, error, float(2 * norm.sf(abs(difference) / error)))
+
+
+def error_of_difference(covariances: np.ndarray) -> float:
+    """Standard error of the difference of two AUROCs of covariances (2, 2); 0 where rounding alone makes it more."""
+    error = float(np.sqrt(max(covariances[0, 0] + covariances[1, 1] - 2 * covariances[0, 1], 0.0)))
+    return error if error >= ROUNDING else 0.0
 
 
 def _summed(values: np.ndarray, *, rows: np.ndarray, num_rows: int) -> np.ndarray:
