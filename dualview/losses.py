@@ -1,5 +1,6 @@
 """Losses as sums: ratios are made once, by whoever knows the count over all ranks."""
 
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,6 +11,59 @@ from dualview.batch import HeadLogits, StudyBatch
 from dualview.views import View
 
 Normalise = Literal["findings", "known"]
+
+
+class Focusing(NamedTuple):
+    """By how much labels that are judged well already count less; all 0 is plain binary cross-entropy.
+
+    A positive of probability p weighs (1 - p)^positive, a negative q^negative, where q = max(p - margin, 0) takes the
+    place of p in the negative's loss too. Source: Ridnik et al., "Asymmetric Loss For Multi-Label Classification",
+    ICCV 2021, equations 4 to 7; with positive = negative and no margin the focal loss of Lin et al., ICCV 2017.
+    """
+
+    positive: float = 0.0
+    negative: float = 0.0
+    margin: float = 0.0
+
+
+PLAIN = Focusing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """What a logit costs against its label, alike for every head and study."""
+
+    pos_weight: Tensor | None = None  # (K,) weight of the positive term; None: 1
+    normalise: Normalise = "findings"  # see `study_losses`
+    focusing: Focusing = PLAIN
+    label_smoothing: float = 0.0  # s: a label y counts as y (1 - s) + s / 2. Source: Szegedy et al., CVPR 2016
+    logit_adjustment: Tensor | None = None  # (K,) added to the logits before all else; None: 0
+
+    def to(self, device: torch.device) -> "Criterion":
+        """The same with its tensors on a device."""
+        moved = {
+            name: tensor.to(device)
+            for name in ("pos_weight", "logit_adjustment")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+    def odds_factors(self, num_findings: int) -> list[float]:
+        """K factors by which the odds that plain cross-entropy learns are above those of the training studies.
+
+        Positives of weight w multiply the odds by w, and what is added to the logits before the loss is missing from
+        them after it.
+        """
+        factors = torch.ones(num_findings, dtype=torch.float64)
+        if self.pos_weight is not None:
+            factors = factors * self.pos_weight.double().cpu()
+        if self.logit_adjustment is not None:
+            factors = factors * self.logit_adjustment.double().cpu().neg().exp()
+        numbers: list[float] = factors.tolist()
+        return numbers
+
+
+CROSS_ENTROPY = Criterion()
 
 
 class HeadLosses(NamedTuple):
@@ -30,26 +84,43 @@ def study_losses(
     *,
     labels: Tensor,
     label_mask: Tensor,
-    pos_weight: Tensor | None = None,
-    normalise: Normalise = "findings",
+    criterion: Criterion = CROSS_ENTROPY,
 ) -> Tensor:
-    """Binary cross-entropy of each study, summed over its known labels and divided: (N, K) to (N,).
+    """Loss of each study, summed over its known labels and divided: (N, K) to (N,).
 
     A study without a known label has loss 0. Unknown labels are not read: they may hold anything.
 
     Args:
         logits, labels: (N, K).
         label_mask: (N, K) bool, True = known.
-        pos_weight: (K,) weight of the positive term, as in torch's `binary_cross_entropy_with_logits`.
-        normalise: what a study's sum is divided by. `findings`: K, so that all known labels weigh alike; `known`: its
-            own number of known labels, so that a label weighs more where the study has few.
+        criterion: what a label costs; its `normalise` is what a study's sum is divided by. `findings`: K, so that all
+            known labels weigh alike; `known`: its own number of known labels, so that a label weighs more where the
+            study has few.
     """
-    known_labels = torch.where(label_mask, labels, 0)
-    elements = F.binary_cross_entropy_with_logits(
-        logits.to(labels.dtype), known_labels, pos_weight=pos_weight, reduction="none"
-    )
-    divisor = logits.shape[1] if normalise == "findings" else label_mask.sum(dim=1).clamp(min=1)
+    elements = _label_losses(logits.to(labels.dtype), torch.where(label_mask, labels, 0), criterion=criterion)
+    divisor = logits.shape[1] if criterion.normalise == "findings" else label_mask.sum(dim=1).clamp(min=1)
     return torch.where(label_mask, elements, 0).sum(dim=1) / divisor
+
+
+def _label_losses(logits: Tensor, labels: Tensor, *, criterion: Criterion) -> Tensor:
+    """Loss of every label by itself: (N, K) to (N, K)."""
+    if criterion.logit_adjustment is not None:
+        logits = logits + criterion.logit_adjustment
+    if criterion.label_smoothing:
+        labels = labels * (1 - criterion.label_smoothing) + criterion.label_smoothing / 2
+    if criterion.focusing == PLAIN:
+        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=criterion.pos_weight, reduction="none")
+    exponent_of_positive, exponent_of_negative, margin = criterion.focusing
+    weight = 1 if criterion.pos_weight is None else criterion.pos_weight
+    # -log p and -log(1 - p); powers of p are made of them, as those of a p that has become 0 have no derivative.
+    cost_of_positive, cost_of_negative = F.softplus(-logits), F.softplus(logits)
+    positive = weight * torch.exp(-exponent_of_positive * cost_of_negative) * cost_of_positive
+    if margin:
+        shifted = (torch.sigmoid(logits) - margin).clamp(min=torch.finfo(logits.dtype).tiny)
+        negative = shifted.pow(exponent_of_negative) * -torch.log1p(-shifted)
+    else:
+        negative = torch.exp(-exponent_of_negative * cost_of_positive) * cost_of_negative
+    return labels * positive + (1 - labels) * negative
 
 
 def head_loss_sums(
@@ -59,8 +130,7 @@ def head_loss_sums(
     pa_weight: float = 0.3,
     lateral_weight: float = 0.3,
     alone: View | None = None,
-    pos_weight: Tensor | None = None,
-    normalise: Normalise = "findings",
+    criterion: Criterion = CROSS_ENTROPY,
 ) -> HeadLosses:
     """Loss sums of a micro-batch.
 
@@ -87,7 +157,7 @@ def head_loss_sums(
         at = getattr(rows, head)
         losses = study_losses(
             getattr(predictions, head), labels=batch.labels[at], label_mask=batch.label_mask[at],
-            pos_weight=pos_weight, normalise=normalise,
+            criterion=criterion,
         )  # (N,)  # fmt: skip
         weights = torch.ones_like(losses).masked_fill(in_joint[at], weight_in_joint)
         return (weights * batch.weight[at] * losses).sum()
@@ -109,3 +179,14 @@ def reference_pos_weight(labels: Tensor, *, label_mask: Tensor, maximum: float =
     known = label_mask.sum(dim=0)
     positive = (label_mask & (labels > 0.5)).sum(dim=0)
     return (0.1 * known / positive.clamp(min=1)).where(positive > 0, torch.tensor(maximum)).clamp(1.0, maximum)
+
+
+def log_odds(labels: Tensor, *, label_mask: Tensor) -> Tensor:
+    """log of positives over negatives of each finding, half a study added to both: (S, K) to (K,).
+
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, for the two classes of each finding; the
+    half is Haldane's correction, which keeps a finding without positives finite.
+    """
+    positive = (label_mask & (labels > 0.5)).sum(dim=0)
+    negative = label_mask.sum(dim=0) - positive
+    return torch.log((positive + 0.5) / (negative + 0.5))

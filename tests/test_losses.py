@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from dualview.batch import HeadLogits
-from dualview.losses import head_loss_sums, reference_pos_weight, study_losses
+from dualview.losses import Criterion, head_loss_sums, reference_pos_weight, study_losses
 from dualview.models.loss_weights import LossWeights
 from dualview.views import View
 
@@ -35,7 +35,11 @@ def test_auxloss_equals_a_loop_over_studies(make_batch, normalise):
         rows=batch.rows.by_head,
     )
     sums = head_loss_sums(
-        predictions, batch=batch, pa_weight=0.3, lateral_weight=0.2, pos_weight=pos_weight, normalise=normalise
+        predictions,
+        batch=batch,
+        pa_weight=0.3,
+        lateral_weight=0.2,
+        criterion=Criterion(pos_weight=pos_weight, normalise=normalise),
     )
 
     weights = {"b": (1, 0.3, 0.2), "p": (0, 1, 0), "l": (0, 0, 1)}
@@ -88,7 +92,9 @@ def test_a_label_weighs_what_normalise_says(normalise, expected):
     """Two of four labels known: by findings each counts as those of a study with four, by known twice as much."""
     logits = torch.zeros(2, 4, requires_grad=True)
     mask = torch.tensor([[True, True, False, False], [True] * 4])
-    study_losses(logits, labels=torch.eye(4)[:2], label_mask=mask, normalise=normalise).sum().backward()
+    study_losses(
+        logits, labels=torch.eye(4)[:2], label_mask=mask, criterion=Criterion(normalise=normalise)
+    ).sum().backward()
     assert (2 * logits.grad.abs()).tolist() == [[expected, expected, 0, 0], [1 / 4] * 4]
 
 

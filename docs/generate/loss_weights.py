@@ -16,7 +16,7 @@ import torch
 from dualview.config import DataConfig
 from dualview.data.sources.readers import read_source
 from dualview.data.table import StudyTable
-from dualview.losses import Normalise, study_losses
+from dualview.losses import Criterion, Normalise, study_losses
 
 PAGE = Path(__file__).parents[1] / "datasets.md"
 BEGIN, END = "<!-- docs/generate/loss_weights.py -->\n", "<!-- end -->\n"
@@ -40,7 +40,7 @@ def label_weights(table: StudyTable, *, normalise: Normalise) -> np.ndarray:
         logits,
         labels=torch.from_numpy(table.labels).double(),
         label_mask=torch.from_numpy(table.label_mask),
-        normalise=normalise,
+        criterion=Criterion(normalise=normalise),
     ).sum().backward()
     assert logits.grad is not None
     return 2 * logits.grad.abs().numpy()

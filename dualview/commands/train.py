@@ -42,7 +42,7 @@ from dualview.run.trained import log_of
 from dualview.training.bad_steps import BadSteps
 from dualview.training.curriculum import head_trained_alone
 from dualview.training.horizon import Horizon
-from dualview.training.learner import Learner, build_learner, configured_pos_weight, counted_pos_weight
+from dualview.training.learner import Learner, build_criterion, build_learner
 from dualview.training.log import TrainingLog
 from dualview.training.optim import set_learning_rates
 from dualview.training.step import count, take_step
@@ -81,8 +81,8 @@ def train(config: Config) -> TrainingResult:
         studies = load_studies(config, job=job)
         check_training(studies, config, is_new=earlier is None, job=job)
         state = _state(config, run_id=run_id, studies=studies, earlier=earlier, job=job)
-        pos_weight = counted_pos_weight(studies.data.train, config.loss)
         learner = _learner(config, studies=studies, earlier=earlier, job=job)
+        odds_factors = learner.criterion.odds_factors(len(studies.data.train.findings))
         horizon = Horizon.of(config.train, num_studies=len(studies.train), world_size=job.world_size)
         micro_batches = _micro_batches(config, studies=studies, first_step=state.step, horizon=horizon, job=job)
         config_yaml = describe_run(config)
@@ -98,7 +98,7 @@ def train(config: Config) -> TrainingResult:
         progress = stack.enter_context(progress_bars(shown=job.is_main))
         evaluator = Evaluator(
             model=learner.model, config=config, job=job, bad_images=bad_images, progress=progress,
-            log_pos_weight=log_of(pos_weight, findings=studies.data.train.findings),
+            log_pos_weight=log_of(odds_factors, findings=studies.data.train.findings),
         )  # fmt: skip
         log = TrainingLog(learner, state=state, horizon=horizon, tracker=tracker, progress=progress, job=job)
 
@@ -128,7 +128,7 @@ def train(config: Config) -> TrainingResult:
                 checkpoint.save(
                     run, weights=learner.model.state_dict(), state=state, optimizer=learner.optimizer.state_dict(),
                     findings=studies.train.table.findings, config=config, config_yaml=config_yaml,
-                    keep=config.train.keep_checkpoints, pos_weight=pos_weight,
+                    keep=config.train.keep_checkpoints, pos_weight=odds_factors,
                 )  # fmt: skip
             if outcome.stop:
                 job.barrier()  # The others wait here until the main process has written the checkpoint.
@@ -212,8 +212,8 @@ def _learner(config: Config, *, studies: Studies, earlier: _Earlier | None, job:
         )
     if earlier:
         model.load_state_dict(earlier.weights)
-    pos_weight = configured_pos_weight(studies.data.train, config.loss)
-    learner = build_learner(model, config=config, pos_weight=pos_weight, job=job)
+    criterion = build_criterion(config.loss, train=studies.data.train)
+    learner = build_learner(model, config=config, criterion=criterion, job=job)
     if earlier:
         learner.optimizer.load_state_dict(earlier.training.optimizer)
     return learner

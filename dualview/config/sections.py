@@ -518,8 +518,23 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Binary cross-entropy: every study in the head of its route, complete ones in both branch heads too."""
+    """What a label costs: every study in the head of its route, complete ones in both branch heads too."""
 
+    name: Literal["bce", "asymmetric", "focal"] = "bce"
+    """`bce`: binary cross-entropy; `focal`: labels that are judged well count less, by `focal_gamma`; `asymmetric`:
+    well judged negatives count less than well judged positives. The last two need `pos_weight: none`; what they learn
+    are scores, not probabilities: make those with `dualview evaluate --calibrate`."""
+    focal_gamma: float = Field(2.0, ge=0)
+    """`focal`: a label judged with probability p of being so counts (1 - p)^gamma. Source: Lin et al., ICCV 2017."""
+    asymmetric_gammas: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (1.0, 4.0)
+    """`asymmetric`: the exponents of positives and of negatives. Source: Ridnik et al., ICCV 2021, their code."""
+    asymmetric_margin: Fraction = 0.05
+    """`asymmetric`: negatives of a probability below this cost nothing. Source: as above."""
+    label_smoothing: Fraction = 0.0
+    """s: known labels y count as y (1 - s) + s / 2, so that no probability is drawn to 0 or 1."""
+    logit_adjustment: float = Field(0.0, ge=0)
+    """tau: the loss sees logits plus tau log(n / (N - n)), n of N known training studies positive, and evaluation
+    undoes it. With a bias per finding that is a start at the findings' prevalences. Source: Menon et al., ICLR 2021."""
     pa_weight: float = Field(0.3, ge=0)
     """Weight of the PA head on studies with both views. Source: the authors' `--loss-weights 0.3 0.3`."""
     lateral_weight: float = Field(0.3, ge=0)
@@ -540,6 +555,20 @@ class LossConfig(Section):
     finding, after the authors' `train.py`; `none`: 1."""
     pos_weight_max: float = Field(5.0, ge=1)
     """Upper clamp of pos_weight. Source: the authors' `train.py`."""
+
+    @model_validator(mode="after")
+    def _name_uses_what_is_set(self) -> Self:
+        used_by = {"focal_gamma": "focal", "asymmetric_gammas": "asymmetric", "asymmetric_margin": "asymmetric"}
+        fields = type(self).model_fields
+        if unused := [key for key, name in used_by.items() if name != self.name
+                      and getattr(self, key) != fields[key].default]:  # fmt: skip
+            raise ValueError(f"{', '.join(unused)} would not be used: loss.name is {self.name}; leave it out")
+        if self.name != "bce" and self.pos_weight != "none":
+            raise ValueError(
+                f"name is {self.name}, which weighs labels by how they are judged; pos_weight {self.pos_weight} would "
+                "weigh positives once more; set loss.pos_weight=none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _learned_weights_can_begin(self) -> Self:

@@ -17,7 +17,7 @@ from dualview.evaluation.metrics import by_availability
 from dualview.evaluation.operating_points import shift_of
 from dualview.evaluation.prediction_table import HEADS
 from dualview.evaluation.split import SplitEvaluation, SplitOutputs
-from dualview.losses import study_losses
+from dualview.losses import Criterion, study_losses
 from dualview.run.bad_images import BadImages
 from dualview.views import Availability, View
 
@@ -66,7 +66,7 @@ class Evaluator:
             torch.from_numpy(outputs.route_logits),
             labels=torch.from_numpy(table.labels).double(),
             label_mask=torch.from_numpy(known),
-            normalise=self.config.loss.normalise,
+            criterion=Criterion(normalise=self.config.loss.normalise),
         )
         num_labelled = int(known.any(axis=1).sum())
         loss = float(losses.sum() / num_labelled) if num_labelled else None

@@ -9,7 +9,7 @@ from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.thresholds import ThresholdRule
 from dualview.run.trained import TrainedNetwork, log_of
-from dualview.training.learner import counted_pos_weight
+from dualview.training.learner import build_criterion
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ def log_pos_weight_of(network: TrainedNetwork, *, train: StudyTable, is_main: bo
             "checkpoint %s is of a dualview that did not keep the weights of loss.pos_weight, which make probabilities "
             "too high. They are counted anew on the training studies of the table, and undone", network.folder.name,
         )  # fmt: skip
-    return log_of(counted_pos_weight(train, network.config.loss), findings=network.findings)
+    factors = build_criterion(network.config.loss, train=train).odds_factors(len(train.findings))
+    return log_of(factors, findings=network.findings)
 
 
 def points_of_run(network: TrainedNetwork) -> OperatingPoints | None:

@@ -52,7 +52,7 @@ class Checkpoint:
     step: int
     findings: tuple[str, ...]  # (K,) names in the order of the logits
     config: dict[str, Any]  # settings of the run, as `Config.model_dump(mode="json")`, keys of later as it did without
-    pos_weight: tuple[float, ...] | None  # (K,) weight of positive labels in the loss; None: an older checkpoint
+    pos_weight: tuple[float, ...] | None  # (K,) factors of the odds, see `Criterion.odds_factors`; None: an older one
     weights_sha256: str  # of the file of weights: tells one network from another
     weights_bytes: bytes
     state_bytes: bytes | None  # training state; None: not read, only needed to resume
@@ -88,7 +88,8 @@ def save(
     stay, and for each of them the best checkpoint that it knew of.
 
     Args:
-        pos_weight: (K,) weight of positive labels in the loss, 1 where none is given any.
+        pos_weight: (K,) factors by which the odds that are learned are above those of the data, see
+            `Criterion.odds_factors`: the weights of positive labels in the loss.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dualview.config import AugmentConfig, Config, LossConfig
 from dualview.data.table import StudyTable
 from dualview.distributed import Job
-from dualview.losses import reference_pos_weight
+from dualview.losses import Criterion, Focusing, log_odds, reference_pos_weight
 from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
 from dualview.training.optim import build_optimizer
@@ -23,7 +23,7 @@ class Learner:
     wrapped: nn.Module  # `model`, in DDP where there are peers; training calls it
     optimizer: torch.optim.Optimizer
     statistics: dict[str, PooledStatistics]  # part of the network -> pooled statistics (models/norm.py)
-    pos_weight: Tensor | None  # (K,) on the device; None: 1 for every finding
+    criterion: Criterion  # its tensors on the device
     loss: LossConfig
     augment: AugmentConfig  # how images that come with keys are augmented (`data.augment_on: device`)
     gradient_clip_norm: float | None
@@ -31,12 +31,12 @@ class Learner:
     seed: int  # seed of dropout
 
 
-def build_learner(model: Network, *, config: Config, pos_weight: Tensor | None = None, job: Job) -> Learner:
+def build_learner(model: Network, *, config: Config, criterion: Criterion | None = None, job: Job) -> Learner:
     """Move a network to the device and into DDP, and give it an optimizer. All ranks call together.
 
     Args:
         model: on the CPU, with its first weights; moved in place.
-        pos_weight: (K,) weight of positive labels; None: 1.
+        criterion: what a label costs; None: as the configuration says, but for what is counted on training studies.
     """
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -47,7 +47,7 @@ def build_learner(model: Network, *, config: Config, pos_weight: Tensor | None =
         wrapped=wrapped,
         optimizer=build_optimizer(model, config.optim),
         statistics=statistics,
-        pos_weight=None if pos_weight is None else pos_weight.to(job.device),
+        criterion=(criterion or build_criterion(config.loss)).to(job.device),
         loss=config.loss,
         augment=config.data.augment,
         gradient_clip_norm=config.optim.gradient_clip_norm,
@@ -56,16 +56,24 @@ def build_learner(model: Network, *, config: Config, pos_weight: Tensor | None =
     )
 
 
-def configured_pos_weight(train: StudyTable, loss: LossConfig) -> Tensor | None:
-    """(K,) weight of positive labels, counted on the training studies; None: 1."""
-    if loss.pos_weight == "none":
-        return None
-    return reference_pos_weight(
-        torch.from_numpy(train.labels), label_mask=torch.from_numpy(train.label_mask), maximum=loss.pos_weight_max
+def build_criterion(loss: LossConfig, *, train: StudyTable | None = None) -> Criterion:
+    """What a label costs, with what is counted on the training studies; without them nothing is counted."""
+    counted = {}
+    if train is not None:
+        labels, known = torch.from_numpy(train.labels), torch.from_numpy(train.label_mask)
+        if loss.pos_weight == "reference":
+            counted["pos_weight"] = reference_pos_weight(labels, label_mask=known, maximum=loss.pos_weight_max)
+        if loss.logit_adjustment:
+            counted["logit_adjustment"] = loss.logit_adjustment * log_odds(labels, label_mask=known)
+    return Criterion(
+        normalise=loss.normalise, focusing=focusing_of(loss), label_smoothing=loss.label_smoothing, **counted
     )
 
 
-def counted_pos_weight(train: StudyTable, loss: LossConfig) -> list[float]:
-    """K weights of positive labels, as numbers."""
-    pos_weight = configured_pos_weight(train, loss)
-    return [1.0] * len(train.findings) if pos_weight is None else pos_weight.tolist()
+def focusing_of(loss: LossConfig) -> Focusing:
+    """By how much labels that are judged well count less, under the loss's name."""
+    if loss.name == "focal":
+        return Focusing(loss.focal_gamma, loss.focal_gamma)
+    if loss.name == "asymmetric":
+        return Focusing(*loss.asymmetric_gammas, loss.asymmetric_margin)
+    return Focusing()

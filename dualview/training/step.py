@@ -162,8 +162,7 @@ def forward(learner: Learner, batch: StudyBatch, *, alone: View | None = None, j
         pa_weight=learner.loss.pa_weight,
         lateral_weight=learner.loss.lateral_weight,
         alone=alone,
-        pos_weight=learner.pos_weight,
-        normalise=learner.loss.normalise,
+        criterion=learner.criterion,
     )
 
 

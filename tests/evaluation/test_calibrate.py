@@ -10,7 +10,7 @@ from dualview.evaluation.calibrate import FEWEST, calibration_of, fit_calibratio
 from dualview.evaluation.operating_points import calibrated_scores, choose_operating_points
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.evaluation.statistics.calibration import calibration_error, fit_platt
-from dualview.losses import study_losses
+from dualview.losses import Criterion, study_losses
 from dualview.views import Availability
 
 PREVALENCES = (0.01, 0.03, 0.08, 0.14, 0.23)
@@ -67,7 +67,9 @@ def test_the_weight_that_the_loss_adds_to_logits_is_its_logarithm_exactly():
     def closure():
         optimizer.zero_grad()
         known = torch.ones(200, 3, dtype=torch.bool)
-        loss = study_losses(bias[group], labels=labels, label_mask=known, pos_weight=weights).mean()
+        loss = study_losses(
+            bias[group], labels=labels, label_mask=known, criterion=Criterion(pos_weight=weights)
+        ).mean()
         loss.backward()
         return loss
 
