@@ -97,7 +97,7 @@ def train(config: Config) -> TrainingResult:
         tracker = stack.enter_context(Tracker(config, run_id=run_id, first_step=state.step, job=job))
         progress = stack.enter_context(progress_bars(shown=job.is_main))
         evaluator = Evaluator(
-            model=learner.model, config=config, job=job, bad_images=bad_images, progress=progress,
+            model=learner.evaluated, config=config, job=job, bad_images=bad_images, progress=progress,
             log_pos_weight=log_of(odds_factors, findings=studies.data.train.findings),
         )  # fmt: skip
         log = TrainingLog(learner, state=state, horizon=horizon, tracker=tracker, progress=progress, job=job)
@@ -126,9 +126,10 @@ def train(config: Config) -> TrainingResult:
             log.end_step(outcome, counts=counts, learning_rates=rates)
             if job.is_main and (outcome.stop or horizon.saves_at(state.step)):
                 checkpoint.save(
-                    run, weights=learner.model.state_dict(), state=state, optimizer=learner.optimizer.state_dict(),
+                    run, weights=learner.evaluated.state_dict(), state=state, optimizer=learner.optimizer.state_dict(),
                     findings=studies.train.table.findings, config=config, config_yaml=config_yaml,
                     keep=config.train.keep_checkpoints, pos_weight=odds_factors,
+                    average=None if learner.average is None else learner.average.state(learner.model),
                 )  # fmt: skip
             if outcome.stop:
                 job.barrier()  # The others wait here until the main process has written the checkpoint.
@@ -210,12 +211,15 @@ def _learner(config: Config, *, studies: Studies, earlier: _Earlier | None, job:
             num_findings=len(studies.data.train.findings),
             weights=None if earlier else config.model.weights,
         )
+    average = earlier.training.average if earlier else None
     if earlier:
-        model.load_state_dict(earlier.weights)
+        model.load_state_dict(earlier.weights if average is None else average["weights"])
     criterion = build_criterion(config.loss, train=studies.data.train)
     learner = build_learner(model, config=config, criterion=criterion, job=job)
     if earlier:
         learner.optimizer.load_state_dict(earlier.training.optimizer)
+        if learner.average is not None and average is not None:
+            learner.average.load(earlier.weights, num_updates=average["num_updates"])
     return learner
 
 

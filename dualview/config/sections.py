@@ -641,6 +641,9 @@ class TrainConfig(Section):
     rank waits for one with more images; `shuffled`: a plain permutation."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the convolutions under bfloat16 autocast; weights and losses stay float32."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Keep an average of the weights over the steps, w_mean = d w_mean + (1 - d) w, and evaluate, keep and export it
+    instead of the weights; such as 0.999, which reaches back about 1,000 steps. null: none."""
     channels_last: bool = True
     """Images and weights in NHWC memory order: the same values, faster convolutions."""
     eval_every_steps: int | None = Field(None, ge=1)

@@ -42,6 +42,7 @@ class SavedTraining(NamedTuple):
 
     state: TrainState
     optimizer: dict[str, Any]
+    average: dict[str, Any] | None  # `WeightAverage.state`, where the weights are an average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Checkpoint:
         """Unpack where the training was, and the state of its optimizer."""
         assert self.state_bytes is not None, "the checkpoint was read without its state"
         saved = _unpacked(self.state_bytes)
-        return SavedTraining(TrainState.from_dict(saved), saved["optimizer"])
+        return SavedTraining(TrainState.from_dict(saved), saved["optimizer"], saved.get("average"))
 
 
 def save(
@@ -80,6 +81,7 @@ def save(
     config_yaml: str,
     keep: int,
     pos_weight: Sequence[float] | None = None,
+    average: dict[str, Any] | None = None,
 ) -> None:
     """Write `checkpoints/step-N`, N being `state.step`, and drop old ones. Main process only.
 
@@ -90,6 +92,7 @@ def save(
     Args:
         pos_weight: (K,) factors by which the odds that are learned are above those of the data, see
             `Criterion.odds_factors`: the weights of positive labels in the loss.
+        average: where `weights` are an average, what the training goes on from (`WeightAverage.state`).
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -101,7 +104,7 @@ def save(
     try:
         contiguous = {key: value.contiguous() for key, value in weights.items()}
         safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
-        torch.save({**state.to_dict(), "optimizer": optimizer}, temporary / STATE)
+        torch.save({**state.to_dict(), "optimizer": optimizer, "average": average}, temporary / STATE)
         (temporary / CONFIG).write_text(config_yaml, encoding="utf-8")
         files = {name: _fingerprint(temporary / name) for name in (WEIGHTS, STATE, CONFIG)}
         manifest = {

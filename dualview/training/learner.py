@@ -12,6 +12,7 @@ from dualview.distributed import Job
 from dualview.losses import Criterion, Focusing, log_odds, reference_pos_weight
 from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
+from dualview.training.average import WeightAverage
 from dualview.training.optim import build_optimizer
 
 
@@ -19,7 +20,7 @@ from dualview.training.optim import build_optimizer
 class Learner:
     """A network in training. The objects stay the same from the first step to the last; steps change their content."""
 
-    model: Network  # network that is evaluated and saved
+    model: Network  # network whose weights the steps move
     wrapped: nn.Module  # `model`, in DDP where there are peers; training calls it
     optimizer: torch.optim.Optimizer
     statistics: dict[str, PooledStatistics]  # part of the network -> pooled statistics (models/norm.py)
@@ -29,6 +30,12 @@ class Learner:
     gradient_clip_norm: float | None
     precision: Literal["fp32", "bf16"]
     seed: int  # seed of dropout
+    average: WeightAverage | None  # of the weights over the steps; None: not kept
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is evaluated and whose weights checkpoints keep: the average, where there is one."""
+        return self.model if self.average is None else self.average.model
 
 
 def build_learner(model: Network, *, config: Config, criterion: Criterion | None = None, job: Job) -> Learner:
@@ -40,7 +47,10 @@ def build_learner(model: Network, *, config: Config, criterion: Criterion | None
     """
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
+    average = None if config.train.ema_decay is None else WeightAverage(model, decay=config.train.ema_decay)
     wrapped = job.wrap(model)
+    if average is not None:
+        average.model.to(job.device)
     statistics = model.pool_statistics(sum_over_ranks=job.differentiable_sum)
     return Learner(
         model=model,
@@ -53,6 +63,7 @@ def build_learner(model: Network, *, config: Config, criterion: Criterion | None
         gradient_clip_norm=config.optim.gradient_clip_norm,
         precision=config.train.precision,
         seed=config.run.seed,
+        average=average,
     )
 
 

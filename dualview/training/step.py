@@ -140,6 +140,8 @@ def take_step(
     if is_finite:
         learner.optimizer.step()
         update_statistics(learner.statistics, counts=counts, joint_sees_all=learner.model.joint_sees_all)
+        if learner.average is not None:
+            learner.average.update(learner.model, parts=_moved_parts(learner.model, counts=counts))
     else:
         for branch in learner.statistics.values():
             branch.discard()
@@ -166,6 +168,11 @@ def forward(learner: Learner, batch: StudyBatch, *, alone: View | None = None, j
     )
 
 
+def _moved_parts(model: Network, *, counts: StepCounts) -> set[str]:
+    """The parts that a step moves: those that a labelled study reached on any rank."""
+    return {part for part in PARTS if counts.labelled_rows(part, joint_sees_all=model.joint_sees_all)}
+
+
 def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | None) -> dict[str, float]:
     """Drop the gradients of idle parts, clip the rest; returns L2 norms before clipping, per part and total.
 
@@ -174,9 +181,10 @@ def finish_gradients(model: Network, *, counts: StepCounts, clip_norm: float | N
     """
     there = {part_of(name) for name, _ in model.named_parameters()}
     gradients: dict[str, list[Tensor]] = {part: [] for part in PARTS if part in there}
+    moved = _moved_parts(model, counts=counts)
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        if counts.labelled_rows(part, joint_sees_all=model.joint_sees_all) == 0:
+        if part not in moved:
             parameter.grad = None
         elif parameter.grad is not None:
             gradients[part].append(parameter.grad)

@@ -109,9 +109,13 @@ def _take_steps(
     idle_branch: str = "skip",
     shared_branch: bool = False,
     learned_weights: str | None = None,
+    ema_decay: float | None = None,
 ) -> None:
     config = Config.model_validate(
-        {"optim": {"learning_rate": 1e-2, "weight_decay": 0.1}, "train": {"channels_last": False}}
+        {
+            "optim": {"learning_rate": 1e-2, "weight_decay": 0.1},
+            "train": {"channels_last": False, "ema_decay": ema_decay},
+        }
     )
     distributed = DistributedConfig(timeout_seconds=60, idle_branch=idle_branch)
     results: dict[str, dict[str, object]] = {}
@@ -148,6 +152,7 @@ def _take_steps(
                 "gradients": dict(gradients),
                 "state": {key: value.clone() for key, value in model.state_dict().items()},
                 "moments": moments,
+                "evaluated": {key: value.clone() for key, value in learner.evaluated.state_dict().items()},
                 "labelled": counts.labelled,
                 "studies": job.gather_texts([str(s) for batch, *_ in group for s in batch.study_index.tolist()]),
             }

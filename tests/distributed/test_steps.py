@@ -103,6 +103,29 @@ def test_learned_weights_of_the_loss_are_those_of_one_process(computed, kind, id
     torch.testing.assert_close(first["state"]["loss.values"], moved, rtol=0, atol=1e-7)
 
 
+def test_the_average_of_the_weights_is_that_of_one_process_and_idle_parts_of_it_stay(computed):
+    """C5 and C4 of `train.ema_decay`; and each step's average is d times the last plus 1 - d times the weights."""
+    ours, truth = (computed(n, ema_decay=0.5) for n in (2, 1))
+    assert_same_steps(ours, truth, STEPS)
+    updates, before = dict.fromkeys(("pa", "lateral", "joint"), 0), None
+    for step, kinds in STEPS.items():
+        averages, weights = ours[step]["evaluated"], ours[step]["state"]
+        labelled = "".join(kind for kind in "".join(kinds) if kind.islower())
+        moved = {"pa": set(labelled) & set("pb"), "lateral": set(labelled) & set("lb"), "joint": "b" in labelled}
+        for name, average in averages.items():
+            assert (average - truth[step]["evaluated"][name]).abs().max() <= 1e-8, (step, name)
+            part = name.partition(".")[0]
+            if before is None:
+                continue
+            if not moved[part]:
+                assert torch.equal(average, before[name]), (step, name)
+            elif average.is_floating_point():
+                decay = min(0.5, (1 + updates[part]) / (10 + updates[part]))
+                torch.testing.assert_close(average, decay * before[name] + (1 - decay) * weights[name])
+        updates = {part: count + bool(moved[part]) for part, count in updates.items()}
+        before = averages
+
+
 @pytest.mark.parametrize("norm", ["group", "frozen"])
 def test_other_norms_do_not_depend_on_the_number_of_processes(computed, norm):
     assert_same_steps(computed(2, norm=norm), computed(1, norm=norm), STEPS)

@@ -80,6 +80,7 @@ FAMILY = {
     "auxloss with uncertainty": {"loss": {"learned_weights": "uncertainty"}},
     "auxloss with temperature": {"loss": {"learned_weights": "temperature"}},
     "auxloss with curriculum": {"loss": {"curriculum_probability": 0.5}},
+    "auxloss with an average of the weights": {"train": {"ema_decay": 0.9}},
     "dualnet": {},
     "hemis": {},
     "attention": {},
@@ -96,7 +97,7 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
     """C7: stopped in the third of six steps. Weights, statistics, optimizer, records and predictions."""
     changes = {"loss": {}, **FAMILY[member]}
     changes["model"] = {"name": member.split()[0], **changes.get("model", {})}
-    changes["train"] = {"max_steps": 6, "eval_every_steps": 4}
+    changes["train"] = {"max_steps": 6, "eval_every_steps": 4, **changes.get("train", {})}
     whole, run = (config_for(tmp_path / name, **changes) for name in ("whole", "run"))
     train(whole)
     with monkeypatch.context():
@@ -108,6 +109,9 @@ def test_every_member_of_the_family_goes_on_bit_equal(tmp_path, at_count, monkey
     for name in ("last", "best"):
         ours, theirs = weights(run.run.dir, name), weights(whole.run.dir, name)
         assert same_bits(ours, theirs)
+    training = checkpoint.read_newest(RunDir(run.run.dir)).training()
+    if run.train.ema_decay is not None:  # What is kept is the average, and not what the steps move.
+        assert not same_bits(weights(run.run.dir, "last"), training.average["weights"])
     states = [checkpoint.read_newest(RunDir(config.run.dir)).training().optimizer["state"] for config in (run, whole)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 0
     assert all(same_bits(moments, states[1][number]) for number, moments in states[0].items())
