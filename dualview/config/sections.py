@@ -5,13 +5,14 @@ wrong types and impossible combinations are reported together. The docstring und
 its help text; `dualview config CONFIG` prints the resolved whole.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dualview.config.uncertain import UncertainPolicy
 from dualview.config.uses import NETWORK_KEYS, NETWORKS, SOURCES, keys_set, with_defaults
@@ -429,7 +430,7 @@ class DataConfig(SourceConfig):
         return with_defaults(self, self.unused_keys).model_copy(update={"sources": sources})
 
 
-Backbone = Literal[
+TorchvisionBackbone = Literal[
     "densenet121", "densenet161", "densenet169", "densenet201", "densenet_tiny",
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
     "convnext_tiny", "convnext_small", "convnext_base", "convnext_large",
@@ -437,6 +438,15 @@ Backbone = Literal[
     "efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l",
     "swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b",
 ]  # fmt: skip
+
+
+def _known_backbone(name: str) -> str:
+    if name not in get_args(TorchvisionBackbone) and not re.fullmatch(r"timm:[\w.]+", name):
+        raise ValueError(f"there are {', '.join(get_args(TorchvisionBackbone))}, and timm:NAME for timm's networks")
+    return name
+
+
+Backbone = Annotated[str, AfterValidator(_known_backbone)]
 
 
 class ModelConfig(Section):
@@ -449,8 +459,9 @@ class ModelConfig(Section):
     view: Literal["pa", "lateral"] = "pa"
     """The view that `single` sees."""
     backbone: Backbone = "densenet121"
-    """torchvision's network of that name for each branch; `densenet_tiny` is for tests and demonstrations. `hemis`
-    and `merge_after_block: 3` need a DenseNet."""
+    """torchvision's network of that name for each branch, or timm's as `timm:NAME` (extra `dualview[timm]`; a
+    transformer's patch tokens become a map); `densenet_tiny` is for tests and demonstrations. `hemis` and
+    `merge_after_block: 3` need a DenseNet."""
     merge_after_block: Literal[3, 4] = 3
     """`auxloss`, `dualnet`: the views meet after this dense block; 4 is after the last norm, or at the end of
     another backbone, as in the authors' code."""

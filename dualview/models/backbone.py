@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from dualview.models import timm_backbone
 from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, use_norm
 
 # The tiny DenseNet has 38 thousand parameters, is for tests and demonstrations, and is published nowhere.
@@ -28,7 +29,9 @@ OTHERS = (
 BACKBONES = (*DENSENETS, *OTHERS)
 
 
-def build_features(name: str, *, dropout: float, norm: Norm = "batch", in_channels: int = 1) -> nn.Sequential:
+def build_features(
+    name: str, *, dropout: float, norm: Norm = "batch", in_channels: int = 1, image_size_px: int = 224
+) -> nn.Sequential:
     """The layers of a torchvision network up to its last feature map (N, D, h, w), with random weights.
 
     For a DenseNet: same modules, names and values as torchvision's `DenseNet.features`, so that its weights fit, with
@@ -38,14 +41,23 @@ def build_features(name: str, *, dropout: float, norm: Norm = "batch", in_channe
     the work. Other networks are as torchvision builds them, but for input channels and normalisation;
     their layers keep the names of torchvision's weights.
 
+    Args:
+        image_size_px: of the images, which only networks of timm that have positions look at.
+
     Raises:
         ValueError: unknown `name`, or dropout for a network that is no DenseNet.
+        UserError: timm is not there, or its network cannot be used.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone '{name}'; there are {', '.join(BACKBONES)}")
+    is_timms = name.startswith(timm_backbone.PREFIX)
+    if name not in BACKBONES and not is_timms:
+        raise ValueError(f"unknown backbone '{name}'; there are {', '.join(BACKBONES)}, and timm:NAME")
     if name not in DENSENETS:
         if dropout:
             raise ValueError(f"dropout is {dropout:g}, but only DenseNets have it after each layer; use 0 with {name}")
+        if is_timms:
+            return timm_backbone.build_timm_features(
+                name, norm=norm, in_channels=in_channels, image_size_px=image_size_px
+            )
         return _other_features(name, norm=norm, in_channels=in_channels)
     features: nn.Sequential = DENSENETS[name](drop_rate=dropout).features
     num_channels = features.get_submodule("norm0").num_features
@@ -135,14 +147,22 @@ class Backbone:
 
 
 def build_backbone(
-    name: str, *, dropout: float, norm: Norm, merge_after_block: int = 4, in_channels: int = 1, runs_when_idle: bool
+    name: str,
+    *,
+    dropout: float,
+    norm: Norm,
+    merge_after_block: int = 4,
+    in_channels: int = 1,
+    image_size_px: int = 224,
+    runs_when_idle: bool,
 ) -> Backbone:
-    """A whole torchvision network without its classifier; see `build_features`.
+    """A whole network of torchvision, or of timm as `timm:NAME`, without its classifier; see `build_features`.
 
     Raises:
         ValueError: unknown `name`, dropout or merging after block 3 for a network that is no DenseNet.
+        UserError: timm is not there, or its network cannot be used.
     """
-    features = build_features(name, dropout=dropout, norm=norm, in_channels=in_channels)
+    features = build_features(name, dropout=dropout, norm=norm, in_channels=in_channels, image_size_px=image_size_px)
     num_channels = _out_channels(features, name=name, in_channels=in_channels)
     merges_at, merge_channels = len(features), num_channels
     if merge_after_block != 4:
@@ -174,6 +194,8 @@ def first_layers(backbone: Backbone, count: int, *, num_channels: int, ends_with
 def _out_channels(features: nn.Sequential, *, name: str, in_channels: int) -> int:
     if name in DENSENETS:
         return _norm_channels(features, "norm5")
+    if name.startswith(timm_backbone.PREFIX):
+        return timm_backbone.num_channels(features)
     was_training = features.training
     with torch.no_grad():
         channels = features.eval()(torch.zeros(1, in_channels, 64, 64)).shape[1]

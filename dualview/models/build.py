@@ -19,6 +19,7 @@ def build_model(
     num_findings: int,
     view: Literal["pa", "lateral"] = "pa",
     backbone: str = "densenet121",
+    image_size_px: int = 224,
     merge_after_block: int = 3,
     dropout: float = 0.0,
     norm: Norm = "batch",
@@ -43,7 +44,8 @@ def build_model(
         name: `auxloss`, `dualnet`, `hemis`, `attention`, `single` or `stacked`.
         num_findings: K, outputs of every head.
         view: which one `single` sees.
-        backbone: one of `backbone.BACKBONES`; `hemis` needs a DenseNet.
+        backbone: one of `backbone.BACKBONES`, or `timm:NAME`; `hemis` needs a DenseNet.
+        image_size_px: side of the images, for networks of timm that have positions.
         merge_after_block: of `auxloss` and `dualnet`: dense block after which the views meet, 3 or 4.
         dropout: probability in [0, 1) after each dense layer.
         norm: `batch`, `group`, `frozen` or `sync` (see `norm.use_norm`).
@@ -63,6 +65,7 @@ def build_model(
     spec = NetworkSpec(
         num_findings=num_findings,
         backbone=backbone,
+        image_size_px=image_size_px,
         merge_after_block=merge_after_block,
         dropout=dropout,
         norm=norm,
@@ -85,6 +88,7 @@ def build_configured(config: Config, *, num_findings: int, weights: str | None =
     spec = NetworkSpec(
         num_findings=num_findings,
         backbone=model.backbone,
+        image_size_px=config.data.image_size_px,
         merge_after_block=model.merge_after_block,
         dropout=model.dropout,
         norm=model.norm,

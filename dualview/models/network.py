@@ -22,7 +22,8 @@ class NetworkSpec:
     """What a network is made from; each member of the family takes of it what it has a use for."""
 
     num_findings: int  # K, number of outputs of every head
-    backbone: str = "densenet121"  # a key of `backbone.BACKBONES`, the same for both branches
+    backbone: str = "densenet121"  # a key of `backbone.BACKBONES` or `timm:NAME`, the same for both branches
+    image_size_px: int = 224  # side of the images; networks of timm with positions are made for it
     merge_after_block: int = 3  # 3, or 4: after the last norm, as in the authors' code
     dropout: float = 0.0  # probability after each dense layer, as torchvision's `drop_rate`
     norm: Norm = "batch"  # kind of normalisation; see `norm.use_norm`
@@ -41,6 +42,7 @@ class NetworkSpec:
             norm=self.norm,
             merge_after_block=merge_after_block,
             in_channels=in_channels,
+            image_size_px=self.image_size_px,
             runs_when_idle=self.runs_when_idle,
         )
 

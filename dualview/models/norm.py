@@ -8,7 +8,7 @@ statistics over everybody's: a rank 0 that saw no lateral would save an untraine
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -79,24 +79,34 @@ def use_norm(module: nn.Module, norm: Norm) -> None:
     - `group`: GroupNorm; 32 groups, or the largest number that divides both 32 and the channels.
     """
     for name, child in module.named_children():
-        if type(child) is nn.BatchNorm2d:
+        if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, _in_place_of(child, norm))
         else:
             use_norm(child, norm)
 
 
 def _in_place_of(theirs: nn.BatchNorm2d, norm: Norm) -> nn.Module:
-    """The normalisation of that name with the values of torch's."""
-    if norm == "group":
-        return nn.GroupNorm(math.gcd(CHANNEL_GROUPS, theirs.num_features), theirs.num_features)
+    """The normalisation of that name with the values of torch's; timm's kind goes on with its activation."""
     ours: nn.Module
-    if norm == "frozen":
+    if norm == "group":
+        ours = nn.GroupNorm(math.gcd(CHANNEL_GROUPS, theirs.num_features), theirs.num_features)
+    elif norm == "frozen":
         ours = FrozenBatchNorm2d(theirs.num_features, eps=theirs.eps)
     else:
         kind = SyncedBatchNorm2d if norm == "sync" else PooledBatchNorm2d
         ours = kind(theirs.num_features, eps=theirs.eps, momentum=theirs.momentum)
-    ours.load_state_dict(theirs.state_dict())
+    if norm != "group":
+        ours.load_state_dict(theirs.state_dict())
+    if hasattr(theirs, "act"):
+        ours.drop, ours.act = theirs.drop, theirs.act
+        ours.register_forward_hook(_drop_and_activate)
     return ours.to(theirs.weight)
+
+
+def _drop_and_activate(layer: Any, _: object, normalised: Tensor) -> Tensor:
+    """What timm's `BatchNormAct2d` does after it has normalised."""
+    activated: Tensor = layer.act(layer.drop(normalised))
+    return activated
 
 
 class PooledStatistics:

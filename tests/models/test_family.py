@@ -9,7 +9,7 @@ import torchvision
 
 from dualview.batch import StudyBatch
 from dualview.config import OptimConfig
-from dualview.config.sections import Backbone
+from dualview.config.sections import TorchvisionBackbone
 from dualview.config.uses import NETWORKS
 from dualview.losses import head_loss_sums
 from dualview.models import build_model
@@ -244,7 +244,7 @@ def test_attention_without_the_absent_view_is_attention_over_the_present_tokens(
 
 
 def test_the_configuration_knows_the_backbones_there_are():
-    assert set(typing.get_args(Backbone)) == set(BACKBONES)
+    assert set(typing.get_args(TorchvisionBackbone)) == set(BACKBONES)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "convnext_tiny", "efficientnet_b0", "swin_t"])

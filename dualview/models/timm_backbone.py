@@ -1,0 +1,140 @@
+"""timm's networks as feature maps of gray images: maps as they are, a transformer's patch tokens as a map."""
+
+from collections import OrderedDict
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dualview.errors import UserError
+from dualview.models.norm import Norm, PooledBatchNorm2d, SyncedBatchNorm2d, use_norm
+
+PREFIX = "timm:"
+
+
+class TimmFeatures(nn.Module):
+    """A network of timm without its head.
+
+    Its parameters have timm's names under `network.`, so that published weights fit.
+
+    Attributes:
+        num_channels: D of the feature map.
+        layout: of what the network gives: `NCHW`, `NHWC` or `NLC`, tokens of which the first are no patches.
+    """
+
+    def __init__(self, network: Any, *, in_channels: int, image_size_px: int) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.num_channels = int(network.num_features)
+        self.num_prefix_tokens = int(getattr(network, "num_prefix_tokens", 0))
+        was_training = network.training
+        with torch.no_grad():
+            features = network.eval().forward_features(torch.zeros(1, in_channels, image_size_px, image_size_px))
+        network.train(was_training)
+        self.layout = self._layout(features.shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) to the last feature map (N, D, h, w)."""
+        if images.shape[0] == 0 and not any(isinstance(layer, SyncedBatchNorm2d) for layer in self.modules()):
+            return self._of_no_image(images)
+        features: Tensor = self.network.forward_features(images)
+        if self.layout == "NLC":
+            patches = features[:, self.num_prefix_tokens :].transpose(1, 2)
+            side = round(patches.shape[2] ** 0.5)
+            return patches.reshape(*patches.shape[:2], side, side)
+        return features.permute(0, 3, 1, 2) if self.layout == "NHWC" else features
+
+    def _of_no_image(self, images: Tensor) -> Tensor:
+        """A map of no image with every parameter in its graph, as many networks cannot divide no rows into windows."""
+        nothing = 0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
+        return images.new_zeros(0, self.num_channels, 1, 1) + nothing
+
+    def _layout(self, shape: torch.Size) -> str:
+        if len(shape) == 4 and self.num_channels in (shape[1], shape[3]):
+            return "NCHW" if shape[1] == self.num_channels else "NHWC"
+        num_patches = shape[1] - self.num_prefix_tokens
+        if len(shape) == 3 and shape[2] == self.num_channels and round(num_patches**0.5) ** 2 == num_patches:
+            return "NLC"
+        raise ValueError(
+            f"it gives features of shape {tuple(shape)}, which are neither a map nor one token per patch, "
+            f"{self.num_channels} channels each"
+        )
+
+
+def build_timm_features(backbone: str, *, norm: Norm, in_channels: int, image_size_px: int) -> nn.Sequential:
+    """The layers of `timm:NAME` up to its last feature map, with random weights; they belong to `image_size_px`.
+
+    A transformer that has its last normalisation after the pooling gets it before, on the tokens.
+
+    Raises:
+        UserError: timm is not installed or has no such network, or the network does not take these images, gives no
+            map, or normalises batches in a way that is not pooled over ranks; the text says which.
+    """
+    timm, name = _timm(), backbone.removeprefix(PREFIX)
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), n=5)
+        raise UserError(
+            f"model.backbone is {backbone}, and timm {timm.__version__} has no network {architecture}"
+            + (f"; near it are {', '.join(near)}" if near else "")
+        )
+    try:
+        network = _created(timm, architecture, in_channels=in_channels, image_size_px=image_size_px)
+        _remove_head(network)
+        features = TimmFeatures(network, in_channels=in_channels, image_size_px=image_size_px)
+    except (ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"model.backbone is {backbone}, which cannot be used with data.image_size_px {image_size_px}: {error}"
+        ) from error
+    use_norm(features, norm)
+    _refuse_other_batch_norms(features, backbone=backbone)
+    return nn.Sequential(OrderedDict(timm=features))
+
+
+def num_channels(layers: nn.Sequential) -> int:
+    """D of what `build_timm_features` made."""
+    features = layers[0]
+    assert isinstance(features, TimmFeatures)
+    return features.num_channels
+
+
+def _timm() -> Any:
+    try:
+        import timm  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise UserError('model.backbone timm:... needs timm: pip install "dualview[timm]"') from None
+    return timm
+
+
+def _created(timm: Any, architecture: str, *, in_channels: int, image_size_px: int) -> Any:
+    """A network for images of that size; those with positions must be told it."""
+    settings = {"pretrained": False, "num_classes": 0, "in_chans": in_channels}
+    try:
+        return timm.create_model(architecture, img_size=image_size_px, **settings)
+    except TypeError:
+        return timm.create_model(architecture, **settings)
+
+
+def _remove_head(network: Any) -> None:
+    """Take away what comes after the last feature map, so that no parameter is without a gradient."""
+    if isinstance(getattr(network, "norm", None), nn.Identity) and hasattr(network, "fc_norm"):
+        network.norm, network.fc_norm = network.fc_norm, nn.Identity()
+    network.reset_classifier(0, "")
+    for name in ("head", "head_norm", "attn_pool"):
+        if isinstance(getattr(network, name, None), nn.Module):
+            setattr(network, name, nn.Identity())
+
+
+def _refuse_other_batch_norms(features: nn.Module, *, backbone: str) -> None:
+    kinds = {
+        type(layer).__name__
+        for layer in features.modules()
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, PooledBatchNorm2d)
+    }
+    if kinds:
+        raise UserError(
+            f"model.backbone is {backbone}, whose {', '.join(sorted(kinds))} keeps statistics that are not pooled over "
+            "ranks, so that results would depend on their number; choose another"
+        )
