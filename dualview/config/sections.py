@@ -478,6 +478,11 @@ class ModelConfig(Section):
     joint_rule: Literal["joint", "vote"] = "joint"
     """What `auxloss` says of complete studies when evaluated: its joint head, or the mean of its three heads'
     logits, as the authors' `--vote-at-test`."""
+    freeze: Literal["none", "backbone"] | Annotated[int, Field(ge=1)] = "none"
+    """Layers that stay as `weights` made them, batch statistics too. `backbone`: all but heads; N: the stem and the
+    first N stages of each backbone (dense blocks, stages of a ResNet or ConvNeXt, blocks of a transformer)."""
+    freeze_steps: int | None = Field(None, ge=1)
+    """Optimizer steps after which frozen layers begin to learn; null: never."""
     weights: str | None = None
     """null: random. `imagenet`: torchvision's, first convolution summed to one channel. `xrv:densenet121-res224-all`
     and its like: torchxrayvision's, with their intensity range; `xrv:PATH`: a file of such weights. Else the
@@ -504,6 +509,16 @@ class ModelConfig(Section):
     def _sharing_has_two_branches(self) -> Self:
         if self.shared_branch and "model.shared_branch" not in NETWORKS[self.name].keys:
             raise ValueError(f"shared_branch needs two branches; {self.name} has one")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_frozen_has_learned(self) -> Self:
+        if self.freeze == "none" and self.freeze_steps is not None:
+            raise ValueError("freeze_steps says when frozen layers thaw, and freeze is none: leave it out")
+        if self.freeze != "none" and self.weights is None:
+            raise ValueError(f"freeze is {self.freeze}, and weights is null: random layers would stay random")
+        if self.freeze != "none" and self.norm == "sync":
+            raise ValueError("norm is sync, which all layers take part in, and frozen layers do not: use norm=batch")
         return self
 
     @model_validator(mode="after")
@@ -611,6 +626,11 @@ class OptimConfig(Section):
     """Peak learning rate of the lateral branch; without it `learning_rate`."""
     learning_rate_joint: float | None = Field(None, gt=0)
     """Peak learning rate of the joint head; without it `learning_rate`."""
+    backbone_factor: float = Field(1.0, gt=0)
+    """What learning rates of backbones are multiplied by, not those of heads; such as 0.1 for pretrained weights."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each block or stage of a backbone learns this much slower than the next: times layer_decay^(blocks above it).
+    Usual with pretrained transformers: 0.65 to 0.9. Source: Clark et al., ELECTRA, ICLR 2020."""
     weight_decay: float = Field(1e-5, ge=0)
     """Weight decay, of all but learned weights of the loss. Source of the default: the authors' `train.py`."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

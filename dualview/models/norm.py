@@ -139,9 +139,11 @@ class PooledStatistics:
     def add(self, num_rows: int) -> None:
         """Take in the statistics of the forward pass just made on `num_rows` images."""
         layer_counts = num_rows * torch.tensor([layer.num_pixels for layer in self.layers], dtype=torch.float64)
+        # A layer in evaluation mode has counted nothing, and its zeros must not become 0 / 0.
+        layer_counts *= torch.tensor([layer.training for layer in self.layers])
         count = layer_counts.repeat_interleave(torch.tensor(self._widths)).to(self.sums.device)
         mean, var = self._batch.double()
-        mean_of_squares = var * (count - 1) / count + mean.square()
+        mean_of_squares = var * (count - 1) / count.clamp(min=1) + mean.square()
         self.sums += torch.cat([count * mean, count * mean_of_squares, layer_counts.to(self.sums.device)])
         # Zeros keep a non-finite batch from living on in 0 x inf. Autograd holds on to these
         # tensors but does not read them in training; `.data` tells it not to mind the change.
@@ -162,6 +164,8 @@ class PooledStatistics:
             for layer, layer_mean, layer_var in zip(
                 self.layers, mean.split(self._widths), var.split(self._widths), strict=True
             ):
+                if not layer.training:
+                    continue
                 assert layer.running_mean is not None and layer.running_var is not None
                 assert layer.num_batches_tracked is not None and layer.momentum is not None
                 layer.running_mean.lerp_(layer_mean.to(layer.running_mean.dtype), layer.momentum)

@@ -55,7 +55,8 @@ class TimmFeatures(nn.Module):
         if len(shape) == 4 and self.num_channels in (shape[1], shape[3]):
             return "NCHW" if shape[1] == self.num_channels else "NHWC"
         num_patches = shape[1] - self.num_prefix_tokens
-        if len(shape) == 3 and shape[2] == self.num_channels and round(num_patches**0.5) ** 2 == num_patches:
+        is_square = num_patches > 1 and round(num_patches**0.5) ** 2 == num_patches
+        if len(shape) == 3 and shape[2] == self.num_channels and is_square:
             return "NLC"
         raise ValueError(
             f"it gives features of shape {tuple(shape)}, which are neither a map nor one token per patch, "
@@ -83,6 +84,7 @@ def build_timm_features(backbone: str, *, norm: Norm, in_channels: int, image_si
     try:
         network = _created(timm, architecture, in_channels=in_channels, image_size_px=image_size_px)
         _remove_head(network)
+        _refuse_cut_patches(network, image_size_px=image_size_px)
         features = TimmFeatures(network, in_channels=in_channels, image_size_px=image_size_px)
     except (ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         raise UserError(
@@ -121,10 +123,21 @@ def _remove_head(network: Any) -> None:
     """Take away what comes after the last feature map, so that no parameter is without a gradient."""
     if isinstance(getattr(network, "norm", None), nn.Identity) and hasattr(network, "fc_norm"):
         network.norm, network.fc_norm = network.fc_norm, nn.Identity()
-    network.reset_classifier(0, "")
-    for name in ("head", "head_norm", "attn_pool"):
+    for name in ("head", "head_norm", "attn_pool", "pre_logits"):
         if isinstance(getattr(network, name, None), nn.Module):
             setattr(network, name, nn.Identity())
+    # MobileNets widen the map after the pooling, by layers that EfficientNets have before it.
+    if network.num_features != getattr(getattr(network, "conv_head", None), "out_channels", network.num_features):
+        network.conv_head = network.norm_head = nn.Identity()
+
+
+def _refuse_cut_patches(network: Any, *, image_size_px: int) -> None:
+    """Patches that the image does not hold whole would be left out, at its right and lower edge."""
+    size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
+    side = size[0] if isinstance(size, tuple) else size
+    if isinstance(side, int) and image_size_px % side:
+        below = image_size_px // side * side
+        raise ValueError(f"its patches are of {side} px, and would not cover the image; give {below} or {below + side}")
 
 
 def _refuse_other_batch_norms(features: nn.Module, *, backbone: str) -> None:

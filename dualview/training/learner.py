@@ -13,6 +13,7 @@ from dualview.losses import Criterion, Focusing, log_odds, reference_pos_weight
 from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
 from dualview.training.average import WeightAverage
+from dualview.training.freezing import Freezing, configured_freezing
 from dualview.training.optim import build_optimizer
 
 
@@ -30,6 +31,7 @@ class Learner:
     gradient_clip_norm: float | None
     precision: Literal["fp32", "bf16"]
     seed: int  # seed of dropout
+    freezing: Freezing | None  # layers that do not learn; None: all learn
     average: WeightAverage | None  # of the weights over the steps; None: not kept
 
     @property
@@ -63,6 +65,7 @@ def build_learner(model: Network, *, config: Config, criterion: Criterion | None
         gradient_clip_norm=config.optim.gradient_clip_norm,
         precision=config.train.precision,
         seed=config.run.seed,
+        freezing=configured_freezing(model, config.model),
         average=average,
     )
 

@@ -1,11 +1,13 @@
 """Optimizer, and the learning rate as a function of the step."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from dualview.config import OptimConfig
+from dualview.models.depth import depths
 from dualview.models.network import PARTS
 
 
@@ -18,25 +20,40 @@ def part_of(parameter_name: str) -> str:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW with one group per part; `set_learning_rates` gives each its rate.
+    """Adam or AdamW with one group per part and factor of its rate; `set_learning_rates` gives each its rate.
 
     Learned weights of the loss do not decay: that would pull them to 1.
     """
-    groups: list[dict[str, object]] = []
+    factors = rate_factors(model, config)
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
     for part in PARTS:
-        parameters = [p for name, p in model.named_parameters() if part_of(name) == part]
-        if not parameters:
-            continue  # `single` has one branch, `stacked` none.
-        groups.append(
-            {
-                "params": parameters,
+        for name, parameter in model.named_parameters():
+            if part_of(name) != part:
+                continue
+            factor = factors.get(name, 1.0)
+            group = groups.setdefault((part, factor), {
+                "params": [],
                 "name": part,
-                "lr": peak_learning_rate(part, config),
+                "factor": factor,
+                "lr": factor * peak_learning_rate(part, config),
                 "weight_decay": 0.0 if part == "loss" else config.weight_decay,
-            }
-        )
+            })  # fmt: skip
+            group["params"].append(parameter)
     optimizer = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return optimizer(groups, betas=config.betas)
+    return optimizer(list(groups.values()), betas=config.betas)
+
+
+def rate_factors(model: nn.Module, config: OptimConfig) -> dict[str, float]:
+    """Parameter -> what its part's learning rate is multiplied by, for those of a backbone.
+
+    `layer_decay` once for each depth below the deepest (Clark et al., ELECTRA, ICLR 2020; depths as timm's
+    `param_groups_layer_decay`), times `backbone_factor`.
+    """
+    if config.backbone_factor == 1 and config.layer_decay == 1:
+        return {}
+    of = depths(model, in_stages=False)
+    last = max(of.values(), default=0)
+    return {name: config.backbone_factor * config.layer_decay ** (last - depth) for name, depth in of.items()}
 
 
 def peak_learning_rate(part: str, config: OptimConfig) -> float:
@@ -67,9 +84,10 @@ def schedule_factor(step: int, *, max_steps: int, config: OptimConfig) -> float:
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, *, step: int, max_steps: int, config: OptimConfig
 ) -> dict[str, float]:
-    """Set every group's learning rate for `step`; returns it per part."""
+    """Set every group's learning rate for `step`; returns it per part, without the factors of its backbone."""
     factor = schedule_factor(step, max_steps=max_steps, config=config)
     rates = {}
     for group in optimizer.param_groups:
-        group["lr"] = rates[group["name"]] = peak_learning_rate(group["name"], config) * factor
+        rates[group["name"]] = peak_learning_rate(group["name"], config) * factor
+        group["lr"] = rates[group["name"]] * group.get("factor", 1.0)
     return rates

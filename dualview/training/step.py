@@ -122,6 +122,8 @@ def take_step(
         step: optimizer steps done before.
         alone: the branch head that complete studies train alone (`loss.curriculum_probability`).
     """
+    if learner.freezing is not None:
+        learner.freezing.begin_step(step)
     loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
     for number, (batch, _, keys, _) in enumerate(group):
         seed_dropout(learner.seed, step=step, micro_batch=number * job.world_size + job.rank)
@@ -131,6 +133,8 @@ def take_step(
             (losses.total * (job.world_size / (counts.weight or 1))).backward()
         loss_sums[number] = torch.stack(losses).detach()
 
+    if learner.freezing is not None:
+        learner.freezing.end_backward(step)
     norms = finish_gradients(learner.model, counts=counts, clip_norm=learner.gradient_clip_norm)
     losses_are_finite, stop = _sum_statistics_and_flags(
         learner.statistics, loss_sums=loss_sums, stop=job.stop_requested, job=job

@@ -94,6 +94,11 @@ def run_given_steps(out: Path, *, steps: Iterable[str] = tuple(STEPS), **model: 
     _take_steps(out, lambda job: given_steps(job, names=steps), **model)
 
 
+def run_frozen_steps(out: Path, *, freeze: Iterable[tuple[str, object]], **model: object) -> None:
+    """All of STEPS with layers frozen by these settings of `model`, which are pairs to be hashable."""
+    _take_steps(out, lambda job: given_steps(job, names=tuple(STEPS)), freeze=dict(freeze), **model)
+
+
 def run_epochs(out: Path, *, num_studies: int, micro_batches: int) -> None:
     """Two epochs whose steps have that many micro-batches over all ranks."""
     _take_steps(out, lambda job: epoch_steps(job, num_studies=num_studies, micro_batches=micro_batches))
@@ -110,11 +115,14 @@ def _take_steps(
     shared_branch: bool = False,
     learned_weights: str | None = None,
     ema_decay: float | None = None,
+    merge_after_block: int = 3,
+    freeze: dict[str, object] | None = None,
 ) -> None:
     config = Config.model_validate(
         {
             "optim": {"learning_rate": 1e-2, "weight_decay": 0.1},
             "train": {"channels_last": False, "ema_decay": ema_decay},
+            "model": {"backbone": backbone, "merge_after_block": merge_after_block, **(freeze or {})},
         }
     )
     distributed = DistributedConfig(timeout_seconds=60, idle_branch=idle_branch)
@@ -124,7 +132,9 @@ def _take_steps(
             network,
             num_findings=4,
             backbone=backbone,
-            dropout=0.2,
+            image_size_px=64,
+            merge_after_block=merge_after_block,
+            dropout=0.2 if backbone.startswith("densenet") else 0.0,
             norm=norm,
             idle_branch=idle_branch,
             seed=0,

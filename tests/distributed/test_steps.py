@@ -1,11 +1,13 @@
 """The same steps on 1, 2, 3 and 4 processes: one-process results on the same micro-batches are the truth."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from dualview.config.uses import NETWORKS
 from dualview.models.loss_weights import LossWeights
-from tests.distributed.run_steps import STEPS, run_epochs, run_evaluation, run_given_steps
+from tests.distributed.run_steps import STEPS, run_epochs, run_evaluation, run_frozen_steps, run_given_steps
 from tests.distributed.run_sync_norm import run_sync_norm
 
 
@@ -124,6 +126,33 @@ def test_the_average_of_the_weights_is_that_of_one_process_and_idle_parts_of_it_
                 torch.testing.assert_close(average, decay * before[name] + (1 - decay) * weights[name])
         updates = {part: count + bool(moved[part]) for part, count in updates.items()}
         before = averages
+
+
+@pytest.mark.parametrize("freeze", [2, "backbone"])
+def test_frozen_layers_stay_until_they_thaw_on_any_number_of_processes(computed, freeze):
+    """Weights, decay and batch statistics of frozen layers; all else learns; after `freeze_steps` they learn too."""
+    options = {"freeze": (("freeze", freeze), ("freeze_steps", 3), ("weights", "given")), "backbone": "densenet_tiny"}
+    ours, truth = (computed(n, function=run_frozen_steps, **options) for n in (2, 1))
+    assert_same_steps(ours, truth, STEPS)
+    frozen = ("conv0", "norm0", "denseblock1", "transition1", "denseblock2", "transition2")
+    if freeze == "backbone":
+        frozen = ("",)
+    states = [ours[step]["state"] for step in STEPS]
+    names = [name for name in states[0] if any(f".features.{layer}" in name for layer in frozen)]
+    assert any("running_mean" in name for name in names) and any("conv" in name for name in names)
+    for earlier, later in pairwise(states[:3]):
+        assert all(torch.equal(earlier[name], later[name]) for name in names)
+    assert not torch.equal(states[0]["joint.weight"], states[2]["joint.weight"])
+    thawed = [name for name in names if name.startswith("pa.") and not name.endswith("num_batches_tracked")]
+    assert not any(torch.equal(states[2][name], states[-1][name]) for name in thawed)
+
+
+@pytest.mark.parametrize("backbone", ["timm:resnet10t", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize("idle_branch", ["skip", "empty"])
+def test_networks_of_timm_train_alike_on_two_processes(computed, backbone, idle_branch):
+    options = {"backbone": backbone, "merge_after_block": 4, "steps": tuple(STEPS)[:3]}
+    ours, truth = computed(2, idle_branch=idle_branch, **options), computed(1, **options)
+    assert_same_steps(ours, truth, options["steps"])
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen"])

@@ -56,6 +56,48 @@ def test_each_part_has_its_own_rate_and_every_parameter_one_group():
     assert by_name["joint"] == {id(p) for p in model.joint.parameters()}
 
 
+def test_backbones_learn_slower_the_deeper_and_heads_do_not():
+    """densenet_tiny: the stem has depth 0, dense block i with its transition i, the last norm 4."""
+    model = build_model("auxloss", num_findings=2, backbone="densenet_tiny")
+    config = OptimConfig(
+        learning_rate=1.0, learning_rate_pa=2.0, backbone_factor=0.1, layer_decay=0.5, schedule="constant"
+    )
+    optimizer = build_optimizer(model, config)
+    assert set_learning_rates(optimizer, step=0, max_steps=10, config=config)["pa"] == 2.0
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    expected = {
+        "conv0": 1 / 16,
+        "norm0": 1 / 16,
+        "denseblock1": 1 / 8,
+        "transition3": 1 / 2,
+        "denseblock4": 1,
+        "norm5": 1,
+    }
+    for view, rate in (("pa", 2.0), ("lateral", 1.0)):
+        branch = getattr(model, view)
+        for layer, factor in expected.items():
+            assert {rates[id(p)] for p in branch.features.get_submodule(layer).parameters()} == {0.1 * factor * rate}
+        assert rates[id(branch.head.weight)] == rate
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_depths_of_timms_networks_are_those_of_its_own_groups():
+    pytest.importorskip("timm", reason="timm is not installed (extra dualview[timm])")
+    model = build_model("single", num_findings=2, backbone="timm:vit_tiny_patch16_224", image_size_px=64)
+    config = OptimConfig(learning_rate=1.0, layer_decay=0.5, schedule="constant")
+    rates = {
+        name: group["lr"]
+        for group in build_optimizer(model, config).param_groups
+        for name, parameter in model.named_parameters()
+        if any(parameter is p for p in group["params"])
+    }
+    # The patches are embedded at depth 0, and the blocks have depths 1 to 12.
+    assert rates["pa.features.timm.network.patch_embed.proj.weight"] == 0.5**12
+    assert rates["pa.features.timm.network.blocks.0.attn.qkv.weight"] == 0.5**11
+    assert rates["pa.features.timm.network.blocks.11.attn.qkv.weight"] == 1
+    assert rates["pa.features.timm.network.norm.weight"] == rates["pa.head.weight"] == 1
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_everything_decays_but_learned_weights_of_the_loss(name):
     model = build_model("auxloss", num_findings=2, backbone="densenet_tiny")
