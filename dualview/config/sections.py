@@ -672,6 +672,9 @@ class TrainConfig(Section):
     rank waits for one with more images; `shuffled`: a plain permutation."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the convolutions under bfloat16 autocast; weights and losses stay float32."""
+    gradient_checkpointing: bool = False
+    """Keep only the maps between blocks for the backward pass and compute the others again: the same gradients with
+    less memory, in about a third more time; for large images."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Keep an average of the weights over the steps, w_mean = d w_mean + (1 - d) w, and evaluate, keep and export it
     instead of the weights; such as 0.999, which reaches back about 1,000 steps. null: none."""
@@ -770,6 +773,15 @@ class Config(Section):
             raise ValueError(
                 "model.norm is sync, which every rank must take part in, but distributed.idle_branch is skip: "
                 "set distributed.idle_branch=empty"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sync_runs_once(self) -> Self:
+        if self.model.norm == "sync" and self.train.gradient_checkpointing:
+            raise ValueError(
+                "model.norm is sync, whose ranks wait for each other in every layer, and train.gradient_checkpointing "
+                "runs layers a second time, on each rank when it comes to it: use another norm"
             )
         return self
 

@@ -3,10 +3,12 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dualview.models import timm_backbone
 from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, use_norm
@@ -107,6 +109,8 @@ class Backbone:
         merge_channels: of that map.
         ends_with_relu: whether feature maps go through a ReLU before they are pooled, as a DenseNet's do.
         runs_when_idle: whether the layers run on zero images too (see `is_idle`).
+        recomputes: whether training keeps the maps between the layers only, and computes what is within them a second
+            time in the backward pass: less memory, a third more time.
     """
 
     def __init__(
@@ -118,7 +122,9 @@ class Backbone:
         merge_channels: int | None = None,
         ends_with_relu: bool,
         runs_when_idle: bool,
+        recomputes: bool = False,
     ) -> None:
+        self.recomputes = recomputes
         self.layers = layers
         self.num_channels = num_channels
         self.merges_at = len(layers) if merges_at is None else merges_at
@@ -126,6 +132,18 @@ class Backbone:
         self.ends_with_relu = ends_with_relu
         self.runs_when_idle = runs_when_idle
         self._statistics: PooledStatistics | None = None
+
+    def run(self, maps: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
+        """Layers `start` to `end`, one after the other."""
+        layers = self.layers[start:end]
+        if not (self.recomputes and self.layers.training and torch.is_grad_enabled()):
+            after: Tensor = layers(maps)
+            return after
+        # Single layers go together: an activation in place would change the map that was kept before it.
+        for _, together in groupby(layers, key=lambda layer: next(layer.children(), None) is None or layer):
+            # The reentrant kind needs inputs with gradients, and hides from DDP which parameters a pass has used.
+            maps = checkpoint(nn.Sequential(*together), maps, use_reentrant=False)
+        return maps
 
     def is_idle(self, images: Tensor) -> bool:
         """Whether nothing runs on these images, as there are none.
@@ -155,6 +173,7 @@ def build_backbone(
     in_channels: int = 1,
     image_size_px: int = 224,
     runs_when_idle: bool,
+    recomputes: bool = False,
 ) -> Backbone:
     """A whole network of torchvision, or of timm as `timm:NAME`, without its classifier; see `build_features`.
 
@@ -177,6 +196,7 @@ def build_backbone(
         merge_channels=merge_channels,
         ends_with_relu=name in DENSENETS,
         runs_when_idle=runs_when_idle,
+        recomputes=recomputes and not _recomputes_by_itself(features),
     )
 
 
@@ -188,7 +208,13 @@ def first_layers(backbone: Backbone, count: int, *, num_channels: int, ends_with
         num_channels=num_channels,
         ends_with_relu=ends_with_relu,
         runs_when_idle=backbone.runs_when_idle,
+        recomputes=backbone.recomputes,
     )
+
+
+def _recomputes_by_itself(features: nn.Sequential) -> bool:
+    """Make a network of timm recompute its own blocks, if it is one and can; a network as a whole saves nothing."""
+    return isinstance(features[0], timm_backbone.TimmFeatures) and features[0].recompute_blocks()
 
 
 def _out_channels(features: nn.Sequential, *, name: str, in_channels: int) -> int:

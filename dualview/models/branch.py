@@ -46,12 +46,12 @@ class ViewPart(BackbonePart):
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps of images (N, C, H, W) at the merge point and at the end; one and the same where views meet there."""
-        layers, merges_at = self.backbone.layers, self.backbone.merges_at
-        at_merge: Tensor = layers[:merges_at](images)
+        merges_at = self.backbone.merges_at
+        at_merge = self.backbone.run(images, end=merges_at)
         if self.embedding is not None:
             at_merge = at_merge + self.embedding[:, None, None]
         at_merge = self.merge_point(at_merge)
-        at_end: Tensor = self.end(layers[merges_at:](at_merge))
+        at_end: Tensor = self.end(self.backbone.run(at_merge, start=merges_at))
         self.backbone.count(images)
         return at_merge, at_end
 

@@ -24,6 +24,7 @@ def build_model(
     dropout: float = 0.0,
     norm: Norm = "batch",
     idle_branch: Literal["skip", "empty"] = "skip",
+    gradient_checkpointing: bool = False,
     shared_branch: bool = False,
     weights: str | None = None,
     seed: int | None = None,
@@ -51,6 +52,7 @@ def build_model(
         norm: `batch`, `group`, `frozen` or `sync` (see `norm.use_norm`).
         idle_branch: what a branch without rows does: `skip`, it is not run; `empty`, it runs on zero rows, so that
             every forward pass has the same graph. Gradients are the same, but None against zero.
+        gradient_checkpointing: in training, keep only the maps between layers (see `Backbone.recomputes`).
         shared_branch: one backbone for both views, with an embedding of the view (not `single`, `stacked`).
         weights: None, `imagenet`, or a file (see `initial_weights.load_weights`).
         seed: of the random initial weights; None draws from torch's global generator. With a seed that
@@ -70,6 +72,7 @@ def build_model(
         dropout=dropout,
         norm=norm,
         runs_when_idle=idle_branch == "empty",
+        recomputes=gradient_checkpointing,
         shared_branch=shared_branch,
         view=View[view.upper()],
     )
@@ -93,6 +96,7 @@ def build_configured(config: Config, *, num_findings: int, weights: str | None =
         dropout=model.dropout,
         norm=model.norm,
         runs_when_idle=config.distributed.idle_branch == "empty",
+        recomputes=config.train.gradient_checkpointing,
         shared_branch=model.shared_branch,
         view=View[model.view.upper()],
         learned_weights=loss.learned_weights,

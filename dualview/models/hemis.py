@@ -80,7 +80,7 @@ class Tail(BackbonePart):
         if self.backbone.is_idle(feature_map):
             logits: Tensor = self.head(feature_map.new_zeros(0, self.backbone.num_channels))
             return logits
-        pooled = pool(self.backbone.layers(feature_map))
+        pooled = pool(self.backbone.run(feature_map))
         self.backbone.count(feature_map)
         logits = self.head(pooled)
         return logits
@@ -108,7 +108,13 @@ def _block_4(spec: NetworkSpec, *, in_channels: int) -> Backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
     use_norm(layers, spec.norm)
-    return Backbone(layers, num_channels=num_channels, ends_with_relu=True, runs_when_idle=spec.runs_when_idle)
+    return Backbone(
+        layers,
+        num_channels=num_channels,
+        ends_with_relu=True,
+        runs_when_idle=spec.runs_when_idle,
+        recomputes=spec.recomputes,
+    )
 
 
 NETWORK = HeMIS

@@ -28,6 +28,7 @@ class NetworkSpec:
     dropout: float = 0.0  # probability after each dense layer, as torchvision's `drop_rate`
     norm: Norm = "batch"  # kind of normalisation; see `norm.use_norm`
     runs_when_idle: bool = False  # whether a branch runs on zero rows, so that every forward pass has the same graph
+    recomputes: bool = False  # whether training computes maps a second time instead of keeping them
     shared_branch: bool = False  # whether one backbone serves both views
     view: View = View.PA  # view that `single` sees
     learned_weights: Literal["none"] | LearnedWeights = "none"  # how three heads learn their weights in the loss
@@ -44,6 +45,7 @@ class NetworkSpec:
             in_channels=in_channels,
             image_size_px=self.image_size_px,
             runs_when_idle=self.runs_when_idle,
+            recomputes=self.recomputes,
         )
 
 

@@ -46,6 +46,14 @@ class TimmFeatures(nn.Module):
             return patches.reshape(*patches.shape[:2], side, side)
         return features.permute(0, 3, 1, 2) if self.layout == "NHWC" else features
 
+    def recompute_blocks(self) -> bool:
+        """Keep no maps within the network's blocks in training; False where the network cannot."""
+        try:
+            self.network.set_grad_checkpointing()
+        except (AssertionError, AttributeError):
+            return False
+        return True
+
     def _of_no_image(self, images: Tensor) -> Tensor:
         """A map of no image with every parameter in its graph, as many networks cannot divide no rows into windows."""
         nothing = 0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
