@@ -112,9 +112,10 @@ class Job:
         """Leave out DDP's gradient exchange; must enclose forward and backward."""
         return model.no_sync() if when and isinstance(model, DistributedDataParallel) else nullcontext()
 
-    def autocast(self, precision: Literal["fp32", "bf16"]) -> torch.autocast:
-        """The network's forward pass in bfloat16 where `precision` says so; weights and losses are no part of it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+    def autocast(self, precision: Literal["fp32", "bf16", "fp16"]) -> torch.autocast:
+        """The network's forward pass in fewer bits where `precision` says so; weights and losses are no part of it."""
+        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=precision != "fp32")
 
     def node_main_first(self) -> AbstractContextManager[None]:
         """Rank 0 of each node runs the block first."""

@@ -656,6 +656,9 @@ class OptimConfig(Section):
         return self
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
 class TrainConfig(Section):
     """How long, in what steps and with what pauses the network is trained."""
 
@@ -670,8 +673,9 @@ class TrainConfig(Section):
     order: Literal["view_balanced", "shuffled"] = "view_balanced"
     """`view_balanced`: all micro-batches of a step hold the same mix of availabilities, so that no
     rank waits for one with more images; `shuffled`: a plain permutation."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16` runs the convolutions under bfloat16 autocast; weights and losses stay float32."""
+    precision: Precision = "fp32"
+    """`bf16` and `fp16` run the network under autocast of that type; weights and losses stay float32. `fp16` is for
+    cards without bfloat16 (V100, T4, RTX 20): its loss is scaled against underflow, alike on all ranks."""
     gradient_checkpointing: bool = False
     """Keep only the maps between blocks for the backward pass and compute the others again: the same gradients with
     less memory, in about a third more time; for large images."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dualview.batch import HeadLogits, StudyBatch
 from dualview.models.backbone import DENSENETS, Backbone
 from dualview.models.branch import ViewPart, branch_per_view, linear_head
+from dualview.models.idle import nothing_of
 from dualview.models.network import Network, NetworkSpec
 
 WIDTH, ATTENTION_HEADS, LAYERS = 256, 8, 2
@@ -41,7 +42,7 @@ class Attention(Network):
         per_view = max(view_tokens.shape[1] for view_tokens in tokens)
         padded = [
             view_tokens.new_zeros(batch.num_studies, per_view, WIDTH).index_copy(0, rows, view_tokens)
-            if rows.shape[0]
+            if view_tokens.shape[1] == per_view  # not the token of a branch that did not run
             else view_tokens.new_zeros(batch.num_studies, per_view, WIDTH)
             for view_tokens, rows in zip(tokens, (batch.rows.pa, batch.rows.lateral), strict=True)
         ]
@@ -87,13 +88,13 @@ class _Reader(nn.Module):
     def forward(self, tokens: Tensor, *, is_absent: Tensor) -> Tensor:
         """Tokens (B, T, WIDTH) and which of them are absent (B, T) bool, to logits (B, K)."""
         num_studies = tokens.shape[0]
-        if num_studies == 0:
-            logits: Tensor = self.head(tokens.new_zeros(0, WIDTH))  # DDP needs a graph on every rank
-            return logits
+        if num_studies == 0:  # torch's attention does not run on no rows.
+            nothing: Tensor = tokens.new_zeros(0, self.head.out_features) + tokens.sum() + nothing_of(self)
+            return nothing
         sequence = torch.cat([self.class_token.to(tokens.dtype).expand(num_studies, 1, WIDTH), tokens], dim=1)
         mask = torch.cat([is_absent.new_zeros(num_studies, 1), is_absent], dim=1)
         read = self.encoder(sequence, src_key_padding_mask=mask)
-        logits = self.head(read[:, 0])
+        logits: Tensor = self.head(read[:, 0])
         return logits
 
 

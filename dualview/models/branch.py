@@ -85,14 +85,15 @@ class Branch(ViewPart):
     def only_logits(self, images: Tensor) -> Tensor:
         """Logits (N, K) of the only branch of a network.
 
-        Without images the head runs on zero rows, as DDP needs a graph on every rank.
+        Of an idle branch the head runs on zero rows, as DDP needs a graph on every rank.
         """
         assert self.head is not None
-        logits = self(images).logits
-        if images.shape[0] == 0:
+        logits: Tensor
+        if self.backbone.is_idle(images):
             logits = self.head(images.new_zeros(0, self.backbone.num_channels))
-        result: Tensor = logits
-        return result
+        else:
+            logits = self(images).logits
+        return logits
 
 
 Part = TypeVar("Part", bound=ViewPart)

@@ -41,10 +41,10 @@ class HeMIS(Network):
     def forward(self, batch: StudyBatch) -> HeadLogits:
         """Logits of the one head for every study."""
         pa, lateral, rows = self.pa(batch.pa), self.lateral(batch.lateral), batch.rows
-        size = (pa if pa.shape[0] else lateral).shape[1:]
-        total = pa.new_zeros(batch.num_studies, *size)
+        seen = pa if pa.shape[0] else lateral  # An idle branch has neither the size of a map nor autocast's type.
+        total = seen.new_zeros(batch.num_studies, *seen.shape[1:])
         for view_rows, view_map in ((rows.pa, pa), (rows.lateral, lateral)):
-            if view_rows.shape[0]:
+            if view_map.shape[1:] == seen.shape[1:]:  # not the map of a branch that did not run
                 total = total.index_add(0, view_rows, view_map)
         mean = total / batch.view_mask.sum(dim=1).clamp(min=1).to(total.dtype)[:, None, None, None]
         variance = torch.zeros_like(total)

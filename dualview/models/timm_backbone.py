@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualview.errors import UserError
+from dualview.models.idle import nothing_of
 from dualview.models.norm import Norm, PooledBatchNorm2d, SyncedBatchNorm2d, use_norm
 
 PREFIX = "timm:"
@@ -21,6 +22,7 @@ class TimmFeatures(nn.Module):
 
     Attributes:
         num_channels: D of the feature map.
+        map_size: (h, w) of the feature map.
         layout: of what the network gives: `NCHW`, `NHWC` or `NLC`, tokens of which the first are no patches.
     """
 
@@ -34,12 +36,16 @@ class TimmFeatures(nn.Module):
             features = network.eval().forward_features(torch.zeros(1, in_channels, image_size_px, image_size_px))
         network.train(was_training)
         self.layout = self._layout(features.shape)
+        self.map_size = self._as_map(features).shape[2:]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) to the last feature map (N, D, h, w)."""
         if images.shape[0] == 0 and not any(isinstance(layer, SyncedBatchNorm2d) for layer in self.modules()):
-            return self._of_no_image(images)
-        features: Tensor = self.network.forward_features(images)
+            # Many networks cannot divide no rows into windows or heads.
+            return images.new_zeros(0, self.num_channels, *self.map_size) + nothing_of(self)
+        return self._as_map(self.network.forward_features(images))
+
+    def _as_map(self, features: Tensor) -> Tensor:
         if self.layout == "NLC":
             patches = features[:, self.num_prefix_tokens :].transpose(1, 2)
             side = round(patches.shape[2] ** 0.5)
@@ -53,11 +59,6 @@ class TimmFeatures(nn.Module):
         except (AssertionError, AttributeError):
             return False
         return True
-
-    def _of_no_image(self, images: Tensor) -> Tensor:
-        """A map of no image with every parameter in its graph, as many networks cannot divide no rows into windows."""
-        nothing = 0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
-        return images.new_zeros(0, self.num_channels, 1, 1) + nothing
 
     def _layout(self, shape: torch.Size) -> str:
         if len(shape) == 4 and self.num_channels in (shape[1], shape[3]):

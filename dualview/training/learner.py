@@ -1,12 +1,12 @@
 """What learns: the network with everything that one optimizer step of it needs or changes."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
 from dualview.config import AugmentConfig, Config, LossConfig
+from dualview.config.sections import Precision
 from dualview.data.table import StudyTable
 from dualview.distributed import Job
 from dualview.losses import Criterion, Focusing, log_odds, reference_pos_weight
@@ -29,7 +29,7 @@ class Learner:
     loss: LossConfig
     augment: AugmentConfig  # how images that come with keys are augmented (`data.augment_on: device`)
     gradient_clip_norm: float | None
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     seed: int  # seed of dropout
     freezing: Freezing | None  # layers that do not learn; None: all learn
     average: WeightAverage | None  # of the weights over the steps; None: not kept

@@ -66,9 +66,12 @@ def test_the_same_with_two_densenet121(computed):
     assert_same_steps(computed(2, **options), computed(1, **options), options["steps"])
 
 
+@pytest.mark.parametrize("idle_branch", ["skip", "empty"])
 @pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"auxloss"}))
-def test_every_member_of_the_family_trains_alike_on_two_processes(computed, network):
-    assert_same_steps(computed(2, network=network), computed(1, network=network), STEPS)
+def test_every_member_of_the_family_trains_alike_on_two_processes(computed, network, idle_branch):
+    """With `empty` DDP expects a gradient of every parameter on every rank, so that no part may be left out."""
+    ours = computed(2, network=network, idle_branch=idle_branch)
+    assert_same_steps(ours, computed(1, network=network), STEPS)
 
 
 @pytest.mark.parametrize("network", ["auxloss", "hemis"])
