@@ -9,7 +9,7 @@ One pass of the loop is one optimizer step, which training/step.py takes.
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ from dualview.training.curriculum import head_trained_alone
 from dualview.training.horizon import Horizon
 from dualview.training.learner import Learner, build_criterion, build_learner
 from dualview.training.log import TrainingLog
+from dualview.training.loss_scale import LossScale
 from dualview.training.optim import set_learning_rates
 from dualview.training.step import count, take_step
 
@@ -129,6 +130,7 @@ def train(config: Config) -> TrainingResult:
                     run, weights=learner.evaluated.state_dict(), state=state, optimizer=learner.optimizer.state_dict(),
                     findings=studies.train.table.findings, config=config, config_yaml=config_yaml,
                     keep=config.train.keep_checkpoints, pos_weight=odds_factors,
+                    loss_scale=None if learner.loss_scale is None else asdict(learner.loss_scale),
                     average=None if learner.average is None else learner.average.state(learner.model),
                 )  # fmt: skip
             if outcome.stop:
@@ -218,6 +220,8 @@ def _learner(config: Config, *, studies: Studies, earlier: _Earlier | None, job:
     learner = build_learner(model, config=config, criterion=criterion, job=job)
     if earlier:
         learner.optimizer.load_state_dict(earlier.training.optimizer)
+        if learner.loss_scale is not None and earlier.training.loss_scale is not None:
+            learner = replace(learner, loss_scale=LossScale(**earlier.training.loss_scale))
         if learner.average is not None and average is not None:
             learner.average.load(earlier.weights, num_updates=average["num_updates"])
     return learner

@@ -42,6 +42,7 @@ class SavedTraining(NamedTuple):
 
     state: TrainState
     optimizer: dict[str, Any]
+    loss_scale: dict[str, Any] | None  # fields of `LossScale`, where there is one
     average: dict[str, Any] | None  # `WeightAverage.state`, where the weights are an average
 
 
@@ -67,7 +68,9 @@ class Checkpoint:
         """Unpack where the training was, and the state of its optimizer."""
         assert self.state_bytes is not None, "the checkpoint was read without its state"
         saved = _unpacked(self.state_bytes)
-        return SavedTraining(TrainState.from_dict(saved), saved["optimizer"], saved.get("average"))
+        return SavedTraining(
+            TrainState.from_dict(saved), saved["optimizer"], saved.get("loss_scale"), saved.get("average")
+        )
 
 
 def save(
@@ -81,6 +84,7 @@ def save(
     config_yaml: str,
     keep: int,
     pos_weight: Sequence[float] | None = None,
+    loss_scale: dict[str, Any] | None = None,
     average: dict[str, Any] | None = None,
 ) -> None:
     """Write `checkpoints/step-N`, N being `state.step`, and drop old ones. Main process only.
@@ -92,6 +96,7 @@ def save(
     Args:
         pos_weight: (K,) factors by which the odds that are learned are above those of the data, see
             `Criterion.odds_factors`: the weights of positive labels in the loss.
+        loss_scale: fields of the `LossScale` of float16.
         average: where `weights` are an average, what the training goes on from (`WeightAverage.state`).
 
     Raises:
@@ -104,7 +109,8 @@ def save(
     try:
         contiguous = {key: value.contiguous() for key, value in weights.items()}
         safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
-        torch.save({**state.to_dict(), "optimizer": optimizer, "average": average}, temporary / STATE)
+        of_learner = {"optimizer": optimizer, "loss_scale": loss_scale, "average": average}
+        torch.save({**state.to_dict(), **of_learner}, temporary / STATE)
         (temporary / CONFIG).write_text(config_yaml, encoding="utf-8")
         files = {name: _fingerprint(temporary / name) for name in (WEIGHTS, STATE, CONFIG)}
         manifest = {

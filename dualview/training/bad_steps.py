@@ -47,6 +47,8 @@ class BadSteps:
         if outcome.is_finite:
             self.counts.in_a_row = 0
             return
+        if outcome.has_overflowed:
+            return  # The next step is scaled less; at a scale of 1 it would count.
         self.counts.total += 1
         self.counts.in_a_row += 1
         losses = outcome.loss_sums.sum(dim=1).tolist()

@@ -14,6 +14,7 @@ from dualview.models.network import Network
 from dualview.models.norm import PooledStatistics
 from dualview.training.average import WeightAverage
 from dualview.training.freezing import Freezing, configured_freezing
+from dualview.training.loss_scale import LossScale
 from dualview.training.optim import build_optimizer
 
 
@@ -31,6 +32,7 @@ class Learner:
     gradient_clip_norm: float | None
     precision: Precision
     seed: int  # seed of dropout
+    loss_scale: LossScale | None  # of float16; None: the loss as it is
     freezing: Freezing | None  # layers that do not learn; None: all learn
     average: WeightAverage | None  # of the weights over the steps; None: not kept
 
@@ -65,6 +67,7 @@ def build_learner(model: Network, *, config: Config, criterion: Criterion | None
         gradient_clip_norm=config.optim.gradient_clip_norm,
         precision=config.train.precision,
         seed=config.run.seed,
+        loss_scale=LossScale() if config.train.precision == "fp16" else None,
         freezing=configured_freezing(model, config.model),
         average=average,
     )

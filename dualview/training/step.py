@@ -106,6 +106,7 @@ class StepOutcome:
     loss_sums: Tensor  # (micro-batches, heads) float64 on the device, in the order of `HeadLosses`
     gradient_norms: dict[str, float]  # L2 norm before clipping, per part of the network and `total`
     is_finite: bool  # whether all losses and the gradient are; if not, the step was not taken
+    has_overflowed: bool  # whether the gradient is not finite by the factor of the loss alone, as far as is known
     stop: bool  # whether a rank was asked to stop
 
 
@@ -124,15 +125,18 @@ def take_step(
     """
     if learner.freezing is not None:
         learner.freezing.begin_step(step)
+    scale = 1.0 if learner.loss_scale is None else learner.loss_scale.value
     loss_sums = torch.zeros(len(group), len(HeadLosses._fields), dtype=torch.float64, device=job.device)
     for number, (batch, _, keys, _) in enumerate(group):
         seed_dropout(learner.seed, step=step, micro_batch=number * job.world_size + job.rank)
         with job.no_sync(learner.wrapped, when=number < len(group) - 1):
             inputs = to_input_batch(job.move(batch), keys=job.move(keys), augment=learner.augment)
             losses = forward(learner, inputs, alone=alone, job=job)
-            (losses.total * (job.world_size / (counts.weight or 1))).backward()
+            (losses.total * (scale * job.world_size / (counts.weight or 1))).backward()
         loss_sums[number] = torch.stack(losses).detach()
 
+    if learner.loss_scale is not None:
+        learner.loss_scale.undo(learner.model)
     if learner.freezing is not None:
         learner.freezing.end_backward(step)
     norms = finish_gradients(learner.model, counts=counts, clip_norm=learner.gradient_clip_norm)
@@ -141,6 +145,8 @@ def take_step(
     )
     # DDP has averaged the gradient, so every rank finds the same.
     is_finite = losses_are_finite and math.isfinite(norms["total"])
+    if learner.loss_scale is not None and losses_are_finite:
+        learner.loss_scale.see(is_finite=is_finite)
     if is_finite:
         learner.optimizer.step()
         update_statistics(learner.statistics, counts=counts, joint_sees_all=learner.model.joint_sees_all)
@@ -150,7 +156,13 @@ def take_step(
         for branch in learner.statistics.values():
             branch.discard()
     learner.optimizer.zero_grad(set_to_none=True)  # The optimizer passes over None but not over 0 (C4).
-    return StepOutcome(loss_sums=loss_sums, gradient_norms=norms, is_finite=is_finite, stop=stop)
+    return StepOutcome(
+        loss_sums=loss_sums,
+        gradient_norms=norms,
+        is_finite=is_finite,
+        has_overflowed=losses_are_finite and not is_finite and scale > 1,
+        stop=stop,
+    )
 
 
 def seed_dropout(seed: int, *, step: int, micro_batch: int) -> None:

@@ -81,6 +81,8 @@ FAMILY = {
     "auxloss with temperature": {"loss": {"learned_weights": "temperature"}},
     "auxloss with curriculum": {"loss": {"curriculum_probability": 0.5}},
     "auxloss with an average of the weights": {"train": {"ema_decay": 0.9}},
+    "auxloss in fp16": {"train": {"precision": "fp16"}},
+    "auxloss with slower backbones": {"optim": {"backbone_factor": 0.5, "layer_decay": 0.8}},
     "dualnet": {},
     "hemis": {},
     "attention": {},
