@@ -1,7 +1,8 @@
 """The factor by which the loss is scaled under float16, so that small gradients do not become 0 (`train.precision`).
 
 Every rank has the same: it is moved by whether the gradient that all ranks have averaged is finite. Source:
-Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.2; the constants are those of torch.amp.GradScaler.
+Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.2;
+the constants are those of torch.amp.GradScaler.
 """
 
 from dataclasses import dataclass
