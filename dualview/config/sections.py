@@ -19,6 +19,7 @@ from dualview.views import Availability, View
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
+SeveralImages = Literal["first", "mean", "max"]
 if TYPE_CHECKING:
     SourceName = str
     NetworkName = str
@@ -347,7 +348,11 @@ class DataConfig(SourceConfig):
     split tests is in test, in all sources. Without it they are taken for different people, and are counted."""
     several_images: Literal["first", "random", "all"] = "first"
     """A study with several images of one view trains on the first listed; on one drawn anew each
-    epoch; or on all, each pairing once per epoch. Evaluation always uses the first listed."""
+    epoch; or on all, each pairing once per epoch."""
+    several_images_at_test: SeveralImages = "first"
+    """What counts of several images of one view wherever a network is asked, val during training included: the first
+    listed that can be read; or the mean or the largest of the logits over all of them, and over all pairs of a PA and a
+    lateral image where the network sees both."""
     on_bad_image: Literal["error", "treat_view_as_missing"] = "error"
     """An image that cannot be read ends the run, or counts as a view the study does not have."""
     image_size_px: int = Field(224, ge=32, le=2048)

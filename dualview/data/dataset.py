@@ -68,6 +68,21 @@ def read_first(images: Sequence[Any], *, read: Callable[[Any], Tensor]) -> First
     return FirstRead(None, tuple(bad))
 
 
+class AllRead(NamedTuple):
+    """All images of a view that can be read."""
+
+    images: tuple[Tensor, ...]
+    bad: tuple[tuple[Any, str], ...]  # (image, reason) of the others
+
+
+def read_all(images: Sequence[Any], *, read: Callable[[Any], Tensor]) -> AllRead:
+    """Read every image of one view."""
+    each = [read_first((image,), read=read) for image in images]
+    return AllRead(
+        tuple(one.image for one in each if one.image is not None), tuple(bad for one in each for bad in one.bad)
+    )
+
+
 class StudyDataset(Dataset[LoadedStudy]):
     """The studies of one split, read on demand by `Key`.
 

@@ -4,7 +4,7 @@
 --set-thresholds`; of an evaluation, those that it used:
 
     {"format": 2, "rule": "youden", "chosen_on": "val",
-     "log_pos_weight": {"Pneumonia": 1.61, "Hernia": 0.0},
+     "several_images_at_test": "first", "log_pos_weight": {"Pneumonia": 1.61, "Hernia": 0.0},
      "temperature": {"both": 1.2, "pa_only": 1.0, "lateral_only": 0.9},
      "routes": {"both": {"Pneumonia": {"threshold": 0.31, "reason": null, "platt": {"slope": 0.8, "intercept": -0.1}},
                          "Hernia": {"threshold": null, "reason": "one class only in val", "platt": null}}, ...}}
@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from dualview.config import SeveralImages
 from dualview.evaluation.metrics import why_undefined
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.calibration import Line
@@ -61,6 +62,7 @@ class OperatingPoints:
     temperature: dict[str, float]
     routes: dict[str, dict[str, OperatingPoint]]
     log_pos_weight: dict[str, float] | None = None  # by finding; None: not known, as in older files, and not undone
+    several_images_at_test: SeveralImages = "first"  # how one logit was made of several images; `first`: an older file
 
     @property
     def origin(self) -> str:
@@ -177,6 +179,7 @@ def choose_operating_points(
     log_pos_weight: Mapping[str, float] | None = None,
     temperatures: dict[str, float] | None = None,
     platt: Mapping[str, Mapping[str, Line]] | None = None,
+    several_images_at_test: SeveralImages = "first",
 ) -> OperatingPoints:
     """Thresholds per route and finding from the val split.
 
@@ -186,6 +189,7 @@ def choose_operating_points(
         log_pos_weight: finding -> what the loss has added to its logits.
         temperatures: by route; None: 1.
         platt: by route, then by finding, where there is one (calibrate.py).
+        several_images_at_test: how a logit of `val` was made of several images of a view.
     """
     calibrated = OperatingPoints(
         rule=str(rule),
@@ -196,6 +200,7 @@ def choose_operating_points(
             for route, lines in {**{key: {} for key in ROUTES}, **(platt or {})}.items()
         },
         log_pos_weight=None if log_pos_weight is None else dict(log_pos_weight),
+        several_images_at_test=several_images_at_test,
     )
     routes = {}
     for kind in Availability:

@@ -24,7 +24,10 @@ HARMLESS = (
 )  # fmt: skip
 
 # Harmless where a trained network is only evaluated.
-ALSO_HARMLESS = ("train.micro_batch_size", "train.precision", "data.on_missing_finding", "data.split.file")
+ALSO_HARMLESS = (
+    "train.micro_batch_size", "train.precision", "data.on_missing_finding", "data.split.file",
+    "data.several_images_at_test",
+)  # fmt: skip
 
 
 def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:

@@ -48,8 +48,9 @@ class Found(NamedTuple):
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of all DICOM files under `data.root`.
 
-    With `data.several_images` other than `first`, and with `cohort.one_image_per_view`, images that are not the first
-    choice are left out where a study has a better one of the view; otherwise they are tried where that cannot be read.
+    With `data.several_images` or `data.several_images_at_test` other than `first`, and with
+    `cohort.one_image_per_view`, images that are not the first choice are left out where a study has a better one of the
+    view; otherwise they are tried where that cannot be read.
 
     Raises:
         UserError: pydicom is not installed, files or folders that cannot be opened, no usable file, or problems of the
@@ -77,7 +78,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     if source.identifiers == "checked":
         _add_studies_of_several(rows)
     best = rows.frame.groupby(["patient", "study", "view"])["rank"].transform("min")
-    if data.several_images != "first" or source.cohort.one_image_per_view:
+    if {data.several_images, data.several_images_at_test} != {"first"} or source.cohort.one_image_per_view:
         worse = rows.frame["rank"] > best
         rows.drop(worse, rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view"))
         best = rows.frame["rank"]
