@@ -254,14 +254,35 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that `dualview train` wrote")]
+RunsAndOverrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN ... [section.field=value ...]",
+        help="Run directory that `dualview train` wrote, or several whose logits are averaged; then values that "
+        "replace those of the run, such as data.several_images_at_test=mean",
+    ),
+]
 CheckpointName = Annotated[str, typer.Option(help="best, last, or the number of a step")]
 Resamples = Annotated[int, typer.Option(min=100, help="Resamples of the patients")]
 ResamplesSeed = Annotated[int, typer.Option(min=0, help="Of the resamples")]
 
 
+def _runs_and_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The run directories among the words, and the values that replace those of the runs.
+
+    Raises:
+        UserError: no run directory.
+    """
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    run_dirs = [Path(word) for word in words if word not in overrides]
+    if not run_dirs:
+        raise UserError("give at least one run directory")
+    return run_dirs, overrides
+
+
 @app.command()
 def predict(  # noqa: PLR0917 - the options of a command
-    run: RunDir,
+    runs: RunsAndOverrides,
     out: Annotated[Path, typer.Option(help="CSV to write; an interrupted one is continued")],
     csv: Annotated[
         Path | None,
@@ -286,8 +307,10 @@ def predict(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """Probabilities and decisions for studies with either view or both. Goes on where it was interrupted."""
     with _errors_as_messages():
+        run_dirs, overrides = _runs_and_overrides(runs)
         result = run_prediction(
-            run,
+            run_dirs,
+            overrides=overrides,
             csv=csv,
             folder=folder,
             root=root,
@@ -504,12 +527,9 @@ def report(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """Write what evaluated runs are worth into one HTML file that opens offline."""
     with _errors_as_messages():
-        overrides = [word for word in runs if "=" in word and not Path(word).exists()]
+        run_dirs, overrides = _runs_and_overrides(runs)
         if not images and (study or finding or overrides):
             raise UserError("--study, --finding and section.field=value say which images to show; add --images")
-        run_dirs = [Path(word) for word in runs if word not in overrides]
-        if not run_dirs:
-            raise UserError("give at least one run directory")
         request = ImageRequest(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
         file = write_report(run_dirs, out=out, images=request if images else None)
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)

@@ -34,7 +34,7 @@ from dualview.evaluation.document import Evaluation
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
-from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run
+from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run, with_images_of_points
 from dualview.inference.network_predictions import predict_studies
 from dualview.run.datasets import load_studies
 from dualview.run.directory import EvaluationDir, RunDir
@@ -92,6 +92,8 @@ def evaluate_run(
             "the best. Those of another checkpoint lie beside its evaluation, without this option"
         )
     config = with_overrides(network.config, overrides or [])
+    config = with_images_of_points(config, network, overrides=overrides or [])
+    several_images = config.data.several_images_at_test
     with start(config.run, distributed=config.distributed) as job:
         network.model.to(job.device)
         studies = load_studies(config, job=job, findings=network.findings)
@@ -103,7 +105,7 @@ def evaluate_run(
         log_pos_weight = log_pos_weight_of(network, train=studies.data.train, is_main=job.is_main)
         of_run = None
         if rule is None and not calibrate and not set_thresholds:
-            of_run = job.share(points_of_run(network) if job.is_main else None)
+            of_run = job.share(points_of_run(network, several_images_at_test=several_images) if job.is_main else None)
         names = (split,) if of_run is not None else dict.fromkeys(("val", split))
         tables = predict_studies(
             network, {name: studies.evaluated[name] for name in names},
@@ -113,8 +115,9 @@ def evaluate_run(
         evaluation = None
         if job.is_main:
             points = of_run or points_from_val(
-                tables["val"], rule=rule or YOUDEN, log_pos_weight=log_pos_weight, calibrate=calibrate
-            )
+                tables["val"], rule=rule or YOUDEN, log_pos_weight=log_pos_weight, calibrate=calibrate,
+                several_images_at_test=several_images,
+            )  # fmt: skip
             assessment = assess(
                 tables[split],
                 points=points,
@@ -124,7 +127,10 @@ def evaluate_run(
                 settings=settings,
                 track=resampling_bar(progress),
             )
-            provenance = provenance_of(network, split=split, checkpoint_name=checkpoint_name, data=studies.whole)
+            provenance = provenance_of(
+                network, split=split, checkpoint_name=checkpoint_name, data=studies.whole,
+                several_images_at_test=several_images,
+            )  # fmt: skip
             evaluation = Evaluation.of(provenance, assessment)
             write_evaluation(folder, evaluation, table=tables[split], points=points)
             if set_thresholds:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from dualview.config import Config, DataConfig
+from dualview.config import Config, DataConfig, SeveralImages
 from dualview.data.counts import count_data
 from dualview.data.load import Data
 from dualview.data.sources.identifiers import form_of
@@ -50,7 +50,14 @@ def train_prevalence(train: StudyTable) -> np.ndarray:
     return shares
 
 
-def provenance_of(network: TrainedNetwork, *, split: str, checkpoint_name: str, data: Data) -> Provenance:
+def provenance_of(
+    network: TrainedNetwork,
+    *,
+    split: str,
+    checkpoint_name: str,
+    data: Data,
+    several_images_at_test: SeveralImages | None = None,
+) -> Provenance:
     """Which network was evaluated on which data: counts of these, without anything that names an image."""
     header = (network.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
     return Provenance(
@@ -60,6 +67,7 @@ def provenance_of(network: TrainedNetwork, *, split: str, checkpoint_name: str, 
         model=network.config.model.name,
         backbone=network.config.model.backbone,
         num_parameters=network.model.num_parameters,
+        several_images_at_test=several_images_at_test,
         versions=[line.removeprefix("# ") for line in header if line.startswith("#")],
         data={key: value for key, value in count_data(data).items() if key not in ("known_bad_images", "sources")},
     )

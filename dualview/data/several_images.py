@@ -26,9 +26,10 @@ class StudyImages(NamedTuple):
 
     images: tuple[Tensor, Tensor]  # of each View (N, 1, S, S), study by study; stored pixels, or float32 in [-1, 1]
     combinations: Tensor  # (P, 3) int64: a study 0 .. B-1, the rows of its images in the two, or -1: no such view
+    num_studies: int  # B
 
     @classmethod
-    def of(cls, studies: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]], *, image_size_px: int) -> "StudyImages":
+    def of(cls, studies: Sequence[Sequence[Sequence[Tensor]]], *, image_size_px: int) -> "StudyImages":
         """Pack the images of each study by View; a study without any has no combination."""
         rows, packed = [], ([], [])  # type: tuple[list[tuple[int, int, int]], tuple[list[Tensor], list[Tensor]]]
         for number, of_views in enumerate(studies):
@@ -41,7 +42,24 @@ class StudyImages(NamedTuple):
                 rows += [(number, pa, lateral) for pa, lateral in product(*places)]
         empty = torch.zeros(0, 1, image_size_px, image_size_px)
         pa, lateral = (torch.stack(images) if images else empty for images in packed)
-        return cls((pa, lateral), torch.tensor(rows, dtype=torch.int64).reshape(-1, 3))
+        return cls((pa, lateral), torch.tensor(rows, dtype=torch.int64).reshape(-1, 3), len(studies))
+
+    @property
+    def view_mask(self) -> np.ndarray:
+        """(B, V) bool, True = at least one image of the view."""
+        mask = np.zeros((self.num_studies, len(View)), bool)
+        studies, views = np.nonzero(self.combinations[:, 1:].numpy() >= 0)
+        mask[self.combinations[:, 0].numpy()[studies], views] = True
+        return mask
+
+    def seen_by(self, views: Sequence[View], *, needs_all: bool) -> "StudyImages":
+        """What a network sees that looks at these views: each combination once, of studies that it can judge."""
+        seen = self.combinations.clone()
+        for view in set(View) - set(views):
+            seen[:, 1 + view] = -1
+        has = seen[:, 1:][:, list(views)] >= 0
+        kept = has.all(dim=1) if needs_all else has.any(dim=1)
+        return self._replace(combinations=torch.unique(seen[kept], dim=0))  # sorted, as they were
 
     def batches(self, most: int) -> Iterator[tuple[Tensor, StudyBatch]]:
         """The combinations, at most so many at a time, as a network takes them: (P,) studies, batch of B = P.

@@ -318,6 +318,7 @@ class Provenance:
     num_parameters: int | None  # number of parameters of the network; null as the checkpoint
     versions: list[str]  # versions of packages and the commit that trained the run
     data: dict[str, Any]  # counts as `dualview data --json` has them, without file names; {}: another software
+    several_images_at_test: Literal["first", "mean", "max"] | None = None  # the setting; null as the checkpoint, or old
 
 
 @dataclass(frozen=True, kw_only=True)

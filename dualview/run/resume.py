@@ -23,10 +23,12 @@ HARMLESS = (
     "tracking.", "distributed.",
 )  # fmt: skip
 
+SEVERAL_IMAGES_KEY = "data.several_images_at_test"
+
 # Harmless where a trained network is only evaluated.
 ALSO_HARMLESS = (
     "train.micro_batch_size", "train.precision", "data.on_missing_finding", "data.split.file",
-    "data.several_images_at_test",
+    SEVERAL_IMAGES_KEY,
 )  # fmt: skip
 
 
