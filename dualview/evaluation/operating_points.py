@@ -180,6 +180,7 @@ def choose_operating_points(
     temperatures: dict[str, float] | None = None,
     platt: Mapping[str, Mapping[str, Line]] | None = None,
     several_images_at_test: SeveralImages = "first",
+    chosen_on: str = "val",
 ) -> OperatingPoints:
     """Thresholds per route and finding from the val split.
 
@@ -190,10 +191,11 @@ def choose_operating_points(
         temperatures: by route; None: 1.
         platt: by route, then by finding, where there is one (calibrate.py).
         several_images_at_test: how a logit of `val` was made of several images of a view.
+        chosen_on: what the studies are called where it is said on whom thresholds were chosen.
     """
     calibrated = OperatingPoints(
         rule=str(rule),
-        chosen_on="val",
+        chosen_on=chosen_on,
         temperature=temperatures or dict.fromkeys(ROUTES, 1.0),
         routes={
             route: {finding: OperatingPoint(threshold=None, platt=line) for finding, line in lines.items()}
@@ -206,7 +208,9 @@ def choose_operating_points(
     for kind in Availability:
         probabilities = calibrated.calibrated(logits_from(kind, val), kind, findings=val.findings)
         points = {
-            finding: _choose(probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule)
+            finding: _choose(
+                probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule, on=chosen_on
+            )
             for k, finding in enumerate(val.findings)
         }
         lines = {finding: point.platt for finding, point in calibrated.routes[kind.key].items()}
@@ -226,14 +230,14 @@ def no_operating_points(findings: Sequence[str]) -> OperatingPoints:
 
 
 def _choose(
-    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule
+    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule, on: str
 ) -> OperatingPoint:
     known = known & np.isfinite(probabilities)
     truth = positive[known]
     chosen = choose(probabilities[known], positive=truth, rule=rule)
     if chosen is None:
         reason = why_undefined(num_positive=int(truth.sum()), num_negative=int((~truth).sum()))
-        return OperatingPoint(threshold=None, reason=f"on val, {reason}")
+        return OperatingPoint(threshold=None, reason=f"on {on}, {reason}")
     return OperatingPoint(threshold=chosen.threshold)
 
 

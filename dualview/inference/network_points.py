@@ -39,8 +39,13 @@ def with_images_of_points(config: Config, network: TrainedNetwork, *, overrides:
     points = read_operating_points(network.run.operating_points)
     if points is None:
         return config
-    several = points.several_images_at_test
-    return config.model_copy(update={"data": config.data.model_copy(update={"several_images_at_test": several})})
+    return with_several_images(config, points.several_images_at_test)
+
+
+def with_several_images(config: Config, several_images_at_test: SeveralImages) -> Config:
+    """The configuration with another `data.several_images_at_test`."""
+    data = config.data.model_copy(update={"several_images_at_test": several_images_at_test})
+    return config.model_copy(update={"data": data})
 
 
 def points_of_run(

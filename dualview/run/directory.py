@@ -9,6 +9,7 @@ runs/NAME/
   metrics.json                 metrics of val and test; written last, so it marks a run that is finished
   evaluation-SPLIT[-CHECKPOINT]/   predictions.parquet, evaluation.json, operating_points.json
   ensemble-XXXXXXXX/           operating_points.json, members.json, evaluation-SPLIT/ of this run and others together
+  external-NAME/               the same, of other data than the run's own
   report.html, export-FORMAT/  by `dualview report` and `dualview export`
   run_id.txt, preempted.txt, bad_images.txt, bad_steps.txt, wandb/, .lock
 """
@@ -42,6 +43,15 @@ class EvaluationDir:
     def operating_points(self) -> Path:
         """The operating points that the evaluation used."""
         return self.path / "operating_points.json"
+
+    @property
+    def recalibrated_points(self) -> Path:
+        """Operating points from patients of other data who were set aside."""
+        return self.path / "recalibrated_operating_points.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def wandb(self) -> Path:
@@ -171,6 +181,10 @@ class RunDir:
     def ensemble(self, ensemble_id: str) -> "EnsembleDir":
         """Folder of what this run and others say together."""
         return EnsembleDir(self.path / f"ensemble-{ensemble_id}")
+
+    def external(self, name: str) -> EvaluationDir:
+        """Folder of an evaluation on other data than the run's own."""
+        return EvaluationDir(self.path / f"external-{name}")
 
     @property
     def report(self) -> Path:
