@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ from dualview.commands.compare import compare as run_comparison
 from dualview.commands.dashboard import save_dashboard
 from dualview.commands.data import ViewCheckRequest, look_at_data
 from dualview.commands.evaluate import evaluate_run as run_evaluation
+from dualview.commands.evaluate_ensemble import evaluate_ensemble as run_ensemble
 from dualview.commands.export import export as run_export
 from dualview.commands.external import Request, evaluate_on
 from dualview.commands.external_tables import drift_table, external_lines, recalibration_table, thresholds_table
@@ -353,8 +355,7 @@ def export(
 
 @app.command()
 def evaluate(  # noqa: PLR0917 - the options of a command
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart")],
-    overrides: Overrides = None,
+    runs: RunsAndOverrides,
     split: Annotated[str | None, typer.Option(help="train, val or test [default: test; with --on all studies]")] = None,
     on: Annotated[
         Path | None,
@@ -397,7 +398,11 @@ def evaluate(  # noqa: PLR0917 - the options of a command
             raise UserError(f"--split {split}: choose train, val or test")
         if on is None and (name is not None or map_ or recalibrate_on is not None):
             raise UserError("--name, --map and --recalibrate-on are for other data; say which, --on CONFIG")
+        run_dirs, overrides = _runs_and_overrides(runs)
+        run = run_dirs[0]
         if on is not None:
+            if len(run_dirs) > 1:
+                raise UserError(f"--on is for one run, and there are {len(run_dirs)}; evaluate each of them --on {on}")
             if threshold is not None or calibrate or set_thresholds:
                 raise UserError(
                     "--on takes the thresholds and the calibration of the run as they are: leave out --threshold, "
@@ -410,9 +415,9 @@ def evaluate(  # noqa: PLR0917 - the options of a command
             )  # fmt: skip
             return
         with progress_bars(shown=is_main_by_environment()) as progress:
-            result = run_evaluation(
-                run,
-                split=split or "test",  # type: ignore[arg-type]
+            evaluate_these = partial(run_evaluation, run) if len(run_dirs) == 1 else partial(run_ensemble, run_dirs)
+            result = evaluate_these(
+                split=split or "test",
                 checkpoint_name=checkpoint,
                 overrides=overrides,
                 out=out,
@@ -431,7 +436,7 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         if calibrate:
             console.print(calibration_table(result.evaluation))
         console.print(f"evaluation  {result.folder}/evaluation.json, predictions.parquet", soft_wrap=True)
-        console.print(operating_points_line(result.evaluation, folder=result.folder, run=run), soft_wrap=True)
+        console.print(operating_points_line(result.evaluation, folder=result.folder, run=result.home), soft_wrap=True)
         if result.wandb is not None and result.wandb.dir is not None:
             console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
 

@@ -9,7 +9,6 @@ and the same, but for the predictions, as a run of wandb (evaluation/wandb_run.p
 With any number of processes; every study is predicted once, and all come out alike.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +19,13 @@ from dualview.commands.evaluation_parts import (
     check_columns,
     form_of_identifiers,
     provenance_of,
+    refuse_other_findings,
+    refuse_other_patients,
     resampling_bar,
     train_prevalence,
     training_split,
     write_evaluation,
 )
-from dualview.data.sources.text_table import text_rows
-from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
 from dualview.evaluation.assess import assess
@@ -39,7 +38,7 @@ from dualview.inference.network_predictions import predict_studies
 from dualview.run.datasets import load_studies
 from dualview.run.directory import EvaluationDir, RunDir
 from dualview.run.resume import with_overrides
-from dualview.run.trained import TrainedNetwork, load_trained
+from dualview.run.trained import load_trained
 
 Split = Literal["train", "val", "test"]
 
@@ -49,6 +48,7 @@ class RunEvaluation:
     """Where an evaluation was written, and what it says."""
 
     folder: Path
+    home: Path  # directory whose operating points `dualview predict` uses
     evaluation: Evaluation | None  # None on ranks other than 0
     wandb: EvaluationJob | None  # None on ranks other than 0
 
@@ -98,8 +98,8 @@ def evaluate_run(
         network.model.to(job.device)
         studies = load_studies(config, job=job, findings=network.findings)
         check_columns(studies.whole.test, by=by)
-        _refuse_other_patients(run, studies.whole.splits, form=form_of_identifiers(config.data))
-        _refuse_other_findings(network, studies.data.train.findings)
+        refuse_other_patients(run, studies.whole.splits, form=form_of_identifiers(config.data))
+        refuse_other_findings(network, studies.data.train.findings)
         if not len(studies.evaluated[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         log_pos_weight = log_pos_weight_of(network, train=studies.data.train, is_main=job.is_main)
@@ -147,35 +147,4 @@ def evaluate_run(
             evaluation_file=folder.evaluation,
             config=config,
         )
-    return RunEvaluation(folder=folder.path, evaluation=evaluation, wandb=tracked)
-
-
-def _refuse_other_findings(network: TrainedNetwork, findings: tuple[str, ...]) -> None:
-    """Raises: UserError where the data have other findings than the network."""
-    if findings != network.findings:
-        raise UserError(
-            f"the data have the findings {', '.join(findings)}; the run was trained on {', '.join(network.findings)}"
-        )
-
-
-def _refuse_other_patients(run: RunDir, splits: dict[str, StudyTable], *, form: Callable[[str], str]) -> None:
-    """Look for patients that were trained on, as the run's split.csv says, among those to be evaluated.
-
-    Args:
-        form: what identifiers of one patient share.
-
-    Raises:
-        UserError: there are some.
-    """
-    file = run.split
-    if not file.exists():
-        raise UserError(f"{file} is not there; without it nobody knows which patients the run was trained on")
-    rows = text_rows(file, columns=["patient", "split"], hint="It is written by training").cells
-    trained_on = set(rows["patient"][rows["split"] == "train"].map(form))
-    for name in ("val", "test"):
-        leaked = trained_on & {form(str(patient)) for patient in splits[name].patient_ids}
-        if leaked:
-            raise UserError(
-                f"{len(leaked)} patient(s) of the {name} split were trained on, as {file} says: the table has changed "
-                f"since. Restore it, or give the old split: data.split.file={file}"
-            )
+    return RunEvaluation(folder=folder.path, home=run_dir, evaluation=evaluation, wandb=tracked)

@@ -10,12 +10,13 @@ from dualview.config import Config, DataConfig, SeveralImages
 from dualview.data.counts import count_data
 from dualview.data.load import Data
 from dualview.data.sources.identifiers import form_of
+from dualview.data.sources.text_table import text_rows
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.evaluation.prediction_table import PredictionTable
-from dualview.run.directory import EvaluationDir
+from dualview.run.directory import EvaluationDir, RunDir
 from dualview.run.trained import TrainedNetwork
 from dualview.views import Availability
 
@@ -86,3 +87,43 @@ def write_evaluation(
 def resampling_bar(progress: Progress) -> Callable[[list[Any]], Iterable[Any]]:
     """Shows how far `assess` is."""
     return lambda looks: progress.track(looks, description="resampling patients")
+
+
+def refuse_other_findings(network: TrainedNetwork, findings: tuple[str, ...]) -> None:
+    """Raises: UserError where the data have other findings than the network."""
+    if findings != network.findings:
+        raise UserError(
+            f"the data have the findings {', '.join(findings)}; the run was trained on {', '.join(network.findings)}"
+        )
+
+
+def refuse_other_patients(run: RunDir, splits: dict[str, StudyTable], *, form: Callable[[str], str]) -> None:
+    """Look for patients that were trained on, as the run's split.csv says, among those to be evaluated.
+
+    Args:
+        form: what identifiers of one patient share.
+
+    Raises:
+        UserError: there are some.
+    """
+    file, trained_on = run.split, trained_patients(run, form=form)
+    for name in ("val", "test"):
+        leaked = trained_on & {form(str(patient)) for patient in splits[name].patient_ids}
+        if leaked:
+            raise UserError(
+                f"{len(leaked)} patient(s) of the {name} split were trained on, as {file} says: the table has changed "
+                f"since. Restore it, or give the old split: data.split.file={file}"
+            )
+
+
+def trained_patients(run: RunDir, *, form: Callable[[str], str]) -> set[str]:
+    """The patients that a run was trained on, as its split.csv says, each in its `form`.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    file = run.split
+    if not file.exists():
+        raise UserError(f"{file} is not there; without it nobody knows which patients the run was trained on")
+    rows = text_rows(file, columns=["patient", "split"], hint="It is written by training").cells
+    return set(rows["patient"][rows["split"] == "train"].map(form))

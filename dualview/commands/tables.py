@@ -188,7 +188,8 @@ def operating_points_line(evaluation: Evaluation, *, folder: Path, run: Path) ->
     """Which thresholds and calibration were used, and whether `dualview predict` uses them too."""
     used = evaluation.settings
     if used.operating_points_of == "run":
-        return f"thresholds  {used.operating_points}: those of the run, {run}/operating_points.json"
+        whose = "of the runs together" if evaluation.members else "of the run"
+        return f"thresholds  {used.operating_points}: those {whose}, {run}/operating_points.json"
     return (
         f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. "
         "`dualview predict` goes on with those of the run"

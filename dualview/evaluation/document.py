@@ -383,18 +383,31 @@ class EvaluatedCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleMember:
+    """One of several networks whose logits were averaged."""
+
+    run: str  # name of its run's directory
+    checkpoint: EvaluatedCheckpoint  # which of its weights
+    model: str  # `model.name` of its settings
+    backbone: str  # `model.backbone` of its settings
+    num_parameters: int  # number of its parameters
+    routes: list[str]  # the kinds of study that it judges, by the views that it looks at
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Which network was evaluated, and on which data."""
 
     run: str  # name of the run's directory, or of the folder that `dualview assess` wrote
     split: str  # train, val or test; what `dualview assess` is given counts as test; all: undivided other data
-    checkpoint: EvaluatedCheckpoint | None  # which weights were evaluated; null: those of another software
+    checkpoint: EvaluatedCheckpoint | None  # which weights were evaluated; null: of another software, or several
     model: str | None  # `model.name` of the settings; null as the checkpoint
     backbone: str | None  # `model.backbone` of the settings; null as the checkpoint
     num_parameters: int | None  # number of parameters of the network; null as the checkpoint
     versions: list[str]  # versions of packages and the commit that trained the run
     data: dict[str, Any]  # counts as `dualview data --json` has them, without file names; {}: another software
-    several_images_at_test: Literal["first", "mean", "max"] | None = None  # the setting; null as the checkpoint, or old
+    several_images_at_test: Literal["first", "mean", "max"] | None = None  # the setting; null: not known
+    members: list[EnsembleMember] = field(default_factory=list)  # networks that answer together; []: one network
 
 
 @dataclass(frozen=True, kw_only=True)

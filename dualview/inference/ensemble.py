@@ -68,12 +68,6 @@ def refuse_unlike_members(networks: Sequence[TrainedNetwork]) -> None:
     first = networks[0]
     by_weights: dict[str, TrainedNetwork] = {}
     for network in networks:
-        twin = by_weights.setdefault(network.weights_sha256, network)
-        if twin is not network:
-            raise UserError(
-                f"{twin.run} and {network.run} hold the same network (equal weights), which would only count twice; "
-                "give each network once"
-            )
         lacking = sorted(set(first.findings) - set(network.findings))
         further = sorted(set(network.findings) - set(first.findings))
         if lacking or further:
@@ -81,6 +75,12 @@ def refuse_unlike_members(networks: Sequence[TrainedNetwork]) -> None:
             raise UserError(
                 f"networks that answer together must have the same findings: beside {first.run}, {network.run} "
                 + " and ".join(parts)
+            )
+        twin = by_weights.setdefault(network.weights_sha256, network)
+        if twin is not network:
+            raise UserError(
+                f"{twin.run} and {network.run} hold the same network (equal weights), which would only count twice; "
+                "give each network once"
             )
     columns = {MEMBERS, *(f"{finding}_{SPREAD}" for finding in first.findings)}
     if len(networks) > 1 and (taken := sorted(columns & set(first.findings))):

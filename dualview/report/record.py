@@ -15,7 +15,7 @@ from dualview.evaluation.document import Evaluation
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
-from dualview.run.directory import EvaluationDir, RunDir
+from dualview.run.directory import EnsembleDir, EvaluationDir, RunDir
 from dualview.views import ROUTES
 
 NOT_SHOWN = "(a path, not shown)"
@@ -69,13 +69,16 @@ def read_records(run_dirs: Sequence[Path], *, evaluation: str = OWN_TEST) -> lis
         raise UserError(problems[0] if len(problems) == 1 else f"{len(problems)} runs\n{listed(problems)}")
     names: list[str] = []
     for run in runs:
-        names.append(run.name if run.name not in names else f"{run.name} ({names.count(run.name) + 1})")
+        # The folder of an evaluation of several runs together is called by their digest.
+        is_of_ensemble = EnsembleDir(run.path.resolve().parent).members.is_file()
+        name = run.path.resolve().parent.name if is_of_ensemble else run.name
+        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
     return [_read(run, name=name, of=evaluation) for run, name in zip(runs, names, strict=True)]
 
 
 def _problem(run: RunDir, evaluation: str) -> str | None:
     if not run.config.is_file():
-        if _is_complete(EvaluationDir(run.path)):
+        if _is_complete(EvaluationDir(run.path)) or _is_complete(EvaluationDir(run.path / evaluation)):
             return None
         return f"{run} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
     if evaluation == OWN_TEST and not _is_complete(run.evaluation("test")):
@@ -92,7 +95,9 @@ def _is_complete(folder: EvaluationDir) -> bool:
 
 def _read(run: RunDir, *, name: str, of: str) -> Record:
     is_run = run.config.is_file()
-    folder = EvaluationDir(run.path / of) if is_run else EvaluationDir(run.path)
+    # The folder of several runs together holds evaluations as a run does.
+    has_inside = is_run or _is_complete(EvaluationDir(run.path / of))
+    folder = EvaluationDir(run.path / of if has_inside else run.path)
     remedy = f"anew with: dualview evaluate {run}" if is_run else "anew with dualview assess"
     evaluation = Evaluation.from_json(
         folder.evaluation.read_bytes(), file=folder.evaluation, remedy=f"Make it {remedy}"

@@ -40,7 +40,7 @@ def write_studies(root, num_studies=48):
             noise = generator.normal(brightness, 40, (64, 64)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noise).save(root / path)
             studies[str(n)][view].append(path)
-            rows.append((f"p{n}", str(n), view, path, n // 8 % 2, n % 3 == 0))
+            rows.append((f"p{n}", str(n), view, path, n // 8 % 2, n % 12 == 5))
     frame = pd.DataFrame(rows, columns=["patient", "study", "view", "path", "A", "B"])
     frame.astype({"B": int}).to_csv(root / "metadata.csv", index=False)
     return studies
@@ -108,8 +108,11 @@ def test_every_study_is_what_a_loop_over_its_images_says(run, hospital, how):
             np.testing.assert_allclose(predictions.logits[score][row], logits, atol=1e-5, err_msg=f"{study} {score}")
         several = len(paths["PA"]) > 1 or len(paths["L"]) > 1
         seen_several += several
-        same = np.allclose(predictions.logits["route"][row], of_training.logits["route"][row], atol=1e-5)
-        assert same != several, study
+        ours, of_first = predictions.logits["route"][row], of_training.logits["route"][row]
+        if how == "mean":
+            assert np.allclose(ours, of_first, atol=1e-5) != several, study
+        else:
+            assert (ours >= of_first - 1e-5).all(), study
     assert seen_several > 3
     document = json.loads((run / "evaluation-test/evaluation.json").read_text())
     assert document["several_images_at_test"] == how

@@ -67,7 +67,7 @@ def test_the_keys_are_in_the_order_that_files_have_always_had(evaluation):
     content = json.loads(evaluation.to_json())
     assert list(content) == [
         "run", "split", "checkpoint", "model", "backbone", "num_parameters", "versions", "data",
-        "several_images_at_test", "format", "settings", "findings", "num_patients", "num_studies", "groups",
+        "several_images_at_test", "members", "format", "settings", "findings", "num_patients", "num_studies", "groups",
         "availability_baseline", "masked", "subgroups", "temperature", "calibration", "subgroup_gaps",
         "external",
     ]  # fmt: skip
