@@ -156,7 +156,7 @@ def evaluate_on(
                 remaining, points=points, points_of="run", by=by, settings=settings, track=resampling_bar(progress)
             )
             matched = [finding for finding, match in other.findings.items() if match.theirs]
-            internal = internal_predictions(network, checkpoint_name=checkpoint_name)
+            internal = internal_predictions(network, points=points, checkpoint_name=checkpoint_name)
             external = External(
                 name=request.name,
                 findings=other.findings,
@@ -257,18 +257,22 @@ def points_at_hand(network: TrainedNetwork, *, checkpoint_name: str) -> Operatin
     return points
 
 
-def internal_predictions(network: TrainedNetwork, *, checkpoint_name: str) -> PredictionTable | None:
+def internal_predictions(
+    network: TrainedNetwork, *, points: OperatingPoints, checkpoint_name: str
+) -> PredictionTable | None:
     """What the same weights say of the run's own test: by `dualview evaluate`, or by training; None: nobody has asked.
 
-    Says where it comes from, or what to do.
+    Says where it comes from, or what to do. Several images of a view counted there as for the operating points.
     """
-    run = network.run
+    run, several = network.run, points.several_images_at_test
     folder = run.evaluation("test", checkpoint=checkpoint_name)
     if folder.evaluation.is_file() and folder.predictions.is_file():
         earlier = Evaluation.from_json(folder.evaluation.read_bytes(), file=folder.evaluation)
-        if earlier.checkpoint is not None and earlier.checkpoint.step == network.step:
+        is_alike = (earlier.several_images_at_test or "first") == several
+        if earlier.checkpoint is not None and earlier.checkpoint.step == network.step and is_alike:
             return _if_any(read_predictions(folder.predictions), network=network)
-    if network.is_best and run.is_finished and run.predictions("test").is_file():
+    is_alike = network.config.data.several_images_at_test == several
+    if network.is_best and run.is_finished and run.predictions("test").is_file() and is_alike:
         return _if_any(read_predictions(run.predictions("test")), network=network)
     logger.warning(
         "%s has no predictions of its own test by checkpoint %s: nothing is compared with them. Make them with "

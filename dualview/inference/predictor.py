@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -122,6 +122,10 @@ class Predictor:
         log_pos_weights: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         networks = [trained] if isinstance(trained, TrainedNetwork) else list(trained)
+        if several_images_at_test is not None and several_images_at_test not in get_args(SeveralImages):
+            raise UserError(
+                f"several_images_at_test is {several_images_at_test!r}; choose {', '.join(get_args(SeveralImages))}"
+            )
         self.trained = networks[0]
         self.several_images_at_test = several_images_at_test or several_images_of(networks, points=points)
         self.points = points_for(self.several_images_at_test, points=points)

@@ -77,6 +77,8 @@ def test_an_image_made_to_be_looked_at_comes_before_all_others(tmp_path):
     assert remarks(source) == {only: (1, "7.dcm")}
     # Where any of several images may be drawn, those that are not as good are not among them.
     several = read(tmp_path, several_images="random")
+    at_test = read(tmp_path, several_images_at_test="mean")
+    assert at_test.table.images[View.PA].tolist() == [("6.dcm", "5.dcm", "4.dcm")]
     assert several.table.images[View.PA].tolist() == [("6.dcm", "5.dcm", "4.dcm")]
     assert several.table.images[View.LATERAL].tolist() == [("7.dcm",)]
     assert reasons(several)["3.dcm"] == "a derived image, and there is a better image of the view"
