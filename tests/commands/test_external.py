@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -296,3 +297,68 @@ def test_wandb_hears_neither_path_nor_name_of_a_file(run, other, read_back):
     folders = json.dumps(str(run.parent))[1:-1]
     assert "other-p" not in sent
     assert "data-st-mary" not in sent.replace(folders, "")
+
+
+def test_overrides_may_move_the_table_and_not_change_it(run, tmp_path, caplog):
+    """Decided by what the table says: the same elsewhere is fine, in another order too."""
+    own = yaml.safe_load((run / "config.yaml").read_text())["data"]["root"]
+    moved = shutil.copytree(own, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
+    table = pd.read_csv(moved / "metadata.csv", dtype=str)
+
+    def write(frame):
+        frame.to_csv(moved / "metadata.csv", index=False)
+        return evaluate(run, f"data.root={moved}", f"data.split.file={run / 'split.csv'}")
+
+    assert write(table).exit_code == 0
+    assert write(table[["path", "view", "patient", "study", *FINDINGS]]).exit_code == 0
+    assert write(table.sample(frac=1, random_state=0)).exit_code == 0
+    tested = pd.read_csv(run / "split.csv", dtype=str).query("split == 'test'")["patient"].tolist()
+    relabelled = table.copy()
+    rows = relabelled["patient"] == tested[0]
+    relabelled.loc[rows, "Hernia"] = np.where(relabelled.loc[rows, "Hernia"] == "1", "0", "1")
+    for changed, expected in (
+        (relabelled, "1 labels of test are other than in the run"),
+        (table[table["patient"] != tested[1]], "1 patient(s) of the run are not there"),
+    ):
+        done = write(changed)
+        assert done.exit_code == 1 and expected in done.said and "--on CONFIG" in done.said, done.output
+    write(table)
+    shutil.copy(run / "split.csv", tmp_path / "kept.csv")
+    split = pd.read_csv(tmp_path / "kept.csv", dtype=str)
+    split.loc[split["split"] == "val", "split"] = "test"
+    split.loc[split["patient"] == tested[0], "split"] = "val"
+    split.to_csv(tmp_path / "other.csv", index=False)
+    done = evaluate(run, f"data.split.file={tmp_path / 'other.csv'}")
+    assert done.exit_code == 1 and "are in another split than in the run" in done.said
+    done = evaluate(run, "data.source=dicom")
+    assert done.exit_code == 1 and "dualview evaluate RUN --on CONFIG" in done.said
+
+
+def test_another_hospital_in_place_of_the_own_is_refused(run, other, tmp_path):
+    other("second", findings=FINDINGS)
+    for patients in ("other-p", "p"):  # with identifiers of its own, and with those of the run
+        table = pd.read_csv(tmp_path / "data-second/metadata.csv", dtype=str)
+        table["patient"] = patients + table["study"]
+        table.to_csv(tmp_path / "data-second/metadata.csv", index=False)
+        before = contents(run)
+        done = evaluate(run, f"data.root={tmp_path / 'data-second'}")
+        assert done.exit_code == 1 and ("--on CONFIG" in done.said or "data.split.file=" in done.said), done.output
+        assert contents(run) == before
+
+
+def test_the_advice_to_give_the_old_split_is_taken(run):
+    """Patients have been taken out of the table, so that a split by fractions is another; the old one is given."""
+    own = yaml.safe_load((run / "config.yaml").read_text())["data"]["root"]
+    file = Path(own) / "metadata.csv"
+    whole = file.read_bytes()
+    try:
+        table = pd.read_csv(file, dtype=str)
+        table[table["patient"] != "p3"].to_csv(file, index=False)
+        done = evaluate(run)
+        assert done.exit_code == 1 and f"data.split.file={run / 'split.csv'}" in done.output.replace("\n", ""), (
+            done.output
+        )
+        done = evaluate(run, f"data.split.file={run / 'split.csv'}")
+        assert done.exit_code == 0, done.output
+    finally:
+        file.write_bytes(whole)
