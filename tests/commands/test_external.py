@@ -362,3 +362,31 @@ def test_the_advice_to_give_the_old_split_is_taken(run):
         assert done.exit_code == 0, done.output
     finally:
         file.write_bytes(whole)
+
+
+def test_several_sources_and_a_store(run, other, tmp_path):
+    """The same studies from the files and from a store; each source is matched by itself and is a subgroup."""
+    entries = []
+    for name, findings in (("north", ("Effusion", "Hernia")), ("south", ("Pleural Effusion", "Lung Opacity"))):
+        data = yaml.safe_load(other(name, kinds="bpl" * 10, findings=findings).read_text())["data"]
+        entries.append({**data, "name": name})
+    file = tmp_path / "both.yaml"
+    data = {"sources": entries, "image_size_px": 64, "num_workers": 0}
+    file.write_text(yaml.safe_dump({"data": data}))
+    assert evaluate(run, "--on", file).exit_code == 0
+    said = document(run / "external-both")
+    assert said["num_patients"] == 60  # p0 of the north is not p0 of the south
+    assert set(said["subgroups"]["source"]) == {"north", "south"}
+    assert said["external"]["findings"]["Effusion"]["theirs"] == ["Effusion", "Pleural Effusion"]
+    assert said["groups"]["all"]["findings"]["Hernia"]["num_unknown"] == 30
+    file.write_text(yaml.safe_dump({"data": {**data, "store": str(tmp_path / "store")}}))
+    done = CliRunner().invoke(app, ["prepare", str(file)])
+    assert done.exit_code == 0, done.output
+    for image in tmp_path.glob("data-*/*.png"):
+        image.write_bytes(image.read_bytes()[:-1] + b"\0")  # the store is read, and not the files
+    done = evaluate(run, "--on", file, "--name", "store", "data.check_files=false")
+    assert done.exit_code == 0, done.output
+    one, two = (read_predictions(run / f"external-{name}/predictions.parquet") for name in ("both", "store"))
+    np.testing.assert_allclose(one.logits["route"], two.logits["route"], atol=1e-3)
+    assert evaluate(run, "--on", file, "--by", "source", "data.check_files=false", "--split", "test").exit_code == 0
+    assert document(run / "external-both")["split"] == "test" and document(run / "external-both")["num_studies"] == 12
