@@ -21,6 +21,7 @@ from dualview.commands.evaluation_parts import (
     provenance_of,
     refuse_other_findings,
     refuse_other_patients,
+    refuse_other_table,
     resampling_bar,
     train_prevalence,
     training_split,
@@ -100,6 +101,7 @@ def evaluate_run(
         check_columns(studies.whole.test, by=by)
         refuse_other_patients(run, studies.whole.splits, form=form_of_identifiers(config.data))
         refuse_other_findings(network, studies.data.train.findings)
+        refuse_other_table(run, studies, config=config, overrides=overrides or [], is_main=job.is_main)
         if not len(studies.evaluated[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         log_pos_weight = log_pos_weight_of(network, train=studies.data.train, is_main=job.is_main)

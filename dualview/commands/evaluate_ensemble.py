@@ -24,6 +24,7 @@ from dualview.commands.evaluation_parts import (
     provenance_of,
     refuse_other_findings,
     refuse_other_patients,
+    refuse_other_table,
     resampling_bar,
     train_prevalence,
     trained_patients,
@@ -94,7 +95,7 @@ def evaluate_ensemble(
     else:
         used = of_all
     with start(configs[0].run, distributed=configs[0].distributed) as job:
-        studies = _studies(networks, configs, job=job)
+        studies = _studies(networks, configs, overrides=overrides, job=job)
         whole = studies[0].whole
         check_columns(whole.test, by=by)
         weights = [
@@ -137,7 +138,9 @@ def evaluate_ensemble(
     return RunEvaluation(folder=folder.path, home=home.path, evaluation=evaluation, wandb=None)
 
 
-def _studies(networks: Sequence[TrainedNetwork], configs: Sequence[Config], *, job: Job) -> list[Studies]:
+def _studies(
+    networks: Sequence[TrainedNetwork], configs: Sequence[Config], *, overrides: Sequence[str], job: Job
+) -> list[Studies]:
     """The studies of each network; a table that several share is read once.
 
     Raises:
@@ -153,6 +156,7 @@ def _studies(networks: Sequence[TrainedNetwork], configs: Sequence[Config], *, j
         studies = studies or load_studies(config, job=job, findings=network.findings)
         refuse_other_patients(network.run, studies.whole.splits, form=form_of_identifiers(config.data))
         refuse_other_findings(network, studies.data.train.findings)
+        refuse_other_table(network.run, studies, config=config, overrides=overrides, is_main=job.is_main)
         loaded.append(studies)
     return loaded
 

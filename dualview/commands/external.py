@@ -1,6 +1,6 @@
 """`dualview evaluate RUN --on CONFIG`: a finished run on the studies of another hospital or data set.
 
-    RUN/external-NAME/predictions.parquet   what the network says of all of them (evaluation/prediction_table.py)
+    RUN/external-NAME/predictions.parquet   what the network says of those evaluated (evaluation/prediction_table.py)
     RUN/external-NAME/evaluation.json       what that is worth, and against the run's own test (evaluation/document.py)
     RUN/external-NAME/operating_points.json those of the run, which were used
     RUN/external-NAME/recalibrated_operating_points.json   with --recalibrate-on

@@ -91,8 +91,8 @@ def overlap_with(run: RunDir, studies: StudyTable, *, of_run: Config, other: Con
     for their_source, their_ids in theirs:
         for our_source, our_ids in ours:
             reason = _why_same(our_source, their_source, of_run=of_run, other=other, said=said)
-            if our_source.source == their_source.source == "phantom" and reason is None:
-                continue  # Phantoms of different seeds are different, and all are called 000000 and so on.
+            if "phantom" in {our_source.source, their_source.source} and reason is None:
+                continue  # Phantoms of another seed, and people, are others, whatever they are called.
             here = set(their_ids) - {None}
             found = {split: here & set(our_ids[splits == split]) for split in SPLITS}
             for split, patients in found.items():

@@ -1,8 +1,10 @@
 """`dualview evaluate RUN --on CONFIG`: recomputed by scikit-learn, and what it refuses and leaves alone."""
 
 import json
+import re
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -265,6 +267,8 @@ def test_without_an_own_test_nothing_is_compared(run, other, caplog):
     assert done.exit_code == 0, done.output
     assert document(run / "external-second")["external"]["drift"] is None
     assert "no predictions of its own test" in caplog.text and "no predictions of its own test" in done.said
+    page = CliRunner().invoke(app, ["report", str(run), "--evaluation", "external-second"])
+    assert page.exit_code == 0 and "nothing is compared" in (run / "external-second/report.html").read_text()
     (run / "operating_points.json").unlink()
     done = evaluate(run, "--on", other())
     assert done.exit_code == 1 and "--set-thresholds" in done.said and not (run / "operating_points.json").exists()
@@ -293,6 +297,98 @@ def test_wandb_hears_neither_path_nor_name_of_a_file(run, other, read_back):
     assert len(found) == 1
     sent = json.dumps(read_back(found[0].parent))
     assert "external-" in sent
-    folders = json.dumps(str(run.parent))[1:-1]
-    assert "other-p" not in sent
-    assert "data-st-mary" not in sent.replace(folders, "")
+    assert "other-p" not in sent and "data-st-mary" not in sent
+    assert [found for found in re.findall(r'[^" ]*st-mary[^" ]*', sent) if "external-st-mary/wandb" not in found] == []
+
+
+def test_overrides_may_move_the_table_and_not_change_it(run, tmp_path, caplog):
+    """Decided by what the table says: the same elsewhere is fine, in another order too."""
+    own = yaml.safe_load((run / "config.yaml").read_text())["data"]["root"]
+    moved = shutil.copytree(own, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
+    table = pd.read_csv(moved / "metadata.csv", dtype=str)
+
+    def write(frame):
+        frame.to_csv(moved / "metadata.csv", index=False)
+        return evaluate(run, f"data.root={moved}", f"data.split.file={run / 'split.csv'}")
+
+    assert write(table).exit_code == 0
+    assert write(table[["path", "view", "patient", "study", *FINDINGS]]).exit_code == 0
+    assert write(table.sample(frac=1, random_state=0)).exit_code == 0
+    tested = pd.read_csv(run / "split.csv", dtype=str).query("split == 'test'")["patient"].tolist()
+    relabelled = table.copy()
+    rows = relabelled["patient"] == tested[0]
+    relabelled.loc[rows, "Hernia"] = np.where(relabelled.loc[rows, "Hernia"] == "1", "0", "1")
+    for changed, expected in (
+        (relabelled, "1 labels of test are other than in the run"),
+        (table[table["patient"] != tested[1]], "1 patient(s) of the run are not there"),
+    ):
+        done = write(changed)
+        assert done.exit_code == 1 and expected in done.said and "--on CONFIG" in done.said, done.output
+    write(table)
+    shutil.copy(run / "split.csv", tmp_path / "kept.csv")
+    split = pd.read_csv(tmp_path / "kept.csv", dtype=str)
+    split.loc[split["split"] == "val", "split"] = "test"
+    split.loc[split["patient"] == tested[0], "split"] = "val"
+    split.to_csv(tmp_path / "other.csv", index=False)
+    done = evaluate(run, f"data.split.file={tmp_path / 'other.csv'}")
+    assert done.exit_code == 1 and "are in another split than in the run" in done.said
+    done = evaluate(run, "data.source=dicom")
+    assert done.exit_code == 1 and "dualview evaluate RUN --on CONFIG" in done.said
+
+
+def test_another_hospital_in_place_of_the_own_is_refused(run, other, tmp_path):
+    other("second", findings=FINDINGS)
+    for patients in ("other-p", "p"):  # with identifiers of its own, and with those of the run
+        table = pd.read_csv(tmp_path / "data-second/metadata.csv", dtype=str)
+        table["patient"] = patients + table["study"]
+        table.to_csv(tmp_path / "data-second/metadata.csv", index=False)
+        before = contents(run)
+        done = evaluate(run, f"data.root={tmp_path / 'data-second'}")
+        assert done.exit_code == 1 and ("--on CONFIG" in done.said or "data.split.file=" in done.said), done.output
+        assert contents(run) == before
+
+
+def test_the_advice_to_give_the_old_split_is_taken(run):
+    """Patients have been taken out of the table, so that a split by fractions is another; the old one is given."""
+    own = yaml.safe_load((run / "config.yaml").read_text())["data"]["root"]
+    file = Path(own) / "metadata.csv"
+    whole = file.read_bytes()
+    try:
+        table = pd.read_csv(file, dtype=str)
+        table[table["patient"] != "p3"].to_csv(file, index=False)
+        done = evaluate(run)
+        assert done.exit_code == 1 and f"data.split.file={run / 'split.csv'}" in done.output.replace("\n", ""), (
+            done.output
+        )
+        done = evaluate(run, f"data.split.file={run / 'split.csv'}")
+        assert done.exit_code == 0, done.output
+    finally:
+        file.write_bytes(whole)
+
+
+def test_several_sources_and_a_store(run, other, tmp_path):
+    """The same studies from the files and from a store; each source is matched by itself and is a subgroup."""
+    entries = []
+    for name, findings in (("north", ("Effusion", "Hernia")), ("south", ("Pleural Effusion", "Lung Opacity"))):
+        data = yaml.safe_load(other(name, kinds="bpl" * 10, findings=findings).read_text())["data"]
+        entries.append({**data, "name": name})
+    file = tmp_path / "both.yaml"
+    data = {"sources": entries, "image_size_px": 64, "num_workers": 0}
+    file.write_text(yaml.safe_dump({"data": data}))
+    assert evaluate(run, "--on", file).exit_code == 0
+    said = document(run / "external-both")
+    assert said["num_patients"] == 60  # p0 of the north is not p0 of the south
+    assert set(said["subgroups"]["source"]) == {"north", "south"}
+    assert said["external"]["findings"]["Effusion"]["theirs"] == ["Effusion", "Pleural Effusion"]
+    assert said["groups"]["all"]["findings"]["Hernia"]["num_unknown"] == 30
+    file.write_text(yaml.safe_dump({"data": {**data, "store": str(tmp_path / "store")}}))
+    done = CliRunner().invoke(app, ["prepare", str(file)])
+    assert done.exit_code == 0, done.output
+    for image in tmp_path.glob("data-*/*.png"):
+        image.write_bytes(image.read_bytes()[:-1] + b"\0")  # the store is read, and not the files
+    done = evaluate(run, "--on", file, "--name", "store", "data.check_files=false")
+    assert done.exit_code == 0, done.output
+    one, two = (read_predictions(run / f"external-{name}/predictions.parquet") for name in ("both", "store"))
+    np.testing.assert_allclose(one.logits["route"], two.logits["route"], atol=1e-3)
+    assert evaluate(run, "--on", file, "--by", "source", "data.check_files=false", "--split", "test").exit_code == 0
+    assert document(run / "external-both")["split"] == "test" and document(run / "external-both")["num_studies"] == 12
