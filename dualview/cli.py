@@ -49,7 +49,7 @@ from dualview.commands.tables import (
 from dualview.commands.train import train as run_training
 from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
-from dualview.comparison.tables import choice_line, table_file
+from dualview.comparison.tables import choice_line, folds_line, table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.data.counts import count_images
 from dualview.data.load import load_data
@@ -470,6 +470,8 @@ def compare(  # noqa: PLR0917 - the options of a command
             return
         for setting, table in zip(plan.compare.settings, comparison_tables(comparison), strict=True):
             get_console().print(table)
+            if (of_folds := folds_line(comparison, setting=setting)) is not None:
+                get_console().print(of_folds, soft_wrap=True, markup=False, highlight=False)
             get_console().print(choice_line(comparison, setting=setting), soft_wrap=True, markup=False)
         get_console().print(
             f"all numbers  {table_file(plan, '.csv')}, and as Markdown {table_file(plan, '.md')}", soft_wrap=True

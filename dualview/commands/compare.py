@@ -7,11 +7,13 @@ from pathlib import Path
 from rich.progress import Progress
 
 from dualview.comparison.choice import choose_on_val
-from dualview.comparison.plan import Plan
+from dualview.comparison.folds import out_of_fold_file, read_folds
+from dualview.comparison.plan import Plan, PlannedRun
 from dualview.comparison.result import compare_predictions
 from dualview.comparison.runs import is_finished, train_all
 from dualview.comparison.tables import Comparison, Cost, write_tables
 from dualview.errors import UserError, listed
+from dualview.evaluation.column_writer import write_prediction_columns
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
 from dualview.run import metric_keys
 from dualview.run.directory import RunDir
@@ -74,12 +76,21 @@ def compare(
 
 
 def _predictions(plan: Plan, *, split: str) -> dict[tuple[str, str], list[PredictionTable]]:
-    """(setting, variant) -> predictions of each seed."""
+    """(setting, variant) -> predictions of each seed, of all folds together; those of test are written for `assess`."""
     predictions: dict[tuple[str, str], list[PredictionTable]] = {}
+    folds: dict[tuple[str, str, int], dict[int, PlannedRun]] = {}
     for run in plan.runs:
-        predictions.setdefault((run.setting, run.variant), []).append(
-            read_predictions(RunDir(run.config.run.dir).predictions(split))
-        )
+        if run.fold is None:
+            predictions.setdefault((run.setting, run.variant), []).append(
+                read_predictions(RunDir(run.config.run.dir).predictions(split))
+            )
+        else:
+            folds.setdefault((run.setting, run.variant, run.seed), {})[run.fold] = run
+    for (setting, variant, _), runs in folds.items():
+        table = read_folds(runs, split=split)
+        predictions.setdefault((setting, variant), []).append(table)
+        if split == "test":
+            write_prediction_columns(out_of_fold_file(runs[1]), table)
     return predictions
 
 
