@@ -503,8 +503,11 @@ def report(  # noqa: PLR0917 - the options of a command
     num_images: Annotated[
         int, typer.Option(min=1, help="With --images: most confident right answers to show, and as many wrong ones")
     ] = 4,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Refuse runs that differ in more than run.seed, or tested other studies")
+    ] = False,
 ) -> None:
-    """Write what evaluated runs are worth into one HTML file that opens offline."""
+    """Write evaluated runs into one HTML file that opens offline; of several seeds, with gains over both."""
     with _errors_as_messages():
         overrides = [word for word in runs if "=" in word and not Path(word).exists()]
         if not images and (study or finding or overrides):
@@ -513,7 +516,7 @@ def report(  # noqa: PLR0917 - the options of a command
         if not run_dirs:
             raise UserError("give at least one run directory")
         request = ImageRequest(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
-        file = write_report(run_dirs, out=out, images=request if images else None)
+        file = write_report(run_dirs, out=out, images=request if images else None, are_seeds=seeds)
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 
