@@ -9,6 +9,7 @@ import numpy as np
 from dualview.comparison.plan import PlannedRun
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.evaluation.points_file import read_operating_points
+from dualview.evaluation.prediction_columns import SUFFIXES
 from dualview.evaluation.prediction_table import SCORES, PredictionTable, read_predictions
 from dualview.run.directory import RunDir
 from dualview.views import Availability
@@ -68,24 +69,32 @@ def pooled(tables: Mapping[int, PredictionTable], *, is_named_by_fold: bool = Fa
             **{name: np.concatenate([part.attributes[name] for part in parts]) for name in names},
             FOLD: np.concatenate(folds),
         },
+        thresholds={
+            score: np.concatenate([part.thresholds[score] for part in parts])
+            for score in parts[0].thresholds
+            if all(score in part.thresholds for part in parts)
+        },
     )
 
 
 def with_calibrated_logits(table: PredictionTable, *, points: OperatingPoints | None) -> PredictionTable:
-    """The table with logits whose sigmoid is the probability; as it is where there are no points.
+    """The table with logits whose sigmoid is the probability, and each study's threshold; as it is without points.
 
-    Runs of different folds have counted different weights of positives, which would set their logits apart.
+    Runs of different folds have counted different weights of positives, which would set their logits apart, and have
+    chosen different thresholds, each on its own val.
     """
     if points is None:
         return table
     scales = np.array(
         [[points.scale(route, finding) for finding in table.findings] for route in Availability], np.float64
     )  # (3, K, 2)
+    by_route = np.stack([points.thresholds(table.findings, route) for route in Availability])  # (3, K)
     logits = {}
     for score, values in table.logits.items():
         of_study = scales[table.judged_by(score)]
         logits[score] = (values - points.shift(table.findings)) / of_study[..., 0] + of_study[..., 1]
-    return replace(table, logits=logits)
+    thresholds = {score: by_route[table.judged_by(score)] for score in SUFFIXES}
+    return replace(table, logits=logits, thresholds=thresholds)
 
 
 def out_of_fold_file(run: PlannedRun) -> Path:

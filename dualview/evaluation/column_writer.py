@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dualview.evaluation.prediction_columns import KINDS, STUDY_COLUMNS, SUFFIXES
+from dualview.evaluation.prediction_columns import KINDS, STUDY_COLUMNS, SUFFIXES, THRESHOLD
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.files import whole_file
 from dualview.views import ROUTES
@@ -36,5 +36,7 @@ def write_prediction_columns(file: Path, table: PredictionTable) -> None:
         for score, suffix in SUFFIXES.items():
             values = table.logits[score][:, k]
             columns[f"logit{suffix}:{finding}"] = pd.Series(values).where(np.isfinite(values))
+            if score in table.thresholds:
+                columns[f"{THRESHOLD}{suffix}:{finding}"] = pd.Series(table.thresholds[score][:, k])
     with whole_file(file) as temporary:
         pd.DataFrame(columns).to_parquet(temporary, index=False)

@@ -53,6 +53,9 @@ class PredictionTable:
     label_mask: np.ndarray  # (S, K) bool, True = known
     logits: dict[str, np.ndarray]  # score of SCORES -> (S, K) float64, NaN where there is none
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str
+    # Score -> (S, K) probability from which each study is called positive, NaN where none; {}: operating points say it.
+    # They are not kept in the file.
+    thresholds: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -92,6 +95,7 @@ class PredictionTable:
             label_mask=self.label_mask[rows],
             logits={name: values[rows] for name, values in self.logits.items()},
             attributes={name: values[rows] for name, values in self.attributes.items()},
+            thresholds={name: values[rows] for name, values in self.thresholds.items()},
         )
 
     def write(self, path: Path) -> None:

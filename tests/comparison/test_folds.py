@@ -1,11 +1,13 @@
 """Comparisons over folds: which runs there are, and what their predictions come to together. Nothing is trained."""
 
+import json
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner
 
@@ -22,6 +24,7 @@ from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.bootstrap import resample_patients
 from dualview.evaluation.statistics.strata import auroc_within, aurocs_within
 from dualview.run.directory import RunDir
+from dualview.views import Availability
 from tests.comparison.test_result import KINDS, predictions, row
 from tests.support.runs import write_comparison
 
@@ -229,3 +232,31 @@ def test_the_command_pools_folds_and_writes_what_assess_reads(tmp_path):
     # The logits of finding A are 0.5 apart by fold, which is what the weight of positives has added to them.
     np.testing.assert_allclose(read.table.logits["route"][order, 0], whole.logits["route"][:, 0], atol=1e-12)
     assert list(read.table.attributes[FOLD][order]) == [str(number) for number in NUMBERS]
+    assert_thresholds_are_those_of_each_fold(pooled_file, tmp_path=tmp_path, seed=5)
+
+
+def assert_thresholds_are_those_of_each_fold(pooled_file, *, tmp_path, seed) -> None:
+    """The page of all patients decides each by the threshold that its own fold has chosen on its val."""
+    done = CliRunner().invoke(app, ["assess", str(pooled_file), "--out", str(tmp_path / "all"), "--resamples", "100"])
+    assert done.exit_code == 0, done.output
+    counted = dict.fromkeys(("true_positive", "false_positive", "true_negative", "false_negative"), 0)
+    tables = in_folds(skill=2.0, seed=seed, offset=0.5)
+    for fold, table in tables.items():
+        weights = {"A": 0.5 * fold, "B": 0.0}
+        points = choose_operating_points(tables[fold % 3 + 1], log_pos_weight=weights)
+        pa_only = np.flatnonzero(table.availability == Availability.PA_ONLY)
+        threshold = points.routes["pa_only"]["B"].threshold
+        for study in pa_only:
+            is_called = expit(table.logits["route"][study, 1]) >= threshold
+            is_right = is_called == (table.labels[study, 1] == 1)
+            counted[f"{str(bool(is_right)).lower()}_{'positive' if is_called else 'negative'}"] += 1
+    evaluation = json.loads((tmp_path / "all/evaluation.json").read_text())
+    found = evaluation["groups"]["pa_only"]["findings"]["B"]["operating_point"]
+    assert {name: found[name] for name in counted} == counted
+    assert found["threshold"] is None  # each fold has its own
+    assert evaluation["settings"]["operating_points"] == "the columns threshold:F, for each study its own"
+    assert any("3 folds, each by a network of its own" in text for text in evaluation["versions"])
+    refused = CliRunner().invoke(
+        app, ["assess", str(pooled_file), "--val", str(pooled_file), "--out", str(tmp_path / "x")]
+    )
+    assert "has thresholds of its own" in " ".join(refused.output.split())
