@@ -47,7 +47,7 @@ def test_thresholds_of_each_study_are_read_and_must_be_probabilities(tmp_path):
     assert read_prediction_columns(write(tmp_path / "a.csv", *ROWS)).table.thresholds == {}
     wrong = write(tmp_path / "b.csv", *[*rows[:3], "10,6,both,0,1,0,1.5,high"], header=header)
     message = refused(wrong)
-    assert ":5: threshold:Nodule is 1.5; a threshold is a probability from 0 to 1, or blank" in message
+    assert ":5: threshold:Nodule is '1.5'; a threshold is a probability from 0 to 1, or blank" in message
     assert "threshold_lateral_hidden:Nodule is 'high'" in message
 
 
