@@ -127,10 +127,10 @@ def _folds(values: dict[str, Any]) -> list[int | None]:
     """The folds that plain values ask to train, or None alone; what is wrong with them is found with the rest."""
     data = values.get("data")
     split = data.get("split") if isinstance(data, dict) else None
-    folds = split.get("folds") if isinstance(split, dict) else None
-    if not isinstance(split, dict) or split.get("fold") is not None or type(folds) is not int or folds < 2:
+    if not isinstance(split, dict) or split.get("fold") is not None:
         return [None]
-    return list(range(1, folds + 1))
+    folds = str(split.get("folds"))
+    return list(range(1, int(folds) + 1)) if folds.isdecimal() and int(folds) > 1 else [None]
 
 
 def _of_run(

@@ -19,7 +19,7 @@ from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
 from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
-from dualview.report.seeds import Seeds, table_over_seeds, warnings_of_seeds
+from dualview.report.seeds import Seeds, aurocs_over_seeds, table_over_seeds, warnings_of_seeds
 from dualview.views import ALL_STUDIES, TITLES
 
 OPEN_UP_TO = 20  # number of findings up to which a table is shown open
@@ -86,7 +86,7 @@ def _run(
         "warnings": warnings if over_seeds is None else warnings_of_seeds(over_seeds),
         "under_trained": UNDER_TRAINED,
         "missing_views": tables.missing_views(record),
-        "per_finding": tables.per_finding(record),
+        "per_finding": [*([] if over_seeds is None else [aurocs_over_seeds(over_seeds)]), *tables.per_finding(record)],
         "operating_points": tables.operating_points(record),
         "has_thresholds": record.points.rule != NO_RULE,
         "calibration": tables.calibration(record),

@@ -13,7 +13,7 @@ from dualview.report.record import Record
 from dualview.report.tables import VERDICT_GLYPHS, Cell, Table, interval, share, text
 from dualview.report.tables import gain as in_two_intervals
 from dualview.run.resume import differing_settings
-from dualview.views import MASKINGS, TITLES, View
+from dualview.views import ALL_STUDIES, MASKINGS, TITLES, View
 
 NOT_COMPARED = ("run.seed",)  # keys in which trainings of one network may differ
 
@@ -33,10 +33,14 @@ class Seeds:
     def sentence(self) -> str:
         """What is over seeds on a page, and whose the rest is."""
         seeds = ", ".join(map(str, self.seeds))
+        start = f"{len(self.records)} trainings that differ in run.seed only ({seeds})"
+        end = f"Everything else is of the first, {self.records[0].name} (seed {self.seeds[0]})"
+        if self.gain is None:
+            return f"{start}: a table has the AUROC of each finding over these seeds. {end}"
         few = "" if len(self.records) > 2 else "; two seeds say little of other trainings: 3 or more are better"
         return (
-            f"{len(self.records)} trainings that differ in run.seed only ({seeds}): gains with the lateral and their "
-            f"verdicts are over these seeds and patients{few}. Everything else is of the first, {self.records[0].name}"
+            f"{start}: gains with the lateral and their verdicts are over these seeds and patients{few}. A table has "
+            f"the AUROC of each finding over these seeds. {end}"
         )
 
     @property
@@ -159,6 +163,23 @@ def table_over_seeds(seeds: Seeds) -> Table | None:
         ),
         columns=columns, rows=rows, foot=[foot], sortable=True, sorted_by=5,
     )  # fmt: skip
+
+
+def aurocs_over_seeds(seeds: Seeds) -> Table:
+    """AUROC of each finding on all studies: its spread over seeds, and each of them."""
+    looks = [record.evaluation.groups[ALL_STUDIES] for record in seeds.records]
+    rows = []
+    for finding in seeds.records[0].findings:
+        values = [look.findings[finding].auroc.value for look in looks]
+        known = np.array([np.nan if value is None else value for value in values])
+        each = [Cell("undefined" if value is None else f"{value:.3f}", value) for value in values]
+        rows.append([text(finding), _spread(known), *each])
+    macros = [look.macro["auroc"].value for look in looks]
+    foot = [text("macro"), _spread(np.array([np.nan if value is None else value for value in macros])),
+            *(Cell("undefined" if value is None else f"{value:.3f}", value) for value in macros)]  # fmt: skip
+    columns = ["finding", "mean ± standard deviation", *(f"seed {seed}" for seed in seeds.seeds)]
+    caption = "AUROC of all studies over seeds; beneath the mean the lowest and the highest"
+    return Table(caption=caption, columns=columns, rows=rows, foot=[foot], sortable=True)
 
 
 def warnings_of_seeds(seeds: Seeds) -> list[str]:

@@ -212,6 +212,15 @@ def write_finished_runs(plan, *, offset: float) -> None:
         choose_operating_points(val, log_pos_weight={"A": 0.5 * run.fold, "B": 0.0}).write(folder.operating_points)
 
 
+def test_more_folds_than_patients_are_one_error_and_no_run(tmp_path):
+    file = write_comparison(tmp_path, FILE.replace("folds: 3}}", "folds: 13}}, phantom: {{num_studies: 12}}"))
+    done = CliRunner().invoke(app, ["compare", str(file)])
+    assert done.exit_code == 1
+    assert "data.split.folds is 13, and there are 12 patients" in " ".join(done.output.split())
+    assert "run(s) failed" not in done.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_command_pools_folds_and_writes_what_assess_reads(tmp_path):
     file = write_comparison(tmp_path, FILE)
     write_finished_runs(read_plan(file), offset=0.5)

@@ -16,7 +16,7 @@ from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.evaluation.statistics.bootstrap import resample_patients
 from dualview.report.page import render
 from dualview.report.record import read_records
-from dualview.report.seeds import all_seeds, table_over_seeds, why_not_seeds
+from dualview.report.seeds import all_seeds, aurocs_over_seeds, table_over_seeds, why_not_seeds
 from dualview.views import Availability
 
 from .conftest import made_up, write_run
@@ -159,6 +159,31 @@ def test_the_numbers_of_the_page_are_those_of_the_runs(seeds):
     assert nodule[7].text == ", ".join(f"{gain:+.3f}" for gain in gains)
     macros = [look.value_of_lateral.macro["auroc"].value for look in looks]
     assert table.foot[0][5].sort == pytest.approx(np.mean(macros))
+
+
+def test_auroc_over_seeds_is_that_of_each_run_on_all_studies(seeds):
+    records = read_records([seeds / f"seed-{seed}" for seed in (1, 2, 3)])
+    table = aurocs_over_seeds(all_seeds(records))
+    for row in table.rows[:3]:
+        values = [record.evaluation.groups["all"].findings[row[0].text].auroc.value for record in records]
+        assert [cell.sort for cell in row[2:]] == values
+        assert row[1].text == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert table.rows[3][1].text == "undefined"
+
+
+def test_trainings_that_take_one_view_have_a_page_too(tmp_path):
+    table = made_up(60, findings=FINDINGS)
+    blank = np.full(table.labels.shape, np.nan)
+    table = replace(table, logits={**table.logits, "lateral_hidden": blank, "pa_hidden": blank})
+    runs = [write_run(tmp_path / f"seed-{n}", trained_again(table, seed=n), model="single", seed=n) for n in (1, 2)]
+    over_seeds = all_seeds(read_records(runs))
+    assert over_seeds.gain is None
+    text = words(render([over_seeds.records[0]], over_seeds=over_seeds))
+    assert (
+        "2 trainings that differ in run.seed only (1, 2): a table has the AUROC of each finding over these seeds"
+        in text
+    )
+    assert "AUROC of all studies over seeds" in text
 
 
 @pytest.mark.parametrize(
