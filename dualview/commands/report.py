@@ -12,9 +12,9 @@ from dualview.errors import UserError
 from dualview.files import write_whole
 from dualview.report.page import render
 from dualview.report.pictures import ImageRequest, draw
-from dualview.report.record import Record, read_records
+from dualview.report.record import OWN_TEST, Record, read_records
 from dualview.report.seeds import Seeds, all_seeds, why_not_seeds
-from dualview.run.directory import RunDir
+from dualview.run.directory import EvaluationDir, RunDir
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ def write_report(
     *,
     out: Path | None = None,
     images: ImageRequest | None = None,
+    evaluation: str = OWN_TEST,
     are_seeds: bool = False,
 ) -> Path:
     """Write the page of one or several evaluated runs; gives its path.
@@ -32,20 +33,24 @@ def write_report(
     over seeds and patients; any others stand side by side.
 
     Args:
-        out: file to write; without it `report.html` in the run, or in the folder that all runs have in common.
+        out: file to write; without it `report.html` in the run, or in the folder that all runs have in common; of
+            another evaluation of one run beside that.
         images: which studies to show with Grad-CAM; None shows no image.
+        evaluation: folder in each run whose evaluation is shown.
         are_seeds: whether the runs must be trainings of one network with several seeds.
 
     Raises:
         UserError: a run without an evaluation, with `images` data that cannot be read, or with `are_seeds` runs that
             differ in more than the seed; nothing is written.
     """
-    records = read_records(run_dirs)
+    records = read_records(run_dirs, evaluation=evaluation)
+    if images is not None and any(record.evaluation.external for record in records):
+        raise UserError("--images shows studies of the run's own test; there are none of other data: leave it out")
     over_seeds = _over_seeds(records, are_seeds=are_seeds)
     if over_seeds is not None:
         logger.info("%s", over_seeds.sentence)
         records = records[:1]
-    file = out or _default_file(run_dirs)
+    file = out or _default_file(run_dirs, evaluation=evaluation)
     pictures = {record.name: draw(record, request=images) for record in records} if images is not None else {}
     page = render(records, pictures=pictures, over_seeds=over_seeds)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +70,12 @@ def _over_seeds(records: list[Record], *, are_seeds: bool) -> Seeds | None:
     return all_seeds(records)
 
 
-def _default_file(run_dirs: Sequence[Path]) -> Path:
+def _default_file(run_dirs: Sequence[Path], *, evaluation: str) -> Path:
+    name = RunDir(Path()).report.name if evaluation == OWN_TEST else f"report-{evaluation}.html"
     if len(run_dirs) == 1:
-        return RunDir(run_dirs[0]).report
+        run = RunDir(run_dirs[0])
+        return run.report if evaluation == OWN_TEST else EvaluationDir(run.path / evaluation).report
     common = Path(os.path.commonpath([run_dir.resolve().parent for run_dir in run_dirs]))
     if common == Path(common.anchor):
         raise UserError("the runs have no folder in common; say where the report goes with --out FILE")
-    return RunDir(common).report
+    return common / name

@@ -17,6 +17,7 @@ from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
+from dualview.report.external import external_section
 from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
 from dualview.report.seeds import Seeds, aurocs_over_seeds, table_over_seeds, warnings_of_seeds
@@ -92,6 +93,8 @@ def _run(
         "calibration": tables.calibration(record),
         "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
+        "external": external_section(record),
+        "studies_are": "these" if evaluation.external is not None else "test",
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),
         "has_masked": bool(masked),
