@@ -53,7 +53,7 @@ from dualview.commands.tables import (
 from dualview.commands.train import train as run_training
 from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
-from dualview.comparison.tables import choice_line, table_file
+from dualview.comparison.tables import choice_line, folds_line, table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.data.counts import count_images
 from dualview.data.load import load_data
@@ -558,6 +558,8 @@ def compare(  # noqa: PLR0917 - the options of a command
             return
         for setting, table in zip(plan.compare.settings, comparison_tables(comparison), strict=True):
             get_console().print(table)
+            if (of_folds := folds_line(comparison, setting=setting)) is not None:
+                get_console().print(of_folds, soft_wrap=True, markup=False, highlight=False)
             get_console().print(choice_line(comparison, setting=setting), soft_wrap=True, markup=False)
         get_console().print(
             f"all numbers  {table_file(plan, '.csv')}, and as Markdown {table_file(plan, '.md')}", soft_wrap=True
@@ -590,14 +592,18 @@ def report(  # noqa: PLR0917 - the options of a command
     num_images: Annotated[
         int, typer.Option(min=1, help="With --images: most confident right answers to show, and as many wrong ones")
     ] = 4,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Refuse runs that differ in more than run.seed, or tested other studies")
+    ] = False,
 ) -> None:
-    """Write what evaluated runs are worth into one HTML file that opens offline."""
+    """Write evaluated runs into one HTML file that opens offline; of several seeds, with gains over both."""
     with _errors_as_messages():
         run_dirs, overrides = _runs_and_overrides(runs)
         if not images and (study or finding or overrides):
             raise UserError("--study, --finding and section.field=value say which images to show; add --images")
         request = ImageRequest(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
-        file = write_report(run_dirs, out=out, images=request if images else None, evaluation=evaluation)
+        page = request if images else None
+        file = write_report(run_dirs, out=out, images=page, evaluation=evaluation, are_seeds=seeds)
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 

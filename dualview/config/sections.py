@@ -73,6 +73,33 @@ class SplitConfig(Section):
     max_train_patients: int | None = Field(None, ge=1)
     """Train on at most this many patients of the train split, drawn from `data.seed` in the proportions of the
     split's strata; a smaller number's are among a larger's. `data.train_on` acts after it. val and test are whole."""
+    folds: int | None = Field(None, ge=2)
+    """Divide the patients into so many folds, of which each is tested once; `test` is not used, and val is drawn from
+    the other folds in the proportion of `train` and `val`. `dualview compare` trains a run for each."""
+    fold: int | None = Field(None, ge=1)
+    """Number of the fold that is the test set, from 1 to `folds`."""
+
+    @model_validator(mode="after")
+    def _folds_are_complete(self) -> Self:
+        problems = []
+        if self.folds is None:
+            if self.fold is not None:
+                problems.append(f"fold is {self.fold}, and there are no folds: set data.split.folds, or leave it out")
+        elif self.fold is None:
+            problems.append(
+                f"folds is {self.folds}, and nothing says which of them is tested: set data.split.fold=1 (to "
+                f"{self.folds}), or let `dualview compare` train a run for each"
+            )
+        elif self.fold > self.folds:
+            problems.append(f"fold is {self.fold}; with folds {self.folds} it is from 1 to {self.folds}")
+        given = [key for key in ("file", "column") if getattr(self, key) is not None]
+        if self.folds is not None and given:
+            problems.append(
+                f"folds is {self.folds}, and {' and '.join(given)} says which patients are tested: leave one out"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:

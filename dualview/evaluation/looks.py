@@ -63,7 +63,7 @@ def measure_look(
     probabilities = calibrated_scores(table, score=score, points=points)
     known, positive = table.label_mask & np.isfinite(probabilities), table.positive
     by_route = np.stack([points.thresholds(table.findings, route) for route in Availability])  # (3, K)
-    thresholds = by_route[table.judged_by(score)]  # (S, K)
+    thresholds = table.thresholds.get(score, by_route[table.judged_by(score)])  # (S, K)
     metrics = resampled_metrics(probabilities, positive=positive, known=known, counts=counts)
     _, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
     patients = class_patients_of_each(patient_of, positive=positive, known=known)

@@ -34,6 +34,7 @@ from dualview.views import ROUTES, Availability
 
 POINTS_FORMAT = 2
 NO_RULE = "none: there are no predictions of val to choose thresholds on"
+OWN_RULE = "the columns threshold:F, for each study its own"
 Method = Literal["platt", "temperature", "none"]
 
 
@@ -218,11 +219,13 @@ def choose_operating_points(
     return replace(calibrated, routes=routes)
 
 
-def no_operating_points(findings: Sequence[str]) -> OperatingPoints:
+def no_operating_points(
+    findings: Sequence[str], *, rule: str = NO_RULE, reason: str = "there are no predictions of val"
+) -> OperatingPoints:
     """No threshold for any finding, and nothing calibrated: for predictions that come without those of val."""
-    point = OperatingPoint(threshold=None, reason="there are no predictions of val")
+    point = OperatingPoint(threshold=None, reason=reason)
     return OperatingPoints(
-        rule=NO_RULE,
+        rule=rule,
         chosen_on="",
         temperature=dict.fromkeys(ROUTES, 1.0),
         routes={route: dict.fromkeys(findings, point) for route in ROUTES},

@@ -57,6 +57,9 @@ class PredictionTable:
     logits: dict[str, np.ndarray]  # score of SCORES -> (S, K) float64, NaN where there is none
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str
     spread: np.ndarray | None = None  # (S, K) of the logits of `route` over networks, NaN: fewer than two; None: one
+    # Score -> (S, K) probability from which each study is called positive, NaN where none; {}: operating points say it.
+    # They are not kept in the file.
+    thresholds: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -97,6 +100,7 @@ class PredictionTable:
             logits={name: values[rows] for name, values in self.logits.items()},
             attributes={name: values[rows] for name, values in self.attributes.items()},
             spread=None if self.spread is None else self.spread[rows],
+            thresholds={name: values[rows] for name, values in self.thresholds.items()},
         )
 
     def with_findings(self, findings: Sequence[str]) -> "PredictionTable":
@@ -109,6 +113,7 @@ class PredictionTable:
             label_mask=self.label_mask[:, columns],
             logits={name: values[:, columns] for name, values in self.logits.items()},
             spread=None if self.spread is None else self.spread[:, columns],
+            thresholds={name: values[:, columns] for name, values in self.thresholds.items()},
         )
 
     def write(self, path: Path) -> None:

@@ -96,11 +96,14 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
     Raises:
         UserError: an override would make it another network or other data.
     """
-    new = changed(config, overrides=overrides)
+    replaced: tuple[str, ...] = ()
+    if config.data.split.folds is not None and any(word.startswith("data.split.file=") for word in overrides):
+        replaced = ("data.split.folds", "data.split.fold")  # The file that they made says the same.
+    new = changed(config, overrides=[*overrides, *(f"{key}=null" for key in replaced)])
     # Keys that the run does not use are compared as well: an override of one would be obeyed by nobody.
     now, before = _flat(new.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    refused = [key for key in differing if not key.startswith((*HARMLESS, *ALSO_HARMLESS))]
+    refused = [key for key in differing if not key.startswith((*HARMLESS, *ALSO_HARMLESS, *replaced))]
     if refused:
         raise UserError(
             f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
