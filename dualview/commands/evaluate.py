@@ -36,6 +36,7 @@ from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.split import as_predictions
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
+from dualview.evaluation.subgroups import columns_of
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.run.bad_images import BadImages
 from dualview.run.datasets import load_studies
@@ -80,7 +81,7 @@ def evaluate_run(
         checkpoint_name: `best`, `last`, or a step.
         overrides: `section.field=value` for where the data are and what reads them, such as data.root.
         out: folder to write to; without it `RUN/evaluation-SPLIT`, for another checkpoint than best with its name.
-        by: columns of the study table to divide by (evaluation/subgroups.py).
+        by: columns of the study table, or two of them joined by +, to divide by (evaluation/subgroups.py).
         rule: by which thresholds are chosen on val, for this evaluation; None: those of the run, or, where it has none
             that can be used, by Youden's index.
         calibrate: fit probabilities on val, by Platt or by a temperature (evaluation/calibrate.py).
@@ -102,11 +103,9 @@ def evaluate_run(
         network.model.to(job.device)
         studies = load_studies(config, job=job, findings=network.findings)
         whole, data = studies.whole, studies.data
-        if by is not None and (unknown := sorted(set(by) - set(whole.test.attributes))):
-            raise UserError(
-                f"--by {', '.join(unknown)}: no such column of the study table; there are "
-                f"{', '.join(whole.test.attributes) or 'none (for csv, name them in data.attributes)'}"
-            )
+        there = whole.test.attributes
+        has = f"the study table has {', '.join(there) or 'none (for csv, name them in data.attributes)'}"
+        columns_of(by or (), there=there, otherwise=has)
         are_exact = any(source.identifiers == "exact" for source in config.data.all_sources)
         _refuse_other_patients(run, whole.splits, form=str if are_exact else form_of)
         if data.train.findings != network.findings:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, ages_at, sexes
 from dualview.data.remarks import Remark, count_remarks
 from dualview.data.sources.body_parts import body_part
 from dualview.data.sources.csv import add_wrong_labels, label_codes
@@ -137,9 +138,13 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
         for branch, view in zip(views, said, strict=True)
     ]
     reason = reason.mask(reason == "", pd.Series(no_view, dtype=object))
-    frame = frame.assign(
+    at_study = ages_at(frame["date"], born=frame["born"])
+    age, is_implausible = ages(frame["age"].where(frame["age"] != "", at_study))
+    frame = frame.drop(columns="born").assign(
         date=(frame["date"] + " " + frame["time"]).str.strip().where(frame["date"] != "", ""),
-        age=frame["age"].str.lstrip("0").str.removesuffix("Y"),
+        sex=sexes(frame["sex"]),
+        age=age,
+        is_implausible=is_implausible,
         view=np.array([-1 if branch is None else int(branch) for branch in views], dtype=int),
         rank=_ranks(frame),
         reason=reason,
@@ -147,7 +152,8 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
     frame = _in_order(frame)
     frame = _without_copies(frame)
     used = frame[frame["reason"] == ""]
-    oddities = [
+    oddities: list[tuple[str, str]] = [(IMPLAUSIBLE, path) for path in used["path"][used["is_implausible"]]]
+    oddities += [
         (what.remark, used["path"][row]) for row in used.index for what in (said[row], parts[row]) if what.remark
     ]
     several = used[(used["instance"] != "") & used.duplicated("instance")]
