@@ -70,7 +70,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     frame.insert(0, "line", np.arange(len(frame)) + 1)
     rows = ImageRows(frame, file=source.root, source=source)
     rows.add_remarks(found.remarks)
-    rows.drop(rows.frame["reason"] != "", rows.frame["reason"])
+    rows.drop(rows.frame["reason"] != "", rows.frame["reason"], rule="file is no chest image of a view that is used")
     rows.drop((rows.frame["patient"] == "") | (rows.frame["study"] == ""), "PatientID or StudyInstanceUID is blank")
     wanted = [(path, reason) for path, reason in unreadable if may_be_image(path)]
     if wanted and source.on_missing_file != "drop":
@@ -80,7 +80,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     best = rows.frame.groupby(["patient", "study", "view"])["rank"].transform("min")
     if data.several_images != "first" or source.cohort.one_image_per_view:
         worse = rows.frame["rank"] > best
-        rows.drop(worse, rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view"))
+        reason = rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view")
+        rows.drop(worse, reason, rule="there is a better image of the view")
         best = rows.frame["rank"]
     is_first = ~rows.frame.duplicated(["patient", "study", "view"])
     for rank in range(1, len(RANKS)):
