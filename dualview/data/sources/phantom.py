@@ -67,7 +67,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
 
     num_images = int(table.num_images.sum())
     return SourceTable(
-        name=source.name or "phantom",
+        name=source.called,
         table=table,
         open_images=open_images,
         num_images_read=num_images,
