@@ -17,6 +17,7 @@ from dualview import __version__
 from dualview.commands.report import write_report
 from dualview.data.sources.identifiers import form_of
 from dualview.errors import UserError
+from dualview.evaluation.account import account_of_predictions
 from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Evaluation, Provenance
 from dualview.evaluation.looks import EvaluationSettings
@@ -89,6 +90,7 @@ def assess_file(
     provenance = Provenance(
         run=folder.path.resolve().name, split="test", checkpoint=None, model=None, backbone=None, num_parameters=None,
         versions=[f"assessed by dualview {__version__}"], data={},
+        account=account_of_predictions(table, software=f"dualview {__version__}"),
     )  # fmt: skip
     evaluation = Evaluation.of(provenance, assessment)
     folder.path.mkdir(parents=True, exist_ok=True)

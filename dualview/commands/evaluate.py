@@ -16,6 +16,7 @@ from typing import Literal
 
 from rich.progress import Progress
 
+from dualview import __version__
 from dualview.commands.evaluation_parts import (
     check_columns,
     form_of_identifiers,
@@ -29,6 +30,7 @@ from dualview.data.sources.text_table import text_rows
 from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
+from dualview.evaluation.account import study_account
 from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.looks import EvaluationSettings
@@ -124,7 +126,14 @@ def evaluate_run(
                 settings=settings,
                 track=resampling_bar(progress),
             )
-            provenance = provenance_of(network, split=split, checkpoint_name=checkpoint_name, data=studies.whole)
+            account = study_account(
+                config, whole=studies.whole, taken=studies.data, split=split, table=tables[split],
+                came=studies.evaluated[split].table, network=network, checkpoint_name=checkpoint_name,
+                software=f"dualview {__version__}",
+            )  # fmt: skip
+            provenance = provenance_of(
+                network, split=split, checkpoint_name=checkpoint_name, data=studies.whole, account=account
+            )
             evaluation = Evaluation.of(provenance, assessment)
             write_evaluation(folder, evaluation, table=tables[split], points=points)
             if set_thresholds:

@@ -11,6 +11,7 @@ from dualview.data.counts import count_data
 from dualview.data.load import Data
 from dualview.data.sources.identifiers import form_of
 from dualview.data.table import StudyTable
+from dualview.evaluation.account_types import StudyAccount
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.evaluation.prediction_table import PredictionTable
@@ -48,7 +49,9 @@ def train_prevalence(train: StudyTable) -> np.ndarray:
     return shares
 
 
-def provenance_of(network: TrainedNetwork, *, split: str, checkpoint_name: str, data: Data) -> Provenance:
+def provenance_of(
+    network: TrainedNetwork, *, split: str, checkpoint_name: str, data: Data, account: StudyAccount | None = None
+) -> Provenance:
     """Which network was evaluated on which data: counts of these, without anything that names an image."""
     header = (network.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
     return Provenance(
@@ -59,6 +62,7 @@ def provenance_of(network: TrainedNetwork, *, split: str, checkpoint_name: str, 
         backbone=network.config.model.backbone,
         num_parameters=network.model.num_parameters,
         versions=[line.removeprefix("# ") for line in header if line.startswith("#")],
+        account=account,
         data={key: value for key, value in count_data(data).items() if key not in ("known_bad_images", "sources")},
     )
 
