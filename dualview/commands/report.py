@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dualview.errors import UserError
 from dualview.files import write_whole
+from dualview.report.failures import key_of_failures
 from dualview.report.page import render
 from dualview.report.pictures import ImageRequest, draw
 from dualview.report.record import read_records
@@ -18,7 +19,9 @@ def write_report(
     out: Path | None = None,
     images: ImageRequest | None = None,
 ) -> Path:
-    """Write the page of one or several evaluated runs; gives its path.
+    """Write the page of one or several evaluated runs, and beside each evaluation who its wrong answers are.
+
+    Gives the path of the page.
 
     Args:
         out: file to write; without it `report.html` in the run, or in the folder that all runs have in common.
@@ -33,6 +36,8 @@ def write_report(
     page = render(records, pictures=pictures)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, page)
+    for record in records:
+        write_whole(record.folder.wrong_answers, key_of_failures(record))
     return file
 
 

@@ -26,6 +26,7 @@ class Record:
     """One run and its evaluation on test, or predictions that `dualview assess` was given."""
 
     run: RunDir
+    folder: EvaluationDir  # where the evaluation lies
     name: str  # name of the directory, unique on the page
     evaluation: Evaluation
     predictions: PredictionTable  # predictions of the studies that could be evaluated
@@ -100,6 +101,7 @@ def _read(run: RunDir, *, name: str) -> Record:
         )
     return Record(
         run=run,
+        folder=folder,
         name=name,
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),

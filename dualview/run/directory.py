@@ -42,6 +42,11 @@ class EvaluationDir:
         return self.path / "operating_points.json"
 
     @property
+    def wrong_answers(self) -> Path:
+        """Who the studies of the report's table of wrong answers are: nothing of it is sent anywhere."""
+        return self.path / "wrong-answers.csv"
+
+    @property
     def wandb(self) -> Path:
         return self.path / "wandb"
 
