@@ -62,7 +62,7 @@ def draw_flow(evaluation: Evaluation) -> Markup | None:
         return None
     main = [(source, *_boxes_of_source(source)) for source in account.sources]
     splits = [
-        _split_box(name, split, is_judged=name == evaluation.split)
+        _split_box(name, split, is_judged=name == evaluation.split, left_out=account.left_out_of_training)
         for name, split in account.splits.items()
         if split.studies
     ]
@@ -106,11 +106,14 @@ def _counts(left: Left) -> list[str]:
     return [", ".join(parts)]
 
 
-def _split_box(name: str, split: SplitAccount, *, is_judged: bool) -> Box:
+def _split_box(name: str, split: SplitAccount, *, is_judged: bool, left_out: dict[str, int]) -> Box:
     kinds = [f"{TITLES[kind]}: {number:,}" for kind, number in split.availability.items()]
     lines = [f"{split.patients:,} patients", f"{split.studies:,} studies", *kinds]
     if split.taken < split.studies:
         lines.append(f"{split.studies - split.taken:,} lack a view that the network needs")
+    if name == "train" and left_out.get("studies"):
+        number, patients = left_out["studies"], left_out["patients"]
+        lines.append(f"left out of it by the settings: {number:,} studies, {patients:,} patients")
     return Box(title=name, lines=lines, kind="judged" if is_judged else "")
 
 

@@ -44,10 +44,12 @@ def account(**changes) -> StudyAccount:
               for rule, i, s, p, why in flow],
     )  # fmt: skip
     kinds = {"both": 3, "pa_only": 2, "lateral_only": 0}
+    left_out = {"studies": 7, "patients": 6}
     split = SplitAccount(patients=4, studies=5, availability=kinds, sex=None, age=None, taken=3)
     return StudyAccount(
-        evaluated_on="2026-01-01", software="dualview", study={}, sources=[source], splits={"test": split}, **changes
-    )
+        evaluated_on="2026-01-01", software="dualview", study={}, sources=[source],
+        splits={"train": split, "test": split}, left_out_of_training=left_out, **changes,
+    )  # fmt: skip
 
 
 def evaluation(of: StudyAccount | None) -> SimpleNamespace:
@@ -61,6 +63,7 @@ def test_the_drawn_flow_says_what_each_rule_leaves_out():
         "hospital: read: 100 images, 60 studies, 40 patients",
         "left out: view is &lt;b&gt;: 20 images, 10 studies, 5 patients, 15: view is &lt;b&gt;, 5: view is AP",
         "used: 80 images, 50 studies, 35 patients",
+        "left out of it by the settings: 7 studies, 6 patients",
         "2 lack a view that the network needs",
         "1 studies of which no image could be read",
         "1 of them without a view that could not be read",
