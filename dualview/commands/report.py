@@ -1,5 +1,6 @@
 """`dualview report RUN ...`: evaluated runs as one HTML file that opens offline."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from dualview.report.page import render
 from dualview.report.pictures import ImageRequest, draw
 from dualview.report.record import read_records
 from dualview.run.directory import RunDir
+
+logger = logging.getLogger(__name__)
 
 
 def write_report(
@@ -37,7 +40,10 @@ def write_report(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, page)
     for record in records:
-        write_whole(record.folder.wrong_answers, key_of_failures(record))
+        try:
+            write_whole(record.folder.wrong_answers, key_of_failures(record))
+        except OSError as error:  # Runs that others have made may be there to read only.
+            logger.warning("%s cannot be written: %s", record.folder.wrong_answers, error.strerror or error)
     return file
 
 

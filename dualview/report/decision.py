@@ -26,15 +26,21 @@ def _scores(record: Record) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def decision_figures(record: Record) -> Variants:
-    """Finding's number -> its decision curve; of complete studies with and without the lateral where there is that."""
+    """Finding's number -> its decision curve, of complete studies with and without the lateral where there is that.
+
+    {} where no finding has both classes.
+    """
     rows, scores = _scores(record)
     table = record.predictions.select(rows)
     figures: Variants = {}
+    is_any = False
     for k, finding in enumerate(table.findings):
         known = table.label_mask[:, k] & np.all([np.isfinite(each[:, k]) for each in scores.values()], axis=0)
         positive = table.positive[known, k]
         if not positive.any() or positive.all():
+            figures[str(k)] = _nothing(finding, why="no study without it" if positive.any() else "no study with it")
             continue
+        is_any = True
         thresholds = thresholds_for(float(positive.mean()))
         curves = {
             what: net_benefit(each[known, k], positive=positive, thresholds=thresholds) for what, each in scores.items()
@@ -46,7 +52,14 @@ def decision_figures(record: Record) -> Variants:
             patients=len(set(table.patient_ids[known])),
             can_be_judged=class_patients(table.patient_ids[known], positive=positive).can_be_judged,
         )
-    return figures
+    return figures if is_any else {}
+
+
+def _nothing(finding: str, *, why: str) -> dict[str, Any]:
+    """An empty figure that says why: a finding whose curve is undefined must not show that of another."""
+    label = f"{finding}: undefined, {why} among these."
+    drawn_on = layout(x=axis("threshold of the probability"), y=axis("net benefit per study"), height=380)
+    return {"data": [], "layout": drawn_on, "label": label, "text": label}
 
 
 def _figure(
