@@ -19,6 +19,7 @@ from dualview.report import figures, forest, tables
 from dualview.report.beside import beside
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
 from dualview.report.decision import decision_figures
+from dualview.report.external import external_section
 from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
 from dualview.views import ALL_STUDIES, TITLES
@@ -88,6 +89,8 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "calibration": tables.calibration(record),
         "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
+        "external": external_section(record),
+        "studies_are": "these" if evaluation.external is not None else "test",
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),
         "has_masked": bool(masked),
@@ -106,7 +109,7 @@ def _parts(record: Record, *, pictures: list[Picture]) -> set[str]:
     known = {
         "findings": True, "missing": True, "points": record.points.rule != NO_RULE, "lateral": evaluation.masked,
         "subgroups": evaluation.subgroups, "training": record.config, "data": record.config, "images": pictures,
-        "settings": record.config, "calibration": evaluation.calibration,
+        "settings": record.config, "calibration": evaluation.calibration, "external": evaluation.external,
     }  # fmt: skip
     return {name for name, value in known.items() if value}
 
