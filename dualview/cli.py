@@ -376,7 +376,8 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT or RUN/external-NAME]")
     ] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="Column of the study table to divide by; may be given several times")
+        list[str] | None,
+        typer.Option(help="Column of the study table to divide by, or two as sex+age; may be given several times"),
     ] = None,
     threshold: Annotated[
         str | None,
@@ -491,7 +492,8 @@ def assess(  # noqa: PLR0917 - the options of a command
         str | None, typer.Option(help="youden, sensitivity=0.9 or specificity=0.9, chosen on --val [default: youden]")
     ] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="Column of PREDICTIONS to divide by; may be given several times")
+        list[str] | None,
+        typer.Option(help="Column of PREDICTIONS to divide by, or two as sex+age; may be given several times"),
     ] = None,
     resamples: Resamples = 2000,
     seed: ResamplesSeed = 0,

@@ -18,6 +18,7 @@ from dualview.commands.report import write_report
 from dualview.comparison.folds import FOLD
 from dualview.data.sources.identifiers import form_of
 from dualview.errors import UserError
+from dualview.evaluation.account import account_of_predictions
 from dualview.evaluation.assess import assess
 from dualview.evaluation.cells import names_of_columns
 from dualview.evaluation.document import Evaluation, Provenance
@@ -98,6 +99,7 @@ def assess_file(
     provenance = Provenance(
         run=folder.path.resolve().name, split="test", checkpoint=None, model=None, backbone=None, num_parameters=None,
         versions=[f"assessed by dualview {__version__}", *([_about_folds(table)] if has_folds else [])], data={},
+        account=account_of_predictions(table, software=f"dualview {__version__}"),
     )  # fmt: skip
     evaluation = Evaluation.of(provenance, assessment)
     folder.path.mkdir(parents=True, exist_ok=True)

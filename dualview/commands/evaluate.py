@@ -15,6 +15,7 @@ from typing import Literal
 
 from rich.progress import Progress
 
+from dualview import __version__
 from dualview.commands.evaluation_parts import (
     check_columns,
     form_of_identifiers,
@@ -29,6 +30,7 @@ from dualview.commands.evaluation_parts import (
 )
 from dualview.distributed import start
 from dualview.errors import UserError
+from dualview.evaluation.account import study_account
 from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.looks import EvaluationSettings
@@ -75,7 +77,7 @@ def evaluate_run(
         checkpoint_name: `best`, `last`, or a step.
         overrides: `section.field=value` for where the data are and what reads them, such as data.root.
         out: folder to write to; without it `RUN/evaluation-SPLIT`, for another checkpoint than best with its name.
-        by: columns of the study table to divide by (evaluation/subgroups.py).
+        by: columns of the study table, or two of them joined by +, to divide by (evaluation/subgroups.py).
         rule: by which thresholds are chosen on val, for this evaluation; None: those of the run, or, where it has none
             that can be used, by Youden's index.
         calibrate: fit probabilities on val, by Platt or by a temperature (evaluation/calibrate.py).
@@ -129,8 +131,13 @@ def evaluate_run(
                 settings=settings,
                 track=resampling_bar(progress),
             )
+            account = study_account(
+                config, whole=studies.whole, taken=studies.data, split=split, table=tables[split],
+                came=studies.evaluated[split].table, network=network, checkpoint_name=checkpoint_name,
+                software=f"dualview {__version__}",
+            )  # fmt: skip
             provenance = provenance_of(
-                network, split=split, checkpoint_name=checkpoint_name, data=studies.whole,
+                network, split=split, checkpoint_name=checkpoint_name, data=studies.whole, account=account,
                 several_images_at_test=several_images,
             )  # fmt: skip
             evaluation = Evaluation.of(provenance, assessment)

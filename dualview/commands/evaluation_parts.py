@@ -15,10 +15,12 @@ from dualview.data.sources.identifiers import form_of
 from dualview.data.sources.text_table import text_rows
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
+from dualview.evaluation.account_types import StudyAccount
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.evaluation.own_table import differences_from_run
 from dualview.evaluation.prediction_table import PredictionTable
+from dualview.evaluation.subgroups import columns_of
 from dualview.run.datasets import Studies
 from dualview.run.directory import EvaluationDir, RunDir
 from dualview.run.trained import TrainedNetwork
@@ -33,11 +35,9 @@ OTHER_DATA = ", for the studies of another table or hospital: dualview evaluate 
 
 def check_columns(table: StudyTable, *, by: list[str] | None) -> None:
     """Raises: UserError where the study table lacks a column that is to be divided by."""
-    if by is not None and (unknown := sorted(set(by) - set(table.attributes))):
-        raise UserError(
-            f"--by {', '.join(unknown)}: no such column of the study table; there are "
-            f"{', '.join(table.attributes) or 'none (for csv, name them in data.attributes)'}"
-        )
+    there = table.attributes
+    has = f"the study table has {', '.join(there) or 'none (for csv, name them in data.attributes)'}"
+    columns_of(by or (), there=there, otherwise=has)
 
 
 def form_of_identifiers(data: DataConfig) -> Callable[[str], str]:
@@ -67,6 +67,7 @@ def provenance_of(
     split: str,
     checkpoint_name: str,
     data: Data,
+    account: StudyAccount | None = None,
     several_images_at_test: SeveralImages | None = None,
 ) -> Provenance:
     """Which network was evaluated on which data: counts of these, without anything that names an image."""
@@ -80,6 +81,7 @@ def provenance_of(
         num_parameters=network.model.num_parameters,
         several_images_at_test=several_images_at_test,
         versions=[line.removeprefix("# ") for line in header if line.startswith("#")],
+        account=account,
         data={key: value for key, value in count_data(data).items() if key not in ("known_bad_images", "sources")},
     )
 

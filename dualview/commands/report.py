@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dualview.errors import UserError
 from dualview.files import write_whole
+from dualview.report.failures import key_of_failures
 from dualview.report.page import render
 from dualview.report.pictures import ImageRequest, draw
 from dualview.report.record import OWN_TEST, Record, read_records
@@ -27,7 +28,9 @@ def write_report(
     evaluation: str = OWN_TEST,
     are_seeds: bool = False,
 ) -> Path:
-    """Write the page of one or several evaluated runs; gives its path.
+    """Write the page of one or several evaluated runs, and beside each evaluation who its wrong answers are.
+
+    Gives the path of the page.
 
     Several runs that differ in `run.seed` alone, and were tested on the same studies, make one page whose gains are
     over seeds and patients; any others stand side by side.
@@ -55,6 +58,11 @@ def write_report(
     page = render(records, pictures=pictures, over_seeds=over_seeds)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, page)
+    for record in records:
+        try:
+            write_whole(record.folder.wrong_answers, key_of_failures(record))
+        except OSError as error:  # Runs that others have made may be there to read only.
+            logger.warning("%s cannot be written: %s", record.folder.wrong_answers, error.strerror or error)
     return file
 
 

@@ -286,6 +286,9 @@ class SourceConfig(Section):
     labelled_section: Literal["impression", "report", "findings"] = "impression"
     """`chexpert_plus`: which part of a report was labelled. CheXpert's own labels come from the impression; most
     reports have no findings section, which then counts as No Finding."""
+    reference_standard: str | None = None
+    """How its labels came about, in your words, such as "two radiologists, a third where they disagreed": text for the
+    report. null: what is known of a public data set."""
     cohort: CohortConfig = CohortConfig()
     min_positive_patients: int = Field(0, ge=0)
     """Leave out findings with fewer patients, counted in the whole cohort."""
@@ -667,6 +670,49 @@ class TrainConfig(Section):
     """Steps in a row with a loss or gradient that is not finite, each skipped on all ranks, until the run ends."""
 
 
+class StudyConfig(Section):
+    """What only people know of a study: texts that the report shows as they stand, and its checklists point to."""
+
+    background: str | None = None
+    """Clinical background, and what is done today."""
+    intended_use: str | None = None
+    """What the network is for, for whom, and where in the care of patients."""
+    objectives: str | None = None
+    """Aims and hypotheses."""
+    design: str | None = None
+    """Retrospective or prospective, and the goal of the study."""
+    setting: str | None = None
+    """Hospitals, departments, countries."""
+    eligibility: str | None = None
+    """Who was eligible, beside the rules of `data.cohort`."""
+    deidentification: str | None = None
+    """How images and tables were de-identified."""
+    acquisition: str | None = None
+    """Machines and protocols of the images."""
+    annotators: str | None = None
+    """Who labelled: how many, how qualified, blinded to what, and how far they agreed."""
+    inequalities: str | None = None
+    """Known inequalities between groups of patients, and what was done about them."""
+    limitations: str | None = None
+    """What may bias the results or keep them from holding elsewhere."""
+    implications: str | None = None
+    """What follows for practice, and what stands in the way."""
+    ethics: str | None = None
+    """Ethics committee and its number; consent or its waiver."""
+    registration: str | None = None
+    """Registration of the study, or that there is none."""
+    protocol: str | None = None
+    """Where the protocol is, or that there is none."""
+    availability: str | None = None
+    """Where data, network and code are, and under which conditions."""
+    funding: str | None = None
+    """Who paid, and their role."""
+    interests: str | None = None
+    """Conflicts of interest."""
+    involvement: str | None = None
+    """How patients and the public took part, or that they did not."""
+
+
 class TrackingConfig(Section):
     """Weights & Biases; metrics.jsonl in the run directory is always written."""
 
@@ -708,6 +754,7 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    study: StudyConfig = StudyConfig()
     tracking: TrackingConfig = TrackingConfig()
     distributed: DistributedConfig = DistributedConfig()
 

@@ -14,11 +14,22 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from dualview.data.sources.flow import FlowStep, Left
 from dualview.errors import UserError
+from dualview.evaluation.account_types import (
+    AgeAccount,
+    CheckpointChoice,
+    LabelAccount,
+    SourceAccount,
+    SplitAccount,
+    StudyAccount,
+)
 from dualview.evaluation.metrics import METRICS
 from dualview.files import write_whole
 from dualview.views import MASKINGS
 
+ACCOUNT_TYPES = (Left, FlowStep, SourceAccount, AgeAccount, SplitAccount, LabelAccount, CheckpointChoice, StudyAccount)
+"""The types of `Provenance.account`, parts before the whole."""
 EVALUATION_FORMAT: Literal[1] = 1
 Verdict = Literal["helped", "hurt", "undecided", "too_few", "undefined"]
 GapVerdict = Literal["higher", "lower", "undecided", "too_few", "undefined"]
@@ -408,6 +419,7 @@ class Provenance:
     data: dict[str, Any]  # counts as `dualview data --json` has them, without file names; {}: another software
     several_images_at_test: Literal["first", "mean", "max"] | None = None  # the setting; null: not known
     members: list[EnsembleMember] = field(default_factory=list)  # networks that answer together; []: one network
+    account: StudyAccount | None = None  # the study beside its results; null: an earlier dualview
 
 
 @dataclass(frozen=True, kw_only=True)

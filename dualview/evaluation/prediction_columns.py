@@ -19,6 +19,7 @@ from dualview.data.sources.problems import Problems, repeated
 from dualview.errors import UserError
 from dualview.evaluation.cells import Cells, Numbers, names_of_columns, read_cells
 from dualview.evaluation.prediction_table import LARGEST, SCORES, SMALLEST, PredictionTable
+from dualview.evaluation.subgroups import columns_of
 from dualview.views import ROUTES, Availability, View
 
 STUDY_COLUMNS = ("study", "patient", "availability")
@@ -68,7 +69,7 @@ def read_prediction_columns(
 
     Args:
         findings: those that it must have; only they are read. None: all that it has.
-        by: further columns to divide studies by.
+        by: further columns to divide studies by, or two of them joined by + (subgroups.py).
 
     Raises:
         UserError: the file cannot be read, or what is wrong with its columns or rows, all of it together.
@@ -76,11 +77,9 @@ def read_prediction_columns(
     names = names_of_columns(file)
     _refuse_missing(file, STUDY_COLUMNS, names=names)
     layout = _layout(file, names, findings=findings)
-    if unknown := [name for name in by if name not in names]:
-        others = [name for name in names if ":" not in name and name not in STUDY_COLUMNS]
-        raise UserError(
-            f"--by {', '.join(unknown)}: {file} has no such column; it has {', '.join(others) or 'none to divide by'}"
-        )
+    others = [name for name in names if ":" not in name and name not in STUDY_COLUMNS]
+    has = f"{file} has {', '.join(others) or 'none to divide by'}"
+    by = list(dict.fromkeys(name for pair in columns_of(by, there=names, otherwise=has).values() for name in pair))
     cells = read_cells(file, columns=list(dict.fromkeys([*layout.columns, *by])))
     identifiers = {name: cells.texts(name) for name in ("study", "patient")}
     _add_wrong_identifiers(cells, identifiers)

@@ -16,7 +16,9 @@ from dualview import __version__
 from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
+from dualview.report.beside import beside
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
+from dualview.report.decision import decision_figures
 from dualview.report.external import external_section
 from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
@@ -68,6 +70,8 @@ def _run(
     variants = figures.curve_figures(record, masked=masked, groups=groups)
     if drawn_forest := forest.forest(gained):
         variants["forest"] = drawn_forest
+    if curves := decision_figures(record):
+        variants["decision-curve"] = curves
     variants |= {name: {"": figure} for name, figure in figures.training_figures(record).items()}
     drawn |= {prefix + name: figure for name, figure in variants.items()}
     evaluation = record.evaluation
@@ -102,8 +106,20 @@ def _run(
         "settings": None
         if record.config is None
         else yaml.safe_dump(public_settings(record.config), sort_keys=False, allow_unicode=True),
+        **beside(record, prefix=prefix, parts=_parts(record, pictures=pictures)),
         "vote": record.config is not None and record.config.model.joint_rule == "vote",
     }
+
+
+def _parts(record: Record, *, pictures: list[Picture]) -> set[str]:
+    """The parts of the page that checklists can point to (`beside.TITLES_OF_PARTS`), as far as they are there."""
+    evaluation = record.evaluation
+    known = {
+        "findings": True, "missing": True, "points": record.points.rule != NO_RULE, "lateral": evaluation.masked,
+        "subgroups": evaluation.subgroups, "training": record.config, "data": record.config, "images": pictures,
+        "settings": record.config, "calibration": evaluation.calibration, "external": evaluation.external,
+    }  # fmt: skip
+    return {name for name, value in known.items() if value}
 
 
 def _headline(record: Record) -> list[dict[str, str]]:

@@ -28,6 +28,7 @@ class Record:
     """One run and an evaluation of it, on test or on other data, or predictions that `dualview assess` was given."""
 
     run: RunDir
+    folder: EvaluationDir  # where the evaluation lies
     name: str  # name of the directory, unique on the page
     evaluation: Evaluation
     predictions: PredictionTable  # predictions of the studies that could be evaluated
@@ -112,6 +113,7 @@ def _read(run: RunDir, *, name: str, of: str) -> Record:
         )
     return Record(
         run=run,
+        folder=folder,
         name=name,
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),

@@ -45,6 +45,11 @@ class EvaluationDir:
         return self.path / "operating_points.json"
 
     @property
+    def wrong_answers(self) -> Path:
+        """Who the studies of the report's table of wrong answers are: nothing of it is sent anywhere."""
+        return self.path / "wrong-answers.csv"
+
+    @property
     def recalibrated_points(self) -> Path:
         """Operating points from patients of other data who were set aside."""
         return self.path / "recalibrated_operating_points.json"

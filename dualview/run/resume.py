@@ -20,7 +20,7 @@ HARMLESS = (
     "train.accumulation_steps",  # the number of ranks fixes it
     "train.channels_last", "train.eval_every_steps", "train.early_stopping_evaluations", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.keep_checkpoints", "train.resume", "train.max_bad_steps",
-    "tracking.", "distributed.",
+    "tracking.", "distributed.", "study.", "data.reference_standard",
 )  # fmt: skip
 
 SEVERAL_IMAGES_KEY = "data.several_images_at_test"
@@ -108,7 +108,7 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
         raise UserError(
             f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
             f"{', '.join(key for key in (*HARMLESS, *ALSO_HARMLESS) if key.startswith(('data.', 'run.device')))}, "
-            "train.micro_batch_size, train.precision and those of tracking"
+            "train.micro_batch_size, train.precision, those of study and those of tracking"
             + (
                 ". Other data than the run's own are evaluated by dualview evaluate RUN --on CONFIG"
                 if any(key.startswith("data.") for key in refused)

@@ -67,8 +67,8 @@ def test_the_keys_are_in_the_order_that_files_have_always_had(evaluation):
     content = json.loads(evaluation.to_json())
     assert list(content) == [
         "run", "split", "checkpoint", "model", "backbone", "num_parameters", "versions", "data",
-        "several_images_at_test", "members", "format", "settings", "findings", "num_patients", "num_studies", "groups",
-        "availability_baseline", "masked", "subgroups", "temperature", "calibration", "subgroup_gaps",
+        "several_images_at_test", "members", "account", "format", "settings", "findings", "num_patients", "num_studies",
+        "groups", "availability_baseline", "masked", "subgroups", "temperature", "calibration", "subgroup_gaps",
         "external",
     ]  # fmt: skip
     assert list(content["masked"]["value_of_lateral"]["findings"]["Mass"]["auroc"]) == [

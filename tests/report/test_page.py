@@ -67,7 +67,7 @@ def test_names_that_are_html_are_text(made_up_run):
     html = render(read_records([made_up_run]))
     assert "Mass <b>" not in html
     assert "Mass &lt;b&gt;&amp;amp;&lt;/b&gt; &lt;/script&gt;" in html
-    assert len(figures_of(html)) == 8
+    assert len(figures_of(html)) == 9
 
 
 def test_the_page_asks_for_nothing(made_up_run):

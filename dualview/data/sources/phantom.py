@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dualview.config import DataConfig, PhantomConfig, SourceConfig
 from dualview.data.images.files import Aspect
+from dualview.data.sources.flow import FlowStep, count_studies
 from dualview.data.sources.image_rows import SourceTable, nothing_dropped
 from dualview.data.table import StudyTable
 from dualview.views import Availability, View
@@ -69,12 +70,14 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     def open_images(*, image_size_px: int, aspect: Aspect) -> "PhantomImages":
         return PhantomImages(drawn.truth, seed=seed, image_size_px=image_size_px, contrast=data.phantom.contrast)
 
+    num_images = int(table.num_images.sum())
     return SourceTable(
         name=source.called,
         table=table,
         open_images=open_images,
-        num_images_read=int(table.num_images.sum()),
+        num_images_read=num_images,
         dropped=nothing_dropped(),
+        flow=(FlowStep(rule="drawn", left=count_studies(table, num_images=num_images), reasons={}),),
     )
 
 
