@@ -274,8 +274,13 @@ def metric_estimate(
     patients: ClassPatients,
     settings: EvaluationSettings,
     is_difference: bool = False,
+    at_least: float = 0.0,
 ) -> Estimate:
-    """A metric of a finding, or a difference, with an interval by the spread of its resampled values (B,)."""
+    """A metric of a finding, or a difference, with an interval by the spread of its resampled values (B,).
+
+    Args:
+        at_least: what that spread is raised to where it is smaller and not 0; NaN: nothing.
+    """
     if not np.isfinite(value) or not patients.have_interval:
         return _bare(value)
     spread, fewest = standard_error(resampled), patients.fewer
@@ -290,6 +295,7 @@ def metric_estimate(
             fewest=fewest,
             confidence=settings.confidence,
             is_heavy=metric == "average_precision",
+            at_least=at_least,
         )
     if metric == "brier" and not is_difference and interval.low is not None:
         interval = interval._replace(low=max(interval.low, 0.0))
