@@ -8,6 +8,7 @@ A label's weight in the loss is the size of the loss's gradient where the probab
 
 import importlib.util
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from dualview.config import DataConfig
 from dualview.data.sources.readers import read_source
 from dualview.data.table import StudyTable
-from dualview.losses import NORMALISATIONS, Normalise, study_losses
+from dualview.losses import Normalise, study_losses
 
 PAGE = Path(__file__).parents[1] / "datasets.md"
 BEGIN, END = "<!-- docs/generate/loss_weights.py -->\n", "<!-- end -->\n"
@@ -65,17 +66,17 @@ def shares(table: StudyTable, *, normalise: Normalise) -> np.ndarray:
 def page_table() -> str:
     """Rows of some findings, and the median and extremes of all."""
     table = chexpert()
-    factor = {name: factors(table, normalise=name) for name in NORMALISATIONS}
-    share = {name: shares(table, normalise=name) for name in NORMALISATIONS}
+    factor = {name: factors(table, normalise=name) for name in get_args(Normalise)}
+    share = {name: shares(table, normalise=name) for name in get_args(Normalise)}
     rows = []
     for finding in SHOWN:
         k = table.findings.index(finding)
-        cells = [f"{factor[name][k]:.2f} | {share[name][k]:.3f}" for name in NORMALISATIONS]
+        cells = [f"{factor[name][k]:.2f} | {share[name][k]:.3f}" for name in get_args(Normalise)]
         rows.append(f"| {finding} | {' | '.join(cells)} |")
     for title, of in (("median of 14", np.median), ("largest", np.max)):
-        cells = [f"{of(factor[name]):.2f} | " for name in NORMALISATIONS]
+        cells = [f"{of(factor[name]):.2f} | " for name in get_args(Normalise)]
         rows.append(f"| {title} | {' | '.join(cells)} |")
-    heads = [f"`{name}`: factor | share of positives" for name in NORMALISATIONS]
+    heads = [f"`{name}`: factor | share of positives" for name in get_args(Normalise)]
     return "\n".join([f"| finding | {' | '.join(heads)} |", "|---|" + "---|" * 4, *rows]) + "\n"
 
 

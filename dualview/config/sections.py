@@ -319,6 +319,11 @@ class SourceConfig(Section):
         return self
 
     @property
+    def called(self) -> str:
+        """What the source is called in tables and reports."""
+        return self.name or self.source
+
+    @property
     def unused_keys(self) -> list[str]:
         """Keys that are set, and that the reader of this source does not look at."""
         own = [key for key in keys_set(self) if key.partition(".")[0] in SourceConfig.model_fields]
@@ -394,7 +399,7 @@ class DataConfig(SourceConfig):
         ]
         if given:
             raise ValueError(f"with data.sources, {', '.join(given)} must stand in its entries")
-        names = [source.name or source.source for source in self.sources]
+        names = [source.called for source in self.sources]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sources: {repeated} come more than once; give each its own name")
         if "phantom" in {source.source for source in self.sources}:

@@ -141,7 +141,7 @@ def look_at_sources(data: Data) -> dict[str, Sample]:
 def too_dark(samples: dict[str, Sample], config: DataConfig) -> list[str]:
     """What to say of each source whose images are too dark to be true, and that does not say which value is white."""
     key = "intensity_max in its entry of data.sources" if config.sources else "data.intensity_max"
-    unsaid = [source.name or source.source for source in config.all_sources if source.intensity_max is None]
+    unsaid = [source.called for source in config.all_sources if source.intensity_max is None]
     said = [darkness(sample, source=name, key=key) for name, sample in samples.items() if name in unsaid]
     return [text for text in said if text is not None]
 
@@ -149,9 +149,7 @@ def too_dark(samples: dict[str, Sample], config: DataConfig) -> list[str]:
 def store_settings(config: DataConfig) -> StoreSettings:
     """What the pixels of the configured store depend on."""
     intensity_max = {
-        source.name or source.source: source.intensity_max
-        for source in config.all_sources
-        if source.intensity_max is not None
+        source.called: source.intensity_max for source in config.all_sources if source.intensity_max is not None
     }
     return StoreSettings(
         image_size_px=config.image_size_px, bits=config.store_bits, aspect=config.aspect, intensity_max=intensity_max

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from typer.testing import CliRunner
 
 from dualview.cli import app
-from dualview.commands.evaluate import train_prevalence
+from dualview.commands.evaluation_parts import train_prevalence
 from dualview.commands.train import train
 from dualview.data.load import load_data
 from dualview.evaluation.points_file import read_operating_points

@@ -100,7 +100,7 @@ class ImageRows:
     def account(self) -> ReadImages:
         """What was read and left out until now."""
         return ReadImages(
-            name=self.source.name or self.source.source,
+            name=self.source.called,
             num_images_read=self._num_read,
             dropped=pd.concat([nothing_dropped(), *self._dropped], ignore_index=True),
             remarks=tuple(self._remarks),

@@ -24,7 +24,7 @@ def findings_there(
     is_there = {finding: [name for name in names if name in there] for finding, names in config.findings.items()}
     missing = [finding for finding, names in is_there.items() if not names]
     absent = [name for finding, names in config.findings.items() for name in names if name not in is_there[finding]]
-    source = config.name or config.source
+    source = config.called
     known = f"there are {', '.join(sorted(there)[:SHOWN])}{' ...' if len(there) > SHOWN else ''}"
     if config.on_missing_finding == "error" and (missing or (every_name and absent)):
         raise UserError(

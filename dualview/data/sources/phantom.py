@@ -65,7 +65,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         return PhantomImages(drawn.truth, seed=seed, image_size_px=image_size_px)
 
     return SourceTable(
-        name=source.name or "phantom",
+        name=source.called,
         table=table,
         open_images=open_images,
         num_images_read=int(table.num_images.sum()),
