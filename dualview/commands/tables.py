@@ -161,6 +161,9 @@ def value_of_lateral_table(evaluation: Evaluation, *, width: int = WIDE) -> Tabl
     )
     if value.without_error:
         table.caption += f"\n{NO_ERROR_MARK} {escape('; '.join(value.without_error))}"
+    if value.shortfalls:
+        said = "AUROC of the joint head minus the better branch head's, which chance explains"
+        table.caption += f"\n{said}: {escape('; '.join(value.shortfalls))}"
     if value.warnings:
         table.caption += f"\nWARNING {UNDER_TRAINED}: {escape('; '.join(value.warnings))}"
     return table

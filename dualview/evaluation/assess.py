@@ -153,7 +153,7 @@ def _masked(complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, s
         **{masking: one.look for masking, one in by_masking.items()},
         value_of_lateral=value_of(View.LATERAL),
         value_of_pa=value_of(View.PA),
-        heads=head_aurocs(complete),
+        heads=head_aurocs(complete, settings=settings),
     )
 
 

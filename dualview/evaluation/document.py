@@ -247,6 +247,7 @@ class HeadAurocs:
     pa: float | None  # of the PA branch's own head; null as the joint head's
     lateral: float | None  # of the lateral branch's own head; null as the joint head's
     vote: float | None  # of the mean of the three heads' logits (`model.joint_rule: vote`); null as the joint head's
+    shortfall: Estimate | None = None  # joint minus better branch head, for all judged findings; null: not measured
 
     @property
     def better_branch(self) -> float | None:
@@ -255,8 +256,8 @@ class HeadAurocs:
 
     @property
     def is_under_trained(self) -> bool:
-        """Whether the joint head, which sees more, is below a branch head: then it did not learn what that one did."""
-        return self.joint is not None and self.better_branch is not None and self.joint < self.better_branch
+        """Whether the joint head, which sees more, is below a branch head, and beyond what chance explains."""
+        return self.shortfall is not None and self.shortfall.high is not None and self.shortfall.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from dualview.evaluation.metrics import MACRO
 from dualview.views import MASKINGS
 
 UNDER_TRAINED = (
-    "joint head under-trained: it is below the better branch head of the same network, which sees one view only, so "
-    "what is lost is this training's and not the view's"
+    "joint head under-trained: it is below the better branch head of the same network, which sees one view only, by "
+    "more than chance explains, so what is lost is this training's and not the view's"
 )
 VERDICT_TITLES: dict[Verdict, str] = {
     "helped": "helped",
@@ -88,6 +88,18 @@ class ValueTable:
     def warnings(self) -> list[str]:
         """Findings whose joint head is under-trained, with what the other heads reach."""
         return [row.warning for row in self.rows if row.warning]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Findings whose joint head is below the better branch head, but by no more than chance explains."""
+        return [
+            f"{row.name} {row.heads.shortfall.value:+.3f}"
+            for row in self.rows
+            if row.heads is not None
+            and row.heads.shortfall is not None
+            and (row.heads.shortfall.value or 0) < 0
+            and not row.heads.is_under_trained
+        ]
 
     @property
     def without_error(self) -> list[str]:
