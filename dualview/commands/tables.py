@@ -19,6 +19,7 @@ from dualview.evaluation.value_of_lateral import (
     p_value,
     value_of_lateral,
 )
+from dualview.run.directory import RunDir
 from dualview.views import ALL_STUDIES, GROUPS, TITLES
 
 NO_ERROR_MARK = "*"  # beside an AUROC of exactly 1, which less is rounded to as well
@@ -211,10 +212,19 @@ def operating_points_line(evaluation: Evaluation, *, folder: Path, run: Path) ->
     used = evaluation.settings
     if used.operating_points_of == "run":
         return f"thresholds  {used.operating_points}: those of the run, {run}/operating_points.json"
-    return (
-        f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. "
-        "`dualview predict` goes on with those of the run"
+    return f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. " + (
+        _what_predict_uses(evaluation, folder=folder, run=RunDir(run))
     )
+
+
+def _what_predict_uses(evaluation: Evaluation, *, folder: Path, run: RunDir) -> str:
+    """Which thresholds `dualview predict` has for the checkpoint of an evaluation that has its own."""
+    step = None if evaluation.checkpoint is None else evaluation.checkpoint.step
+    if step is None or run.checkpoint("best").resolve() == run.checkpoint(step).resolve():
+        return "`dualview predict` goes on with those of the run"
+    if folder.resolve() == run.evaluation(evaluation.split, checkpoint=str(step)).path.resolve():
+        return f"`dualview predict --checkpoint {step}` uses them, as step {step} is not the best"
+    return f"`dualview predict` does not know them; it has those of `dualview evaluate {run} --checkpoint {step}`"
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

@@ -114,9 +114,7 @@ class FindingResult:
     brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
     calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
     calibration_error_by_chance: float | None = None  # what perfect probabilities would show; null: no study
-    calibration_intercept: Estimate | None = (
-        None  # log-odds; below 0: probabilities too high; null: an earlier dualview
-    )
+    calibration_intercept: Estimate | None = None  # log-odds; below 0: probabilities too high; null: not measured
     calibration_slope: Estimate | None = None  # any number; below 1: probabilities too extreme; null as the intercept
     sensitivity_at_specificity: Reached  # the specificity that is held is 0.9
     specificity_at_sensitivity: Reached  # the sensitivity that is held is 0.9
@@ -233,9 +231,7 @@ class ValueOfView:
     undecided: list[str]  # findings where the interval of the AUROC difference holds 0
     undefined: list[str]  # findings without an AUROC with or without the view
     too_few: list[str] = field(default_factory=list)  # fewer than 10 patients with the finding, or than 10 without it
-    num_judged: int | None = (
-        None  # number of findings that the simultaneous interval holds for; null: an earlier dualview
-    )
+    num_judged: int | None = None  # findings that the simultaneous interval holds for; null: an earlier dualview
     correction: str  # how the verdicts account for the number of findings, as a sentence
 
 

@@ -2,14 +2,17 @@
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from dualview.commands.tables import assessment_table, value_of_lateral_table
+from dualview.commands.tables import assessment_table, operating_points_line, value_of_lateral_table
+from dualview.evaluation.document import EvaluatedCheckpoint
 from dualview.evaluation.value_of_lateral import value_of_lateral
 from dualview.report.record import read_records
+from dualview.run.directory import RunDir
 
 from .conftest import made_up, write_run
 
@@ -59,3 +62,22 @@ def test_without_a_view_withheld_each_auroc_keeps_its_interval(evaluation, width
         if result.auroc.low is not None:
             assert f" [{result.auroc.low:.3f}, {result.auroc.high:.3f}]" in text
     assert "no error" not in text  # the studies of one view are not told without an error
+
+
+def test_the_line_of_thresholds_says_which_checkpoint_of_predict_uses_them(evaluation, tmp_path):
+    """Of the best checkpoint the run has its own; of another those beside its evaluation by step are used."""
+    run = RunDir(tmp_path / "run")
+    for step in (3, 40):
+        run.checkpoint(step).mkdir(parents=True)
+    (run.checkpoints / "best").symlink_to("step-000040")
+
+    def line(*, checkpoint: str, step: int, folder) -> str:
+        of = replace(evaluation, checkpoint=EvaluatedCheckpoint(name=checkpoint, step=step))
+        return operating_points_line(of, folder=folder, run=run.path)
+
+    own = run.path / "evaluation-test-3"
+    assert "goes on with those of the run" in line(checkpoint="40", step=40, folder=run.path / "evaluation-test-40")
+    assert "`dualview predict --checkpoint 3` uses them" in line(checkpoint="3", step=3, folder=own)
+    for folder in (run.path / "evaluation-test-last", tmp_path / "elsewhere"):
+        said = line(checkpoint="last", step=3, folder=folder)
+        assert f"it has those of `dualview evaluate {run} --checkpoint 3`" in said
