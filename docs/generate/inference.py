@@ -5,7 +5,6 @@
 
 Binormal scores of correlated findings, prevalences 0.5 to 30 %, one study per patient, judged by the very functions
 that `dualview evaluate` calls. About ten minutes on two cores. Draws docs/evaluation/inference.svg and prints numbers.
-The figure that is there was put together from runs of two versions of this file (docs/evaluation.md says so).
 """
 
 import sys
@@ -36,7 +35,7 @@ from dualview.evaluation.statistics.permutation import swap_test
 PICTURE = Path(__file__).parents[1] / "evaluation" / "inference.svg"
 BY_FINDING, BY_PATIENT = 0.3, 0.3  # shares of a score's variance: common to both scores; to all findings of a patient
 WIDE = 1.6  # standard deviation of positive scores, that of negative ones being 1, where ROC shapes are unequal
-FEWEST = {0: "below 5", 5: "5 to 9", 10: "10 to 19", 20: "20 to 49", 50: "50 and more"}
+FEWEST = {0: "below 5", 5: "5 to 9", 10: "10 to 19", 20: "20 to 49", 50: "from 50"}
 """Positive patients to be expected. Those that are there would not do: which findings have many is chance as well, and
 average precision, which rises with the share of positives, would be above the truth wherever there are more."""
 RESAMPLES = 500
@@ -294,7 +293,7 @@ def draw_coverage(axes: Axes, results: list[dict]) -> None:
     axes.set_xticks(range(len(FEWEST)), list(FEWEST.values()))
     axes.set_xlabel("patients with the finding, expected")
     axes.set_ylabel("intervals of 95 % that hold the truth")
-    axes.set_ylim(0.88, 1.0)
+    axes.set_ylim(0.88, 1.005)
     axes.legend(loc="lower right", frameon=False)
 
 
@@ -325,14 +324,8 @@ def simulate_and_print(world: World, *, share: float) -> dict:
     return result
 
 
-def main(share: float) -> None:
-    """Simulate and draw.
-
-    Args:
-        share: of the repetitions, for a quick look.
-    """
-    with ProcessPoolExecutor() as pool:
-        results = list(pool.map(partial(simulate_and_print, share=share), worlds()))
+def draw_all(results: list[dict]) -> None:
+    """The figure of what `simulate` says of all worlds."""
     nothing = [result for result in results if not result["gain"]]
     figure, (first, second, third) = plt.subplots(
         1, 3, figsize=(15, 5.2), width_ratios=[1.2, 1, 0.9], layout="constrained"
@@ -342,6 +335,17 @@ def main(share: float) -> None:
     draw_power(third, [result for result in results if result["gain"]])
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE)
+
+
+def main(share: float) -> None:
+    """Simulate and draw.
+
+    Args:
+        share: of the repetitions, for a quick look.
+    """
+    with ProcessPoolExecutor() as pool:
+        results = list(pool.map(partial(simulate_and_print, share=share), worlds()))
+    draw_all(results)
 
 
 if __name__ == "__main__":
