@@ -218,9 +218,11 @@ def _at_thresholds(
 
 
 def estimate(value: float | None, resampled: np.ndarray, settings: EvaluationSettings) -> Estimate:
-    """A number with the percentile interval of its resampled values (B,)."""
-    interval = Interval(None, None, None)
-    if value is not None and np.isfinite(value):
+    """A number with the percentile interval of its resampled values (B,); none where they do not vary."""
+    if value is None or not np.isfinite(value):
+        return Estimate(value=None, low=None, high=None)
+    interval = Interval(float(value), None, None)
+    if standard_error(np.atleast_1d(resampled)) > 0:
         interval = percentile_interval(float(value), np.atleast_1d(resampled), confidence=settings.confidence)
     return Estimate(**interval._asdict())
 
@@ -252,7 +254,10 @@ def auroc_gain_estimate(
     patients: np.ndarray,
     settings: EvaluationSettings,
 ) -> Estimate:
-    """The difference of two AUROCs with its interval, none where patients are too few or no chance is seen in it.
+    """The difference of two AUROCs with its interval, none where patients are too few or scores do not differ at all.
+
+    Two AUROCs that differ and do not vary, as of scores without an error and of scores that are all the same, have the
+    interval of two that are independent.
 
     Args:
         scores: (2, N) of both, on the same studies; `positive` and `patients` are theirs.
@@ -262,7 +267,7 @@ def auroc_gain_estimate(
     if not np.isfinite(difference) or not of_classes.have_interval:
         return _bare(difference)
     _, covariances = covariance(scores, positive=positive, patients=patients)
-    if error_of_difference(covariances) == 0:
+    if difference == 0 and error_of_difference(covariances) == 0:
         return _bare(difference)
     errors = np.sqrt(np.diag(covariances))
     correlation = float(covariances[0, 1] / errors.prod()) if errors.prod() > 0 else 0.0
