@@ -30,6 +30,8 @@ from dualview.commands.dashboard import save_dashboard
 from dualview.commands.data import ViewCheckRequest, look_at_data
 from dualview.commands.evaluate import evaluate_run as run_evaluation
 from dualview.commands.export import export as run_export
+from dualview.commands.external import Request, evaluate_on
+from dualview.commands.external_tables import drift_table, external_lines, recalibration_table, thresholds_table
 from dualview.commands.predict import predict as run_prediction
 from dualview.commands.prepare import prepare as run_prepare
 from dualview.commands.report import write_report
@@ -330,9 +332,25 @@ def export(
 def evaluate(  # noqa: PLR0917 - the options of a command
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart")],
     overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    split: Annotated[str | None, typer.Option(help="train, val or test [default: test; with --on all studies]")] = None,
+    on: Annotated[
+        Path | None,
+        typer.Option("--on", metavar="CONFIG", help="Other data: a YAML file of which the section data counts"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="With --on: what the data are called, RUN/external-NAME [default: as CONFIG]")
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="With --on: 'Run finding=their finding'; may be given several times"),
+    ] = None,
+    recalibrate_on: Annotated[
+        int | None, typer.Option(help="With --on: number of patients to set aside, and recalibrate on")
+    ] = None,
     checkpoint: CheckpointName = "best",
-    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT or RUN/external-NAME]")
+    ] = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Column of the study table to divide by; may be given several times")
     ] = None,
@@ -352,12 +370,26 @@ def evaluate(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """Score every study of a split, complete ones also with a view withheld: what is the lateral view worth?"""
     with _errors_as_messages():
-        if split not in ("train", "val", "test"):
+        if split not in ("train", "val", "test", None):
             raise UserError(f"--split {split}: choose train, val or test")
+        if on is None and (name is not None or map_ or recalibrate_on is not None):
+            raise UserError("--name, --map and --recalibrate-on are for other data; say which, --on CONFIG")
+        if on is not None:
+            if threshold is not None or calibrate or set_thresholds:
+                raise UserError(
+                    "--on takes the thresholds and the calibration of the run as they are: leave out --threshold, "
+                    "--calibrate and --set-thresholds. --recalibrate-on N shows what N patients set aside would change"
+                )
+            _evaluate_on(
+                run, Request(config=on, name=name, maps=map_ or (), split=split, recalibrate_on=recalibrate_on),
+                checkpoint=checkpoint, overrides=overrides, out=out, by=by or None,
+                settings=EvaluationSettings(num_resamples=resamples, seed=seed),
+            )  # fmt: skip
+            return
         with progress_bars(shown=is_main_by_environment()) as progress:
             result = run_evaluation(
                 run,
-                split=split,  # type: ignore[arg-type]
+                split=split or "test",  # type: ignore[arg-type]
                 checkpoint_name=checkpoint,
                 overrides=overrides,
                 out=out,
@@ -379,6 +411,34 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         console.print(operating_points_line(result.evaluation, folder=result.folder, run=run), soft_wrap=True)
         if result.wandb is not None and result.wandb.dir is not None:
             console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
+
+
+def _evaluate_on(
+    run: Path,
+    request: Request,
+    *,
+    checkpoint: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    by: list[str] | None,
+    settings: EvaluationSettings,
+) -> None:
+    """`dualview evaluate --on`: evaluate and print."""
+    with progress_bars(shown=is_main_by_environment()) as progress:
+        result = evaluate_on(
+            run, request, checkpoint_name=checkpoint, overrides=overrides, out=out, by=by, settings=settings,
+            progress=progress,
+        )  # fmt: skip
+    if result.evaluation is None:
+        return
+    console = get_console()
+    for table in (drift_table, thresholds_table, recalibration_table):
+        if (made := table(result.evaluation)) is not None:
+            console.print(made)
+    for line in external_lines(result.evaluation, folder=result.folder, run=run):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if result.wandb is not None and result.wandb.dir is not None:
+        console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -492,6 +552,7 @@ def report(  # noqa: PLR0917 - the options of a command
             help="File to write [default: RUN/report.html; of several runs in the folder that holds them all]"
         ),
     ] = None,
+    evaluation: Annotated[str, typer.Option(help="Folder in RUN to show, such as external-NAME")] = "evaluation-test",
     images: Annotated[bool, typer.Option("--images", help="Show studies with Grad-CAM; identifiers stay out")] = False,
     study: Annotated[
         list[str] | None, typer.Option(help="With --images: this study, by its identifier; may be given several times")
@@ -512,7 +573,7 @@ def report(  # noqa: PLR0917 - the options of a command
         if not run_dirs:
             raise UserError("give at least one run directory")
         request = ImageRequest(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
-        file = write_report(run_dirs, out=out, images=request if images else None)
+        file = write_report(run_dirs, out=out, images=request if images else None, evaluation=evaluation)
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 

@@ -9,6 +9,7 @@ and the same, but for the predictions, as a run of wandb (evaluation/wandb_run.p
 With any number of processes; every study is predicted once, and all come out alike.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from dualview.commands.evaluation_parts import (
     training_split,
     write_evaluation,
 )
+from dualview.config import Config
 from dualview.data.sources.text_table import text_rows
 from dualview.data.table import StudyTable
 from dualview.distributed import start
@@ -32,16 +34,22 @@ from dualview.errors import UserError
 from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.looks import EvaluationSettings
+from dualview.evaluation.own_table import differences_from_run
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run
 from dualview.inference.network_predictions import predict_studies
-from dualview.run.datasets import load_studies
+from dualview.run.datasets import Studies, load_studies
 from dualview.run.directory import EvaluationDir, RunDir
 from dualview.run.resume import with_overrides
 from dualview.run.trained import TrainedNetwork, load_trained
 
+logger = logging.getLogger(__name__)
+
 Split = Literal["train", "val", "test"]
+PLACES = ("data.root", "data.csv", "data.split.file")
+"""Keys that say where the table of the run and its split lie now."""
+OTHER_DATA = ", for the studies of another table or hospital: dualview evaluate RUN --on CONFIG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +106,7 @@ def evaluate_run(
         check_columns(studies.whole.test, by=by)
         _refuse_other_patients(run, studies.whole.splits, form=form_of_identifiers(config.data))
         _refuse_other_findings(network, studies.data.train.findings)
+        _refuse_other_table(run, studies, config=config, overrides=overrides or [], is_main=job.is_main)
         if not len(studies.evaluated[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         log_pos_weight = log_pos_weight_of(network, train=studies.data.train, is_main=job.is_main)
@@ -169,7 +178,40 @@ def _refuse_other_patients(run: RunDir, splits: dict[str, StudyTable], *, form: 
     for name in ("val", "test"):
         leaked = trained_on & {form(str(patient)) for patient in splits[name].patient_ids}
         if leaked:
+            new = {str(patient) for table in splits.values() for patient in table.patient_ids} - set(rows["patient"])
+            remedy = f"{len(new)} patients are not in it. Restore the table, or{OTHER_DATA}"
+            if not new:
+                remedy = f"Restore it, or give the old split: data.split.file={file}"
             raise UserError(
                 f"{len(leaked)} patient(s) of the {name} split were trained on, as {file} says: the table has changed "
-                f"since. Restore it, or give the old split: data.split.file={file}"
+                f"since. {remedy}"
             )
+
+
+def _refuse_other_table(run: RunDir, studies: Studies, *, config: Config, overrides: list[str], is_main: bool) -> None:
+    """Look for what the table says otherwise than that of the run; without overrides of `data` this is only said.
+
+    Raises:
+        UserError: an override has led to another table.
+    """
+    may_lack = any("drop" in (s.on_missing_file, s.on_missing_finding) for s in config.data.all_sources)
+    found = differences_from_run(
+        run,
+        studies.whole.whole_splits,
+        evaluated=studies.data.splits,
+        form=form_of_identifiers(config.data),
+        may_lack=may_lack,
+    )
+    if not found:
+        return
+    split_file = config.data.split.file
+    is_own_split = split_file is not None and split_file.resolve() == run.split.resolve()
+    named = [text.partition("=")[0] for text in overrides]
+    named = [key for key in named if key in PLACES and not (key == "data.split.file" and is_own_split)]
+    if named:
+        raise UserError(
+            f"{', '.join(named)} may say where the table of the run lies now, and this is another: {'; '.join(found)}. "
+            f"Give the table of the run, or{OTHER_DATA}"
+        )
+    if is_main:
+        logger.warning("the table has changed since %s was trained: %s", run, "; ".join(found))

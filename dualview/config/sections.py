@@ -94,6 +94,11 @@ class PhantomConfig(Section):
     """Fraction of studies with the lateral view only."""
     unknown_label_fraction: float = Field(0.0, ge=0, lt=1)
     """Fraction of labels withheld, to exercise unknown labels."""
+    prevalence: float | None = Field(None, gt=0, lt=1)
+    """Fraction of studies with each finding, as in another hospital; null: 0.4, and 0.5 for Cardiomegaly."""
+    contrast: float = Field(1.0, ge=0.1, le=2)
+    """How far grays are from the middle, times; below 1 images are flatter, as of another machine. What an ideal
+    observer sees stays the same."""
 
     @model_validator(mode="after")
     def _mix_sums_to_one(self) -> Self:

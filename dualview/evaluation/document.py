@@ -292,6 +292,82 @@ class AvailabilityBaseline:
     score: str  # what is taken for the probability, as a sentence
 
 
+# -- other data than the run's own -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedFinding:
+    """Where the labels of a finding of the run come from in the other data."""
+
+    theirs: list[str]  # what it is called there; several where one is positive with any of them; []: not labelled
+    by: Literal["map", "name", "vocabulary"] | None  # how it was found; null: it is unknown in all studies
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownPatients:
+    """Patients of these studies whose identifiers stand in the split.csv of the run."""
+
+    are_shared: bool  # whether equal identifiers mean the same people (data.shared_patients, or the same data set)
+    trained_on: int  # number in the run's train split; where identifiers are shared it is always 0
+    chosen_on: int  # number in the run's val split, on which checkpoint and thresholds were chosen
+    tested_on: int  # number in the run's test split, which these studies are compared with
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingDrift:
+    """One finding on these studies minus the same on the run's own test: two samples of other patients."""
+
+    num_positive_patients: int  # number of patients with the finding, here or there, whichever has fewer
+    num_negative_patients: int  # number of patients without the finding, of the same side
+    auroc: Difference  # gap of AUROC; below 0 the network is worse here
+    average_precision: Difference  # gap of average precision, which falls with the share of positives alone, too
+    delong: DeLong | None  # unpaired, for one finding alone; null: fewer than two patients of a class, or an error of 0
+    sensitivity: Estimate  # difference at the thresholds of the run; undefined without positive studies
+    specificity: Estimate  # difference at the thresholds of the run; undefined without negative studies
+    calibration_intercept: (
+        Estimate  # in log-odds; below 0: probabilities are higher, for what is there, than in the run
+    )
+    calibration_slope: Estimate  # any number; below 0: probabilities are more extreme than in the run's own test
+    calibration_error: float | None  # difference, in [-1, 1]; null: no study with a known label
+    verdict: GapVerdict  # verdict by the gap of AUROC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """These studies against those of the run's own test, at the same operating points."""
+
+    internal: Look  # the run's own test, of the findings that both have
+    findings: dict[str, FindingDrift]  # finding that both have -> its differences
+    macro: dict[str, MacroEstimate]  # metric of `METRICS` -> mean difference over findings defined in both, in [-1, 1]
+    num_judged: int  # number of findings that the simultaneous interval holds for
+    correction: str  # how the verdicts account for the number of findings, as a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recalibration:
+    """What a few patients of these data, set aside at random, change. The run itself is left as it is."""
+
+    num_patients: int  # number of patients set aside; they are in no other number of this file
+    num_studies: int  # number of studies of these patients
+    seed: int  # seed that they were drawn by
+    operating_points: str  # the rule of the thresholds, and on whom they were chosen
+    said: list[str]  # which findings are calibrated by what, a sentence for each route
+    calibration: dict[str, dict[str, FindingCalibration]]  # route -> finding -> how; `error_before` is not the run's
+    groups: dict[str, Look]  # group -> the studies of `Assessment.groups` with this calibration and these thresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class External:
+    """What is told of data that are not those of the run."""
+
+    name: str | None  # `--name`; null: it was not given
+    findings: dict[str, MatchedFinding]  # finding of the run -> its labels
+    unmatched: list[str]  # findings of these data that the run does not have
+    patients: KnownPatients  # whom the run knows
+    drift: dict[str, Drift] | None  # group that has studies in both -> how; null: the run has no predictions of test
+    recalibration: Recalibration | None  # null: not asked for
+
+
 # -- the whole -------------------------------------------------------------------------------------
 
 
@@ -308,7 +384,7 @@ class Provenance:
     """Which network was evaluated, and on which data."""
 
     run: str  # name of the run's directory, or of the folder that `dualview assess` wrote
-    split: str  # train, val or test; what `dualview assess` is given counts as test
+    split: str  # train, val or test; what `dualview assess` is given counts as test; all: undivided other data
     checkpoint: EvaluatedCheckpoint | None  # which weights were evaluated; null: those of another software
     model: str | None  # `model.name` of the settings; null as the checkpoint
     backbone: str | None  # `model.backbone` of the settings; null as the checkpoint
@@ -349,12 +425,14 @@ class Assessment:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Assessment, Provenance):
-    """evaluation.json: the keys of `Provenance`, then those of `Assessment`."""
+    """evaluation.json: the keys of `Provenance`, then those of `Assessment`, then those of other data."""
+
+    external: External | None = None  # null: these are the run's own data
 
     @classmethod
-    def of(cls, provenance: Provenance, assessment: Assessment) -> "Evaluation":
+    def of(cls, provenance: Provenance, assessment: Assessment, *, external: External | None = None) -> "Evaluation":
         """An assessment with where it comes from."""
-        return cls(**vars(provenance), **vars(assessment))
+        return cls(**vars(provenance), **vars(assessment), external=external)
 
     def to_json(self) -> str:
         """The text of evaluation.json."""

@@ -177,6 +177,7 @@ def choose_operating_points(
     log_pos_weight: Mapping[str, float] | None = None,
     temperatures: dict[str, float] | None = None,
     platt: Mapping[str, Mapping[str, Line]] | None = None,
+    chosen_on: str = "val",
 ) -> OperatingPoints:
     """Thresholds per route and finding from the val split.
 
@@ -186,10 +187,11 @@ def choose_operating_points(
         log_pos_weight: finding -> what the loss has added to its logits.
         temperatures: by route; None: 1.
         platt: by route, then by finding, where there is one (calibrate.py).
+        chosen_on: what the studies are called where it is said on whom thresholds were chosen.
     """
     calibrated = OperatingPoints(
         rule=str(rule),
-        chosen_on="val",
+        chosen_on=chosen_on,
         temperature=temperatures or dict.fromkeys(ROUTES, 1.0),
         routes={
             route: {finding: OperatingPoint(threshold=None, platt=line) for finding, line in lines.items()}
@@ -201,7 +203,9 @@ def choose_operating_points(
     for kind in Availability:
         probabilities = calibrated.calibrated(logits_from(kind, val), kind, findings=val.findings)
         points = {
-            finding: _choose(probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule)
+            finding: _choose(
+                probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule, on=chosen_on
+            )
             for k, finding in enumerate(val.findings)
         }
         lines = {finding: point.platt for finding, point in calibrated.routes[kind.key].items()}
@@ -221,14 +225,14 @@ def no_operating_points(findings: Sequence[str]) -> OperatingPoints:
 
 
 def _choose(
-    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule
+    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule, on: str
 ) -> OperatingPoint:
     known = known & np.isfinite(probabilities)
     truth = positive[known]
     chosen = choose(probabilities[known], positive=truth, rule=rule)
     if chosen is None:
         reason = why_undefined(num_positive=int(truth.sum()), num_negative=int((~truth).sum()))
-        return OperatingPoint(threshold=None, reason=f"on val, {reason}")
+        return OperatingPoint(threshold=None, reason=f"on {on}, {reason}")
     return OperatingPoint(threshold=chosen.threshold)
 
 

@@ -17,7 +17,7 @@ columns FINDING/SCORE; they are read too.
 The file identifies studies and patients: it stays on the machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -92,6 +92,17 @@ class PredictionTable:
             label_mask=self.label_mask[rows],
             logits={name: values[rows] for name, values in self.logits.items()},
             attributes={name: values[rows] for name, values in self.attributes.items()},
+        )
+
+    def with_findings(self, findings: Sequence[str]) -> "PredictionTable":
+        """The same studies with some of the findings, in this order."""
+        columns = [self.findings.index(finding) for finding in findings]
+        return replace(
+            self,
+            findings=tuple(findings),
+            labels=self.labels[:, columns],
+            label_mask=self.label_mask[:, columns],
+            logits={name: values[:, columns] for name, values in self.logits.items()},
         )
 
     def write(self, path: Path) -> None:

@@ -17,6 +17,7 @@ from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
+from dualview.report.external import external_section
 from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
 from dualview.views import ALL_STUDIES, TITLES
@@ -84,6 +85,8 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "calibration": tables.calibration(record),
         "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
+        "external": external_section(record),
+        "studies_are": "these" if evaluation.external is not None else "test",
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),
         "has_masked": bool(masked),

@@ -8,6 +8,7 @@ runs/NAME/
   operating_points.json        thresholds and calibration, from val
   metrics.json                 metrics of val and test; written last, so it marks a run that is finished
   evaluation-SPLIT[-CHECKPOINT]/   predictions.parquet, evaluation.json, operating_points.json
+  external-NAME/               the same, of other data than the run's own
   report.html, export-FORMAT/  by `dualview report` and `dualview export`
   run_id.txt, preempted.txt, bad_images.txt, bad_steps.txt, wandb/, .lock
 """
@@ -40,6 +41,15 @@ class EvaluationDir:
     def operating_points(self) -> Path:
         """The operating points that the evaluation used."""
         return self.path / "operating_points.json"
+
+    @property
+    def recalibrated_points(self) -> Path:
+        """Operating points from patients of other data who were set aside."""
+        return self.path / "recalibrated_operating_points.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def wandb(self) -> Path:
@@ -134,6 +144,10 @@ class RunDir:
     def evaluation(self, split: str, *, checkpoint: str = "best") -> EvaluationDir:
         """Folder of an evaluation of a checkpoint: `best`, `last` or the number of a step."""
         return EvaluationDir(self.path / f"evaluation-{split}{'' if checkpoint == 'best' else f'-{checkpoint}'}")
+
+    def external(self, name: str) -> EvaluationDir:
+        """Folder of an evaluation on other data than the run's own."""
+        return EvaluationDir(self.path / f"external-{name}")
 
     @property
     def report(self) -> Path:

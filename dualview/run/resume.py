@@ -101,6 +101,11 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
             f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
             f"{', '.join(key for key in (*HARMLESS, *ALSO_HARMLESS) if key.startswith(('data.', 'run.device')))}, "
             "train.micro_batch_size, train.precision and those of tracking"
+            + (
+                ". Other data than the run's own are evaluated by dualview evaluate RUN --on CONFIG"
+                if any(key.startswith("data.") for key in refused)
+                else ""
+            )
         )
     return new
 

@@ -68,7 +68,7 @@ def test_the_keys_are_in_the_order_that_files_have_always_had(evaluation):
     assert list(content) == [
         "run", "split", "checkpoint", "model", "backbone", "num_parameters", "versions", "data", "format", "settings",
         "findings", "num_patients", "num_studies", "groups", "availability_baseline", "masked", "subgroups",
-        "temperature", "calibration", "subgroup_gaps",
+        "temperature", "calibration", "subgroup_gaps", "external",
     ]  # fmt: skip
     assert list(content["masked"]["value_of_lateral"]["findings"]["Mass"]["auroc"]) == [
         "value", "low", "high", "simultaneous_low", "simultaneous_high",

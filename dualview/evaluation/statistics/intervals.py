@@ -72,6 +72,24 @@ def gain_interval(first: Interval, second: Interval, *, correlation: float) -> I
     )
 
 
+def independent_difference(first: Interval, second: Interval) -> Interval:
+    """First minus second, of two estimates that share no patient, from the interval of each; none where one has none.
+
+    Source: Newcombe, Statistics in Medicine 1998 (square-and-add); Zou, Psychological Methods 2007, correlation 0.
+    """
+    (one, one_low, one_high), (other, other_low, other_high) = first, second
+    if one is None or other is None:
+        return Interval(None, None, None)
+    difference = one - other
+    if one_low is None or one_high is None or other_low is None or other_high is None:
+        return Interval(difference, None, None)
+    return Interval(
+        difference,
+        difference - float(np.hypot(one - one_low, other_high - other)),
+        difference + float(np.hypot(one_high - one, other - other_low)),
+    )
+
+
 def precision_interval(
     value: float, *, standard_error: float, fewest: int, confidence: float = 0.95, is_for_gain: bool = False
 ) -> Interval:
