@@ -331,17 +331,23 @@ def metric_estimate(
     """A metric of a finding, or a difference, with an interval by the spread of its resampled values (B,).
 
     Args:
-        is_difference: of the Brier score, or of AUROCs of different patients.
+        is_difference: of the Brier score, or of a metric of different patients.
         at_least: what that spread is raised to where it is smaller and not 0; NaN: nothing.
     """
     if not np.isfinite(value) or not patients.have_interval:
         return _bare(value)
     error, fewest, confidence = standard_error(resampled), patients.fewer, settings.confidence
-    if metric == "average_precision":
+    is_precision = metric == "average_precision"
+    if is_precision and not is_difference:
         interval = precision_interval(float(value), standard_error=error, fewest=fewest, confidence=confidence)
     else:
         interval = symmetric_interval(
-            float(value), standard_error=error, fewest=fewest, confidence=confidence, at_least=at_least
+            float(value),
+            standard_error=error,
+            fewest=fewest,
+            confidence=confidence,
+            is_heavy=is_precision,
+            at_least=at_least,
         )
     if metric == "brier" and not is_difference and interval.low is not None:
         interval = interval._replace(low=max(interval.low, 0.0))

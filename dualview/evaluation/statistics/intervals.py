@@ -122,18 +122,21 @@ def symmetric_interval(
     standard_error: float,
     fewest: int,
     confidence: float = 0.95,
+    is_heavy: bool = False,
     at_least: float = 0.0,
 ) -> Interval:
     """Estimate +- standard error x quantile, for Brier scores and gaps; none where the standard error is 0.
 
     Args:
         fewest: patients of the rarer class, by which the standard error of the bootstrap is too small.
+        is_heavy: few studies decide the value, as with average precision: Student's quantile instead.
         at_least: what a standard error above 0 is raised to where it is smaller; NaN: nothing.
     """
     if standard_error == 0:
         return Interval(value, None, None)
-    error = np.fmax(few_patients_factor(fewest) * standard_error, at_least)
-    half = float(norm.ppf((1 + confidence) / 2) * error)
+    tail = (1 + confidence) / 2
+    quantile = t.ppf(tail, fewest - 1) if is_heavy else norm.ppf(tail) * few_patients_factor(fewest)
+    half = float(np.fmax(quantile * standard_error, norm.ppf(tail) * at_least))
     return Interval(value, value - half, value + half)
 
 
