@@ -432,7 +432,7 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         if result.evaluation is None:
             return
         console = get_console()
-        if (table := value_of_lateral_table(result.evaluation)) is not None:
+        if (table := value_of_lateral_table(result.evaluation, width=console.width)) is not None:
             console.print(table)
         if calibrate:
             console.print(calibration_table(result.evaluation))
@@ -512,7 +512,8 @@ def assess(  # noqa: PLR0917 - the options of a command
                 progress=progress,
             )
         console = get_console()
-        console.print(value_of_lateral_table(result.evaluation) or assessment_table(result.evaluation))
+        value = value_of_lateral_table(result.evaluation, width=console.width)
+        console.print(value or assessment_table(result.evaluation))
         console.print(f"thresholds  {result.evaluation.settings.operating_points}", soft_wrap=True, highlight=False)
         console.print(f"evaluation  {result.folder}/evaluation.json", soft_wrap=True, highlight=False)
         console.print(f"report      {result.report}", soft_wrap=True, highlight=False)

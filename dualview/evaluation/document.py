@@ -125,9 +125,7 @@ class FindingResult:
     brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
     calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
     calibration_error_by_chance: float | None = None  # what perfect probabilities would show; null: no study
-    calibration_intercept: Estimate | None = (
-        None  # log-odds; below 0: probabilities too high; null: an earlier dualview
-    )
+    calibration_intercept: Estimate | None = None  # log-odds; below 0: probabilities too high; null: not measured
     calibration_slope: Estimate | None = None  # any number; below 1: probabilities too extreme; null as the intercept
     sensitivity_at_specificity: Reached  # the specificity that is held is 0.9
     specificity_at_sensitivity: Reached  # the sensitivity that is held is 0.9
@@ -244,9 +242,7 @@ class ValueOfView:
     undecided: list[str]  # findings where the interval of the AUROC difference holds 0
     undefined: list[str]  # findings without an AUROC with or without the view
     too_few: list[str] = field(default_factory=list)  # fewer than 10 patients with the finding, or than 10 without it
-    num_judged: int | None = (
-        None  # number of findings that the simultaneous interval holds for; null: an earlier dualview
-    )
+    num_judged: int | None = None  # findings that the simultaneous interval holds for; null: an earlier dualview
     correction: str  # how the verdicts account for the number of findings, as a sentence
 
 
@@ -258,6 +254,7 @@ class HeadAurocs:
     pa: float | None  # of the PA branch's own head; null as the joint head's
     lateral: float | None  # of the lateral branch's own head; null as the joint head's
     vote: float | None  # of the mean of the three heads' logits (`model.joint_rule: vote`); null as the joint head's
+    shortfall: Estimate | None = None  # joint minus better branch head, for all judged findings; null: not measured
 
     @property
     def better_branch(self) -> float | None:
@@ -266,8 +263,8 @@ class HeadAurocs:
 
     @property
     def is_under_trained(self) -> bool:
-        """Whether the joint head, which sees more, is below a branch head: then it did not learn what that one did."""
-        return self.joint is not None and self.better_branch is not None and self.joint < self.better_branch
+        """Whether the joint head, which sees more, is below a branch head, and beyond what chance explains."""
+        return self.shortfall is not None and self.shortfall.high is not None and self.shortfall.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)

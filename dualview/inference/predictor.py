@@ -377,6 +377,11 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
     remedy = f"dualview evaluate {trained.run}" + (
         " --set-thresholds" if trained.is_best else f" --checkpoint {trained.step}"
     )
+    if points is not None and not trained.is_best:
+        logger.info(
+            "step %d is not the best checkpoint: thresholds and calibration are those of its own evaluation, %s (%s)",
+            trained.step, file, points.origin,
+        )  # fmt: skip
     if points is None:
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `%s` makes it", file.name, remedy

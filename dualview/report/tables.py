@@ -170,9 +170,15 @@ def heads(record: Record) -> Table | None:
             for auroc in aurocs
         ]
         said = Cell("under-trained", "under-trained") if row.warning else Cell("")
-        rows.append([_finding(row.name, is_behind=not row.is_judged), *cells, said])
-    columns = ["finding", "joint head", "PA head", "lateral head", "vote: mean of the three", "joint head is"]
-    return Table(caption="AUROC of each head, the same complete studies", columns=columns, rows=rows, sortable=True)
+        gap = Cell("-") if row.heads.shortfall is None else interval(row.heads.shortfall, sign="+")
+        rows.append([_finding(row.name, is_behind=not row.is_judged), *cells, gap, said])
+    columns = ["finding", "joint head", "PA head", "lateral head", "vote: mean of the three"]
+    columns += ["joint minus better branch head", "joint head is"]
+    caption = (
+        "AUROC of each head, the same complete studies. Under-trained: joint minus better branch head is below 0 with "
+        "an interval that holds for all judged findings and both branch heads"
+    )
+    return Table(caption=caption, columns=columns, rows=rows, sortable=True)
 
 
 def gain(difference: Difference, *, reason: str | None) -> Cell:
