@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,10 @@ from dualview.commands.compare import compare as run_comparison
 from dualview.commands.dashboard import save_dashboard
 from dualview.commands.data import ViewCheckRequest, look_at_data
 from dualview.commands.evaluate import evaluate_run as run_evaluation
+from dualview.commands.evaluate_ensemble import evaluate_ensemble as run_ensemble
 from dualview.commands.export import export as run_export
+from dualview.commands.external import Request, evaluate_on
+from dualview.commands.external_tables import drift_table, external_lines, recalibration_table, thresholds_table
 from dualview.commands.predict import predict as run_prediction
 from dualview.commands.prepare import prepare as run_prepare
 from dualview.commands.report import write_report
@@ -49,7 +53,7 @@ from dualview.commands.tables import (
 from dualview.commands.train import train as run_training
 from dualview.comparison.plan import read_plan
 from dualview.comparison.runs import slurm_array
-from dualview.comparison.tables import choice_line, table_file
+from dualview.comparison.tables import choice_line, folds_line, table_file
 from dualview.config import DistributedConfig, RunConfig, load
 from dualview.data.counts import count_images
 from dualview.data.load import load_data
@@ -254,14 +258,35 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that `dualview train` wrote")]
+RunsAndOverrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN ... [section.field=value ...]",
+        help="Run directory that `dualview train` wrote, or several whose logits are averaged; then values that "
+        "replace those of the run, such as data.several_images_at_test=mean",
+    ),
+]
 CheckpointName = Annotated[str, typer.Option(help="best, last, or the number of a step")]
 Resamples = Annotated[int, typer.Option(min=100, help="Resamples of the patients")]
 ResamplesSeed = Annotated[int, typer.Option(min=0, help="Of the resamples")]
 
 
+def _runs_and_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The run directories among the words, and the values that replace those of the runs.
+
+    Raises:
+        UserError: no run directory.
+    """
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    run_dirs = [Path(word) for word in words if word not in overrides]
+    if not run_dirs:
+        raise UserError("give at least one run directory")
+    return run_dirs, overrides
+
+
 @app.command()
 def predict(  # noqa: PLR0917 - the options of a command
-    run: RunDir,
+    runs: RunsAndOverrides,
     out: Annotated[Path, typer.Option(help="CSV to write; an interrupted one is continued")],
     csv: Annotated[
         Path | None,
@@ -286,8 +311,10 @@ def predict(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """Probabilities and decisions for studies with either view or both. Goes on where it was interrupted."""
     with _errors_as_messages():
+        run_dirs, overrides = _runs_and_overrides(runs)
         result = run_prediction(
-            run,
+            run_dirs,
+            overrides=overrides,
             csv=csv,
             folder=folder,
             root=root,
@@ -328,13 +355,29 @@ def export(
 
 @app.command()
 def evaluate(  # noqa: PLR0917 - the options of a command
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart")],
-    overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    runs: RunsAndOverrides,
+    split: Annotated[str | None, typer.Option(help="train, val or test [default: test; with --on all studies]")] = None,
+    on: Annotated[
+        Path | None,
+        typer.Option("--on", metavar="CONFIG", help="Other data: a YAML file of which the section data counts"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="With --on: what the data are called, RUN/external-NAME [default: as CONFIG]")
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="With --on: 'Run finding=their finding'; may be given several times"),
+    ] = None,
+    recalibrate_on: Annotated[
+        int | None, typer.Option(help="With --on: number of patients to set aside, and recalibrate on")
+    ] = None,
     checkpoint: CheckpointName = "best",
-    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to [default: RUN/evaluation-SPLIT or RUN/external-NAME]")
+    ] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="Column of the study table to divide by; may be given several times")
+        list[str] | None,
+        typer.Option(help="Column of the study table to divide by, or two as sex+age; may be given several times"),
     ] = None,
     threshold: Annotated[
         str | None,
@@ -352,12 +395,30 @@ def evaluate(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """Score every study of a split, complete ones also with a view withheld: what is the lateral view worth?"""
     with _errors_as_messages():
-        if split not in ("train", "val", "test"):
+        if split not in ("train", "val", "test", None):
             raise UserError(f"--split {split}: choose train, val or test")
+        if on is None and (name is not None or map_ or recalibrate_on is not None):
+            raise UserError("--name, --map and --recalibrate-on are for other data; say which, --on CONFIG")
+        run_dirs, overrides = _runs_and_overrides(runs)
+        run = run_dirs[0]
+        if on is not None:
+            if len(run_dirs) > 1:
+                raise UserError(f"--on is for one run, and there are {len(run_dirs)}; evaluate each of them --on {on}")
+            if threshold is not None or calibrate or set_thresholds:
+                raise UserError(
+                    "--on takes the thresholds and the calibration of the run as they are: leave out --threshold, "
+                    "--calibrate and --set-thresholds. --recalibrate-on N shows what N patients set aside would change"
+                )
+            _evaluate_on(
+                run, Request(config=on, name=name, maps=map_ or (), split=split, recalibrate_on=recalibrate_on),
+                checkpoint=checkpoint, overrides=overrides, out=out, by=by or None,
+                settings=EvaluationSettings(num_resamples=resamples, seed=seed),
+            )  # fmt: skip
+            return
         with progress_bars(shown=is_main_by_environment()) as progress:
-            result = run_evaluation(
-                run,
-                split=split,  # type: ignore[arg-type]
+            evaluate_these = partial(run_evaluation, run) if len(run_dirs) == 1 else partial(run_ensemble, run_dirs)
+            result = evaluate_these(
+                split=split or "test",
                 checkpoint_name=checkpoint,
                 overrides=overrides,
                 out=out,
@@ -371,14 +432,42 @@ def evaluate(  # noqa: PLR0917 - the options of a command
         if result.evaluation is None:
             return
         console = get_console()
-        if (table := value_of_lateral_table(result.evaluation)) is not None:
+        if (table := value_of_lateral_table(result.evaluation, width=console.width)) is not None:
             console.print(table)
         if calibrate:
             console.print(calibration_table(result.evaluation))
         console.print(f"evaluation  {result.folder}/evaluation.json, predictions.parquet", soft_wrap=True)
-        console.print(operating_points_line(result.evaluation, folder=result.folder, run=run), soft_wrap=True)
+        console.print(operating_points_line(result.evaluation, folder=result.folder, run=result.home), soft_wrap=True)
         if result.wandb is not None and result.wandb.dir is not None:
             console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
+
+
+def _evaluate_on(
+    run: Path,
+    request: Request,
+    *,
+    checkpoint: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    by: list[str] | None,
+    settings: EvaluationSettings,
+) -> None:
+    """`dualview evaluate --on`: evaluate and print."""
+    with progress_bars(shown=is_main_by_environment()) as progress:
+        result = evaluate_on(
+            run, request, checkpoint_name=checkpoint, overrides=overrides, out=out, by=by, settings=settings,
+            progress=progress,
+        )  # fmt: skip
+    if result.evaluation is None:
+        return
+    console = get_console()
+    for table in (drift_table, thresholds_table, recalibration_table):
+        if (made := table(result.evaluation)) is not None:
+            console.print(made)
+    for line in external_lines(result.evaluation, folder=result.folder, run=run):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if result.wandb is not None and result.wandb.dir is not None:
+        console.print(f"wandb, {result.wandb.mode}  {result.wandb.dir}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -403,7 +492,8 @@ def assess(  # noqa: PLR0917 - the options of a command
         str | None, typer.Option(help="youden, sensitivity=0.9 or specificity=0.9, chosen on --val [default: youden]")
     ] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="Column of PREDICTIONS to divide by; may be given several times")
+        list[str] | None,
+        typer.Option(help="Column of PREDICTIONS to divide by, or two as sex+age; may be given several times"),
     ] = None,
     resamples: Resamples = 2000,
     seed: ResamplesSeed = 0,
@@ -422,7 +512,8 @@ def assess(  # noqa: PLR0917 - the options of a command
                 progress=progress,
             )
         console = get_console()
-        console.print(value_of_lateral_table(result.evaluation) or assessment_table(result.evaluation))
+        value = value_of_lateral_table(result.evaluation, width=console.width)
+        console.print(value or assessment_table(result.evaluation))
         console.print(f"thresholds  {result.evaluation.settings.operating_points}", soft_wrap=True, highlight=False)
         console.print(f"evaluation  {result.folder}/evaluation.json", soft_wrap=True, highlight=False)
         console.print(f"report      {result.report}", soft_wrap=True, highlight=False)
@@ -470,6 +561,8 @@ def compare(  # noqa: PLR0917 - the options of a command
             return
         for setting, table in zip(plan.compare.settings, comparison_tables(comparison), strict=True):
             get_console().print(table)
+            if (of_folds := folds_line(comparison, setting=setting)) is not None:
+                get_console().print(of_folds, soft_wrap=True, markup=False, highlight=False)
             get_console().print(choice_line(comparison, setting=setting), soft_wrap=True, markup=False)
         get_console().print(
             f"all numbers  {table_file(plan, '.csv')}, and as Markdown {table_file(plan, '.md')}", soft_wrap=True
@@ -491,6 +584,7 @@ def report(  # noqa: PLR0917 - the options of a command
             help="File to write [default: RUN/report.html; of several runs in the folder that holds them all]"
         ),
     ] = None,
+    evaluation: Annotated[str, typer.Option(help="Folder in RUN to show, such as external-NAME")] = "evaluation-test",
     images: Annotated[bool, typer.Option("--images", help="Show studies with Grad-CAM; identifiers stay out")] = False,
     study: Annotated[
         list[str] | None, typer.Option(help="With --images: this study, by its identifier; may be given several times")
@@ -501,17 +595,18 @@ def report(  # noqa: PLR0917 - the options of a command
     num_images: Annotated[
         int, typer.Option(min=1, help="With --images: most confident right answers to show, and as many wrong ones")
     ] = 4,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Refuse runs that differ in more than run.seed, or tested other studies")
+    ] = False,
 ) -> None:
-    """Write what evaluated runs are worth into one HTML file that opens offline."""
+    """Write evaluated runs into one HTML file that opens offline; of several seeds, with gains over both."""
     with _errors_as_messages():
-        overrides = [word for word in runs if "=" in word and not Path(word).exists()]
+        run_dirs, overrides = _runs_and_overrides(runs)
         if not images and (study or finding or overrides):
             raise UserError("--study, --finding and section.field=value say which images to show; add --images")
-        run_dirs = [Path(word) for word in runs if word not in overrides]
-        if not run_dirs:
-            raise UserError("give at least one run directory")
         request = ImageRequest(studies=study or (), finding=finding, num_images=num_images, overrides=overrides)
-        file = write_report(run_dirs, out=out, images=request if images else None)
+        page = request if images else None
+        file = write_report(run_dirs, out=out, images=page, evaluation=evaluation, are_seeds=seeds)
         get_console().print(f"report  {file} ({file.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
 
 

@@ -5,7 +5,6 @@
 
 Binormal scores of correlated findings, prevalences 0.5 to 30 %, one study per patient, judged by the very functions
 that `dualview evaluate` calls. About ten minutes on two cores. Draws docs/evaluation/inference.svg and prints numbers.
-The figure that is there was put together from runs of two versions of this file (docs/evaluation.md says so).
 """
 
 import sys
@@ -21,8 +20,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.stats import norm
 
-from dualview.evaluation.looks import EvaluationSettings, auroc_estimate, auroc_gain_estimate, metric_estimate
-from dualview.evaluation.statistics.bootstrap import Interval, ranking, resample_patients, simultaneous_intervals
+from dualview.evaluation.looks import (
+    EvaluationSettings,
+    auroc_estimate,
+    auroc_gain_estimate,
+    metric_estimate,
+    precision_gain_estimate,
+)
+from dualview.evaluation.statistics.bootstrap import Interval, Ranking, resample_patients, simultaneous_intervals
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients
 from dualview.evaluation.statistics.intervals import POWER, few_patients_factor
 from dualview.evaluation.statistics.permutation import swap_test
@@ -30,7 +35,9 @@ from dualview.evaluation.statistics.permutation import swap_test
 PICTURE = Path(__file__).parents[1] / "evaluation" / "inference.svg"
 BY_FINDING, BY_PATIENT = 0.3, 0.3  # shares of a score's variance: common to both scores; to all findings of a patient
 WIDE = 1.6  # standard deviation of positive scores, that of negative ones being 1, where ROC shapes are unequal
-FEWEST = {5: "5 to 9", 10: "10 to 19", 20: "20 to 49", 50: "50 and more"}  # positive patients
+FEWEST = {0: "below 5", 5: "5 to 9", 10: "10 to 19", 20: "20 to 49", 50: "from 50"}
+"""Positive patients to be expected. Those that are there would not do: which findings have many is chance as well, and
+average precision, which rises with the share of positives, would be above the truth wherever there are more."""
 RESAMPLES = 500
 REPETITIONS = {150: 400, 1000: 120}  # test sets for each number of patients
 GAINS = (0.02, 0.05, 0.1)
@@ -94,18 +101,20 @@ def true_precision(auroc: float, *, spread: float, prevalence: float) -> float:
     return float(np.trapezoid(precision * norm.pdf(z) / spread, x))
 
 
-def resampled_aurocs(scores: np.ndarray, *, positive: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """AUROC (B,) in every resample, as `ranking` has it for scores without ties, by one matrix product.
+def quick_ranking(scores: np.ndarray, *, positive: np.ndarray, counts: np.ndarray) -> Ranking:
+    """What `ranking` says of scores without ties, by two matrix products.
 
     Args:
         counts: (N, B) float32 of `resample_patients`.
     """
-    wins = (scores[positive][:, None] > scores[~positive][None]).astype(np.float32)
+    pos, neg = scores[positive], scores[~positive]
     num_pos, num_neg = (counts[rows].sum(axis=0) for rows in (positive, ~positive))
-    won = np.einsum("nb,nb->b", wins @ counts[~positive], counts[positive])
+    below = (pos[:, None] > neg[None]).astype(np.float32) @ counts[~positive]  # negatives below each positive
+    true = (pos[:, None] <= pos[None]).astype(np.float32) @ counts[positive]  # positives from each one up
     with np.errstate(invalid="ignore", divide="ignore"):
-        aurocs: np.ndarray = np.where(num_pos * num_neg > 0, won / (num_pos * num_neg), np.nan)
-    return aurocs
+        precision = true / np.maximum(true + num_neg - below, 1)
+        means = [np.einsum("nb,nb->b", of_each, counts[positive]) / num_pos for of_each in (below / num_neg, precision)]
+    return Ranking(*(np.where(num_pos * num_neg > 0, mean, np.nan) for mean in means))
 
 
 class Told(NamedTuple):
@@ -119,7 +128,7 @@ class Told(NamedTuple):
     intervals: dict[str, list[Interval]]  # "AUROC", "gain of AUROC", ... -> of each finding, where there are enough
 
 
-def tell(drawn: Drawn, *, settings: EvaluationSettings, has_precision: bool) -> Told:
+def tell(drawn: Drawn, *, settings: EvaluationSettings) -> Told:
     """Judge one test set as `assess` does."""
     whole, without, positive = drawn
     num_patients, num_findings = whole.shape
@@ -138,34 +147,23 @@ def tell(drawn: Drawn, *, settings: EvaluationSettings, has_precision: bool) -> 
         if not of_classes.fewer:
             continue
         truth = positive[:, k]
-        first, second = (resampled_aurocs(s[:, k], positive=truth, counts=as_floats) for s in (whole, without))
-        resampled[k] = first - second
-        ones = np.ones((num_patients, 1), np.float32)
-        one = float(resampled_aurocs(whole[:, k], positive=truth, counts=ones)[0])
-        values[k] = one - float(resampled_aurocs(without[:, k], positive=truth, counts=ones)[0])
+        again = [quick_ranking(s[:, k], positive=truth, counts=as_floats) for s in (whole, without)]
+        plain = [quick_ranking(s[:, k], positive=truth, counts=as_floats[:, :1] * 0 + 1) for s in (whole, without)]
+        resampled[k] = again[0].auroc - again[1].auroc
+        aurocs, precisions = ([float(one[metric][0]) for one in plain] for metric in (0, 1))
+        values[k] = aurocs[0] - aurocs[1]
         if not of_classes.have_interval:
             continue
         how = {"patients": of_classes, "settings": settings}
-        both = [
-            auroc_estimate(value, s[:, k], positive=truth, patients=names, settings=settings)
-            for value, s in ((one, whole), (one - values[k], without))
-        ]
-        scores = np.stack([whole[:, k], without[:, k]])
-        gained = auroc_gain_estimate(*both, scores, positive=truth, patients=names)
-        note("AUROC", k, both[0])
+        rows = {"positive": truth, "patients": names, "settings": settings}
+        note("AUROC", k, auroc_estimate(aurocs[0], whole[:, k], **rows))
+        gained = auroc_gain_estimate(tuple(aurocs), np.stack([whole[:, k], without[:, k]]), **rows)
         note("gain of AUROC", k, gained)
         if gained.low is not None:
             alone[k] = gained.low, gained.high
-        if has_precision:
-            plain = [
-                ranking(s[:, k], positive=truth, counts=np.ones_like(counts[:, :1]))[1][0] for s in (whole, without)
-            ]
-            again = [ranking(s[:, k], positive=truth, counts=counts)[1] for s in (whole, without)]
-            name = "average precision"
-            note(name, k, metric_estimate(plain[0], again[0], metric="average_precision", **how))
-            gain, spread = plain[0] - plain[1], again[0] - again[1]
-            estimate = metric_estimate(gain, spread, metric="average_precision", is_difference=True, **how)
-            note(f"gain of {name}", k, estimate)
+        spread = [one.average_precision for one in again]
+        note("average precision", k, metric_estimate(precisions[0], spread[0], metric="average_precision", **how))
+        note("gain of average precision", k, precision_gain_estimate(tuple(precisions), tuple(spread), **how))
     judged = np.array([of_classes.can_be_judged for of_classes in patients])
     widened = few_patients_factor(np.array([of_classes.fewer for of_classes in patients]))
     together = simultaneous_intervals(np.where(judged, values, np.nan), resampled, widened=widened)
@@ -199,13 +197,14 @@ def simulate(world: World, *, repetitions: int, resamples: int, seed: int = 0) -
     num_judged = []
     for number in range(repetitions):
         settings = EvaluationSettings(num_resamples=resamples, seed=number)
-        told = tell(draw(world, generator=generator), settings=settings, has_precision=number % 4 == 0)
+        told = tell(draw(world, generator=generator), settings=settings)
         wrong["judged"] += bool(told.verdicts.any())
         wrong["all"] += bool(told.of_all.any())
         wrong["swap"] += bool((told.swap <= 0.05).any())
         num_judged.append(sum(of_classes.can_be_judged for of_classes in told.patients))
         for k, of_classes in enumerate(told.patients):
-            rarer = max((fewest for fewest in FEWEST if fewest <= of_classes.fewer), default=0)
+            expected = world.num_patients * prevalences(world)[k]
+            rarer = max(fewest for fewest in FEWEST if fewest <= round(expected, 6))
             if of_classes.can_be_judged:
                 found[rarer].append(told.verdicts[k] > 0)
                 detectable[rarer].append(float(told.detectable[k]))
@@ -279,7 +278,7 @@ def draw_errors(axes: Axes, results: list[dict]) -> None:
 
 
 def draw_coverage(axes: Axes, results: list[dict]) -> None:
-    """How often an interval holds the truth, each point a world, by patients of the rarer class."""
+    """How often an interval holds the truth, each point a world, by patients with the finding."""
     markers = {"AUROC": "o", "gain of AUROC": "D", "average precision": "^", "gain of average precision": "s"}
     for number, (name, marker) in enumerate(markers.items()):
         points = [
@@ -292,14 +291,14 @@ def draw_coverage(axes: Axes, results: list[dict]) -> None:
     axes.axhspan(0.92, 0.98, color="black", alpha=0.07)
     axes.axhline(0.95, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(FEWEST)), list(FEWEST.values()))
-    axes.set_xlabel("patients of the rarer class")
+    axes.set_xlabel("patients with the finding, expected")
     axes.set_ylabel("intervals of 95 % that hold the truth")
-    axes.set_ylim(0.88, 1.0)
+    axes.set_ylim(0.88, 1.005)
     axes.legend(loc="lower right", frameon=False)
 
 
 def draw_power(axes: Axes, results: list[dict]) -> None:
-    """How often a true gain is called helped, by patients of the rarer class."""
+    """How often a true gain is called helped, by patients with the finding."""
     styles = {150: "--", 1000: "-"}
     markers = {0.02: "o", 0.05: "D", 0.1: "^"}
     for result in results:
@@ -310,9 +309,9 @@ def draw_power(axes: Axes, results: list[dict]) -> None:
         style = styles[result["num_patients"]] + markers[result["gain"]]
         axes.plot(places, list(result["power"].values()), style, color=SHIPPED, label=label, markersize=5)
     axes.set_xticks(range(len(FEWEST)), list(FEWEST.values()))
-    axes.set_xlim(0.7, len(FEWEST) - 0.7)
+    axes.set_xlim(1.7, len(FEWEST) - 0.7)
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("patients of the rarer class")
+    axes.set_xlabel("patients with the finding, expected")
     axes.set_ylabel("true gains called helped (AUROC 0.85)")
     axes.legend(loc="upper left", frameon=False)
 
@@ -325,14 +324,8 @@ def simulate_and_print(world: World, *, share: float) -> dict:
     return result
 
 
-def main(share: float) -> None:
-    """Simulate and draw.
-
-    Args:
-        share: of the repetitions, for a quick look.
-    """
-    with ProcessPoolExecutor() as pool:
-        results = list(pool.map(partial(simulate_and_print, share=share), worlds()))
+def draw_all(results: list[dict]) -> None:
+    """The figure of what `simulate` says of all worlds."""
     nothing = [result for result in results if not result["gain"]]
     figure, (first, second, third) = plt.subplots(
         1, 3, figsize=(15, 5.2), width_ratios=[1.2, 1, 0.9], layout="constrained"
@@ -342,6 +335,17 @@ def main(share: float) -> None:
     draw_power(third, [result for result in results if result["gain"]])
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE)
+
+
+def main(share: float) -> None:
+    """Simulate and draw.
+
+    Args:
+        share: of the repetitions, for a quick look.
+    """
+    with ProcessPoolExecutor() as pool:
+        results = list(pool.map(partial(simulate_and_print, share=share), worlds()))
+    draw_all(results)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,15 @@ from rich.progress import Progress
 
 from dualview import __version__
 from dualview.commands.report import write_report
+from dualview.comparison.folds import FOLD
 from dualview.data.sources.identifiers import form_of
 from dualview.errors import UserError
+from dualview.evaluation.account import account_of_predictions
 from dualview.evaluation.assess import assess
+from dualview.evaluation.cells import names_of_columns
 from dualview.evaluation.document import Evaluation, Provenance
 from dualview.evaluation.looks import EvaluationSettings
-from dualview.evaluation.operating_points import choose_operating_points, no_operating_points
+from dualview.evaluation.operating_points import OWN_RULE, choose_operating_points, no_operating_points
 from dualview.evaluation.prediction_columns import read_prediction_columns, read_train_prevalence
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
@@ -67,9 +70,16 @@ def assess_file(
         )
     folder = EvaluationDir(out or predictions.parent / f"{_name(predictions)}-assessment")
     _refuse_to_overwrite(folder, inputs=[file for file in (predictions, val, train_prevalence) if file is not None])
-    read = read_prediction_columns(predictions, by=by or ())
+    has_folds = FOLD in names_of_columns(predictions)
+    read = read_prediction_columns(predictions, by=list(dict.fromkeys([*(by or ()), *([FOLD] if has_folds else [])])))
     table, remarks = read.table, read.remarks
-    points = no_operating_points(table.findings)
+    if val is not None and table.thresholds:
+        raise UserError(f"{predictions} has thresholds of its own (threshold:F); leave --val out, or those columns")
+    points = (
+        no_operating_points(table.findings, rule=OWN_RULE, reason="no study has a threshold")
+        if table.thresholds
+        else no_operating_points(table.findings)
+    )
     if val is not None:
         of_val = read_prediction_columns(val, findings=table.findings)
         _refuse_shared_patients(predictions, table, val=val, val_table=of_val.table)
@@ -88,7 +98,8 @@ def assess_file(
     )
     provenance = Provenance(
         run=folder.path.resolve().name, split="test", checkpoint=None, model=None, backbone=None, num_parameters=None,
-        versions=[f"assessed by dualview {__version__}"], data={},
+        versions=[f"assessed by dualview {__version__}", *([_about_folds(table)] if has_folds else [])], data={},
+        account=account_of_predictions(table, software=f"dualview {__version__}"),
     )  # fmt: skip
     evaluation = Evaluation.of(provenance, assessment)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -96,6 +107,16 @@ def assess_file(
     evaluation.write(folder.evaluation)
     points.write(folder.operating_points)
     return FileAssessment(folder=folder.path, report=write_report([folder.path]), evaluation=evaluation)
+
+
+def _about_folds(table: PredictionTable) -> str:
+    """What pooling the predictions of several networks does to their ranking."""
+    num_folds = len(set(table.attributes[FOLD]))
+    return (
+        f"predictions of {num_folds} folds, each by a network of its own: AUROC counts pairs of two networks too, "
+        "whose scores have no common scale, and is rather too low; that of pairs within a fold is in the table of "
+        "dualview compare"
+    )
 
 
 def _name(file: Path) -> str:

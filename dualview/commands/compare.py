@@ -7,11 +7,14 @@ from pathlib import Path
 from rich.progress import Progress
 
 from dualview.comparison.choice import choose_on_val
-from dualview.comparison.plan import Plan
+from dualview.comparison.folds import out_of_fold_file, read_folds
+from dualview.comparison.plan import Plan, PlannedRun
 from dualview.comparison.result import compare_predictions
 from dualview.comparison.runs import is_finished, train_all
 from dualview.comparison.tables import Comparison, Cost, write_tables
+from dualview.data.load import load_data
 from dualview.errors import UserError, listed
+from dualview.evaluation.column_writer import write_prediction_columns
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
 from dualview.run import metric_keys
 from dualview.run.directory import RunDir
@@ -40,6 +43,8 @@ def compare(
     if len(wanted) > len(missing):
         logger.info("%d of %d runs are there already", len(wanted) - len(missing), len(wanted))
     bar = progress.add_task("training runs", total=len(wanted), completed=len(wanted) - len(missing))
+    if only is None:
+        _refuse_impossible_folds(missing)
     problems = train_all(missing, jobs=jobs, launch=launch, done=lambda _run: progress.advance(bar))
     progress.remove_task(bar)
     if problems:
@@ -73,13 +78,33 @@ def compare(
     return comparison
 
 
+def _refuse_impossible_folds(runs: list[PlannedRun]) -> None:
+    """Divide the patients of each setting once, before every run finds out by itself.
+
+    Raises:
+        UserError: the table cannot be read, or its patients cannot be divided into these folds.
+    """
+    first = {run.setting: run for run in reversed(runs) if run.fold is not None}
+    for run in first.values():
+        load_data(run.config.data.model_copy(update={"check_files": False}), seed=run.config.data_seed)
+
+
 def _predictions(plan: Plan, *, split: str) -> dict[tuple[str, str], list[PredictionTable]]:
-    """(setting, variant) -> predictions of each seed."""
+    """(setting, variant) -> predictions of each seed, of all folds together; those of test are written for `assess`."""
     predictions: dict[tuple[str, str], list[PredictionTable]] = {}
+    folds: dict[tuple[str, str, int], dict[int, PlannedRun]] = {}
     for run in plan.runs:
-        predictions.setdefault((run.setting, run.variant), []).append(
-            read_predictions(RunDir(run.config.run.dir).predictions(split))
-        )
+        if run.fold is None:
+            predictions.setdefault((run.setting, run.variant), []).append(
+                read_predictions(RunDir(run.config.run.dir).predictions(split))
+            )
+        else:
+            folds.setdefault((run.setting, run.variant, run.seed), {})[run.fold] = run
+    for (setting, variant, _), runs in folds.items():
+        table = read_folds(runs, split=split)
+        predictions.setdefault((setting, variant), []).append(table)
+        if split == "test":
+            write_prediction_columns(out_of_fold_file(runs[1]), table)
     return predictions
 
 

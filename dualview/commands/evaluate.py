@@ -9,37 +9,39 @@ and the same, but for the predictions, as a run of wandb (evaluation/wandb_run.p
 With any number of processes; every study is predicted once, and all come out alike.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.progress import Progress
 
+from dualview import __version__
 from dualview.commands.evaluation_parts import (
     check_columns,
     form_of_identifiers,
     provenance_of,
+    refuse_other_findings,
+    refuse_other_patients,
+    refuse_other_table,
     resampling_bar,
     train_prevalence,
     training_split,
     write_evaluation,
 )
-from dualview.data.sources.text_table import text_rows
-from dualview.data.table import StudyTable
 from dualview.distributed import start
 from dualview.errors import UserError
+from dualview.evaluation.account import study_account
 from dualview.evaluation.assess import assess
 from dualview.evaluation.document import Evaluation
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
-from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run
+from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run, with_images_of_points
 from dualview.inference.network_predictions import predict_studies
 from dualview.run.datasets import load_studies
 from dualview.run.directory import EvaluationDir, RunDir
 from dualview.run.resume import with_overrides
-from dualview.run.trained import TrainedNetwork, load_trained
+from dualview.run.trained import load_trained
 
 Split = Literal["train", "val", "test"]
 
@@ -49,6 +51,7 @@ class RunEvaluation:
     """Where an evaluation was written, and what it says."""
 
     folder: Path
+    home: Path  # directory whose operating points `dualview predict` uses
     evaluation: Evaluation | None  # None on ranks other than 0
     wandb: EvaluationJob | None  # None on ranks other than 0
 
@@ -74,7 +77,7 @@ def evaluate_run(
         checkpoint_name: `best`, `last`, or a step.
         overrides: `section.field=value` for where the data are and what reads them, such as data.root.
         out: folder to write to; without it `RUN/evaluation-SPLIT`, for another checkpoint than best with its name.
-        by: columns of the study table to divide by (evaluation/subgroups.py).
+        by: columns of the study table, or two of them joined by +, to divide by (evaluation/subgroups.py).
         rule: by which thresholds are chosen on val, for this evaluation; None: those of the run, or, where it has none
             that can be used, by Youden's index.
         calibrate: fit probabilities on val, by Platt or by a temperature (evaluation/calibrate.py).
@@ -92,18 +95,21 @@ def evaluate_run(
             "the best. Those of another checkpoint lie beside its evaluation, without this option"
         )
     config = with_overrides(network.config, overrides or [])
+    config = with_images_of_points(config, network, overrides=overrides or [])
+    several_images = config.data.several_images_at_test
     with start(config.run, distributed=config.distributed) as job:
         network.model.to(job.device)
         studies = load_studies(config, job=job, findings=network.findings)
         check_columns(studies.whole.test, by=by)
-        _refuse_other_patients(run, studies.whole.splits, form=form_of_identifiers(config.data))
-        _refuse_other_findings(network, studies.data.train.findings)
+        refuse_other_patients(run, studies.whole.splits, form=form_of_identifiers(config.data))
+        refuse_other_findings(network, studies.data.train.findings)
+        refuse_other_table(run, studies, config=config, overrides=overrides or [], is_main=job.is_main)
         if not len(studies.evaluated[split]):
             raise UserError(f"the {split} split has no study; choose another --split")
         log_pos_weight = log_pos_weight_of(network, train=studies.data.train, is_main=job.is_main)
         of_run = None
         if rule is None and not calibrate and not set_thresholds:
-            of_run = job.share(points_of_run(network) if job.is_main else None)
+            of_run = job.share(points_of_run(network, several_images_at_test=several_images) if job.is_main else None)
         names = (split,) if of_run is not None else dict.fromkeys(("val", split))
         tables = predict_studies(
             network, {name: studies.evaluated[name] for name in names},
@@ -113,8 +119,9 @@ def evaluate_run(
         evaluation = None
         if job.is_main:
             points = of_run or points_from_val(
-                tables["val"], rule=rule or YOUDEN, log_pos_weight=log_pos_weight, calibrate=calibrate
-            )
+                tables["val"], rule=rule or YOUDEN, log_pos_weight=log_pos_weight, calibrate=calibrate,
+                several_images_at_test=several_images,
+            )  # fmt: skip
             assessment = assess(
                 tables[split],
                 points=points,
@@ -124,7 +131,15 @@ def evaluate_run(
                 settings=settings,
                 track=resampling_bar(progress),
             )
-            provenance = provenance_of(network, split=split, checkpoint_name=checkpoint_name, data=studies.whole)
+            account = study_account(
+                config, whole=studies.whole, taken=studies.data, split=split, table=tables[split],
+                came=studies.evaluated[split].table, network=network, checkpoint_name=checkpoint_name,
+                software=f"dualview {__version__}",
+            )  # fmt: skip
+            provenance = provenance_of(
+                network, split=split, checkpoint_name=checkpoint_name, data=studies.whole, account=account,
+                several_images_at_test=several_images,
+            )  # fmt: skip
             evaluation = Evaluation.of(provenance, assessment)
             write_evaluation(folder, evaluation, table=tables[split], points=points)
             if set_thresholds:
@@ -141,35 +156,4 @@ def evaluate_run(
             evaluation_file=folder.evaluation,
             config=config,
         )
-    return RunEvaluation(folder=folder.path, evaluation=evaluation, wandb=tracked)
-
-
-def _refuse_other_findings(network: TrainedNetwork, findings: tuple[str, ...]) -> None:
-    """Raises: UserError where the data have other findings than the network."""
-    if findings != network.findings:
-        raise UserError(
-            f"the data have the findings {', '.join(findings)}; the run was trained on {', '.join(network.findings)}"
-        )
-
-
-def _refuse_other_patients(run: RunDir, splits: dict[str, StudyTable], *, form: Callable[[str], str]) -> None:
-    """Look for patients that were trained on, as the run's split.csv says, among those to be evaluated.
-
-    Args:
-        form: what identifiers of one patient share.
-
-    Raises:
-        UserError: there are some.
-    """
-    file = run.split
-    if not file.exists():
-        raise UserError(f"{file} is not there; without it nobody knows which patients the run was trained on")
-    rows = text_rows(file, columns=["patient", "split"], hint="It is written by training").cells
-    trained_on = set(rows["patient"][rows["split"] == "train"].map(form))
-    for name in ("val", "test"):
-        leaked = trained_on & {form(str(patient)) for patient in splits[name].patient_ids}
-        if leaked:
-            raise UserError(
-                f"{len(leaked)} patient(s) of the {name} split were trained on, as {file} says: the table has changed "
-                f"since. Restore it, or give the old split: data.split.file={file}"
-            )
+    return RunEvaluation(folder=folder.path, home=run_dir, evaluation=evaluation, wandb=tracked)

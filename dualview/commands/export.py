@@ -21,13 +21,14 @@ from torch import Tensor
 
 from dualview import __version__
 from dualview.batch import StudyBatch
+from dualview.config import SeveralImages
 from dualview.data.images.files import SCALE_OF_MODE
 from dualview.data.load import store_settings
 from dualview.errors import UserError, one_line
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.files import sha256_of
 from dualview.inference.graph import RouteGraph
-from dualview.inference.predictor import read_points
+from dualview.inference.predictor import read_points, several_images_of
 from dualview.models.build import build_configured
 from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
@@ -79,7 +80,8 @@ def export(
     if out.exists() and not overwrite:
         raise UserError(f"{out} is there already. Nothing was changed. Choose another --out, or give --overwrite")
     points = read_points(trained)
-    metadata = {**_metadata(trained), "format": format, "versions": versions}
+    several_images = several_images_of([trained], points=points)
+    metadata = {**_metadata(trained, several_images=several_images), "format": format, "versions": versions}
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -207,7 +209,15 @@ def _listed(differences: dict[int, float]) -> str:
 # -- describing ------------------------------------------------------------------------------------
 
 
-def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
+SEVERAL_IMAGES: dict[SeveralImages, str] = {
+    "first": "of several images of a view the first goes in",
+    "mean": "a study's logits are the mean over all images of the view, for both over all pairs of a PA and a lateral",
+    "max": "a study's logits are the largest over all images of the view, for both over all pairs of PA and lateral",
+}
+"""What whoever runs a graph does with a study that has several images of a view."""
+
+
+def _metadata(trained: TrainedNetwork, *, several_images: SeveralImages) -> dict[str, Any]:
     """What whoever runs the graphs must know; the same for all of a network."""
     data, model = trained.config.data, trained.config.model
     return {
@@ -218,6 +228,8 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
         "image_size_px": data.image_size_px,
         "aspect": data.aspect,
         "intensity_range": [-1, 1],
+        "several_images_at_test": several_images,
+        "several_images": SEVERAL_IMAGES[several_images],
         "preprocessing": [
             f"gray in [0, 1], 0 black: 8 bits / {SCALE_OF_MODE['L']:g}, 16 bits / {SCALE_OF_MODE['I;16']:g}; DICOM: "
             "modality LUT or rescale, then the first VOI LUT or window, MONOCHROME1 inverted; colour by ITU-R 601",

@@ -5,27 +5,39 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from dualview.config import DataConfig
+from dualview.config import DataConfig, SeveralImages
 from dualview.data.images.files import FileImages
 from dualview.data.images.sample import NUM_IMAGES, darkness, look_at, spread_paths
 from dualview.data.remarks import Remark, count_remarks, sum_remarks
 from dualview.distributed import is_main_by_environment, start
 from dualview.errors import Preempted, UserError
+from dualview.evaluation.operating_points import OperatingPoints
 from dualview.files import sha256_of
 from dualview.inference.csv_parts import Counts, Fingerprint, Parts
-from dualview.inference.predictor import BATCH_SIZE, NOT_FINITE, VIEWS_USED, Predictor, points_file, read_points
+from dualview.inference.ensemble import MEMBERS, SPREAD, ensemble_id, refuse_unlike_members
+from dualview.inference.predictor import (
+    BATCH_SIZE,
+    NOT_FINITE,
+    VIEWS_USED,
+    Predictor,
+    find_ensemble,
+    points_file,
+    read_points_of,
+    several_images_of,
+)
 from dualview.inference.studies import ReadBatch, StudyRequest, request_loader
 from dualview.inference.studies_csv import RequestCsv
 from dualview.inference.studies_folder import list_studies
 from dualview.progress import progress_bars
 from dualview.run.directory import RunDir
+from dualview.run.resume import SEVERAL_IMAGES_KEY, with_overrides
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, View
 
@@ -47,8 +59,9 @@ class PredictionResult:
 
 
 def predict(
-    run_dir: Path,
+    run_dirs: Path | Sequence[Path],
     *,
+    overrides: Sequence[str] = (),
     csv: Path | None = None,
     folder: Path | None = None,
     root: Path | None = None,
@@ -66,10 +79,12 @@ def predict(
     written as one part, so that neither the number of processes nor an interruption changes the CSV.
 
     Args:
-        run_dir: of the training.
+        run_dirs: of the training; of several the logits of each route are averaged (inference/ensemble.py).
+        overrides: `data.several_images_at_test=...` in another way than that of the operating points.
         csv, folder: one of them; see inference/studies_csv.py and inference/studies_folder.py.
         root: folder that the paths of `csv` are relative to; without it that of the CSV.
-        out: the CSV to write: study, views used, per finding probability and decision, reason.
+        out: the CSV to write: study, views used, per finding probability and decision, reason; of several networks
+            also how many have judged, and per finding the spread of their logits.
         checkpoint: `best`, `last` or a step.
         batch_size: studies per forward pass.
         num_workers: processes that read images for each rank; without it as in the training, at most one per core.
@@ -81,14 +96,20 @@ def predict(
         Preempted: a rank was told to stop; the chunks that are done are kept.
     """
     _check_options(csv=csv, folder=folder, root=root, intensity_max=intensity_max)
-    trained = load_trained(RunDir(run_dir), name=checkpoint)
-    config = trained.config
-    points = read_points(trained, warn=is_main_by_environment())
-    asked = _open_input(csv or folder, is_table=csv is not None, root=root, config=config.data)
+    run_dirs = [run_dirs] if isinstance(run_dirs, Path) else run_dirs
+    networks = [load_trained(RunDir(run_dir), name=checkpoint) for run_dir in run_dirs]
+    refuse_unlike_members(networks)
+    config = networks[0].config
+    points, log_pos_weights = read_points_of(networks, warn=is_main_by_environment())
+    several = _several_images(networks, points=points, overrides=overrides)
+    asked = _open_input(
+        csv or folder, is_table=csv is not None, root=root, config=config.data, takes_all=several != "first"
+    )
     num_studies = asked.num_studies
-    fingerprint = _fingerprint(trained) | {
+    fingerprint = _fingerprint(networks) | {
         "input": asked.identity, "root": str(asked.root.resolve()), "batch size": batch_size,
         **({} if intensity_max is None else {"intensity max": intensity_max}),
+        **({} if several == "first" else {"several images of a view": several}),
     }  # fmt: skip
     num_workers = min(config.data.num_workers, os.cpu_count() or 1) if num_workers is None else num_workers
 
@@ -104,14 +125,17 @@ def predict(
         to_do = [number for number in range(num_chunks) if number not in done]
         if job.is_main:
             logger.info(
-                "%s, checkpoint of step %d, on %s: %d studies%s",
-                config.model.name, trained.step, job.device.type, num_studies,
+                "%s, on %s: %d studies%s",
+                ", ".join(f"{one.config.model.name}, checkpoint of step {one.step}" for one in networks),
+                job.device.type, num_studies,
                 f", {len(done)} of {num_chunks} parts are there" if done else "",
             )  # fmt: skip
-        predictor = Predictor(trained, points=points, device=job.device)
+        predictor = Predictor(
+            networks, points=points, device=job.device, several_images_at_test=several, log_pos_weights=log_pos_weights
+        )
         files = predictor.files(root=asked.root, intensity_max=intensity_max)
         if job.is_main:
-            _warn_of_darkness(asked, files=files)
+            _warn_of_darkness(asked, files=files[0])
         rounds = [to_do[first : first + job.world_size] for first in range(0, len(to_do), job.world_size)]
         mine = [numbers[job.rank] for numbers in rounds if job.rank < len(numbers)]
         loader = request_loader(
@@ -123,7 +147,7 @@ def predict(
         remarks: list[Remark] = []
         answered = _chunks(
             loader, predictor=predictor, chunks=mine, num_studies=num_studies, has_patients=asked.has_patients,
-            remarks=remarks,
+            remarks=remarks, batch_size=batch_size,
         )  # fmt: skip
         with progress_bars(shown=job.is_main) as progress:
             sizes = {number: _chunk_size(number, num_studies=num_studies) for number in range(num_chunks)}
@@ -138,7 +162,7 @@ def predict(
         job.barrier()
         counts = None
         if job.is_main:
-            header = _header(trained.findings, has_patients=asked.has_patients)
+            header = _header(predictor, has_patients=asked.has_patients)
             counts = parts.join(num_parts=num_chunks, header=header)
         job.barrier()
         everyones = job.gather_texts([json.dumps([job.rank, vars(remark)]) for remark in remarks])
@@ -167,7 +191,25 @@ class _Input:
     has_patients: bool
 
 
-def _open_input(path: Path | None, *, is_table: bool, root: Path | None, config: DataConfig) -> _Input:
+def _several_images(
+    networks: Sequence[TrainedNetwork], *, points: OperatingPoints | None, overrides: Sequence[str]
+) -> SeveralImages:
+    """What counts of several images of a view: as is asked for, else as for the operating points, or in training.
+
+    Raises:
+        UserError: another override, or a value that is none.
+    """
+    if others := [override for override in overrides if override.partition("=")[0] != SEVERAL_IMAGES_KEY]:
+        raise UserError(
+            f"{', '.join(others)}: predict takes run directories and {SEVERAL_IMAGES_KEY}=first, mean or max; where "
+            "the images are say --csv, --folder and --root"
+        )
+    if overrides:
+        return with_overrides(networks[0].config, list(overrides)).data.several_images_at_test
+    return several_images_of(networks, points=points)
+
+
+def _open_input(path: Path | None, *, is_table: bool, root: Path | None, config: DataConfig, takes_all: bool) -> _Input:
     """Read a CSV once for what is wrong with it, or list a folder.
 
     Raises:
@@ -175,7 +217,7 @@ def _open_input(path: Path | None, *, is_table: bool, root: Path | None, config:
     """
     assert path is not None
     if not is_table:
-        studies, listing = list_studies(path, sources=config.all_sources)
+        studies, listing = list_studies(path, sources=config.all_sources, takes_all=takes_all)
         identity = f"{path.resolve()} {listing}"
         return _Input(studies=studies, num_studies=len(studies), identity=identity, root=path, has_patients=False)
     table = RequestCsv(path, source=config)
@@ -240,6 +282,7 @@ def _chunks(
     num_studies: int,
     has_patients: bool,
     remarks: list[Remark],
+    batch_size: int,
 ) -> Iterator[tuple[int, list[Row]]]:
     """The number of each of these chunks with its rows, in the order of the input; `remarks` takes what was odd."""
     batches = iter(batches)
@@ -250,39 +293,50 @@ def _chunks(
             if read.errors:
                 raise UserError(read.errors[0])
             remarks[:] = sum_remarks([*remarks, *count_remarks(read.remarks)])
-            for study, row in zip(read.studies, _rows(read, predictor=predictor), strict=True):
+            answered = _rows(read, predictor=predictor, batch_size=batch_size)
+            for study, row in zip(read.studies, answered, strict=True):
                 rows[study.row] = [study.study, *([study.patient] if has_patients else []), *row]
         yield number, [rows[row] for row in sorted(rows)]
 
 
-def _rows(read: ReadBatch, *, predictor: Predictor) -> list[Row]:
-    """Views used, probability and decision of each finding, and reason, of the studies of a batch."""
-    blank = ["", *[""] * (2 * len(predictor.findings))]
+def _rows(read: ReadBatch, *, predictor: Predictor, batch_size: int) -> list[Row]:
+    """What `_header` names, from the views used to the reason, of the studies of a batch."""
+    is_ensemble = predictor.is_ensemble
+    blank = [""] * (len(_header(predictor, has_patients=False)) - 2)
     rows = [[*blank, reason] for reason in read.reasons]
-    answers = predictor.answer(read.batch)
+    answers = predictor.answer(read.images, batch_size=batch_size)
     for n, position in enumerate(read.served):
         if not answers.is_finite[n]:
             rows[position] = [*blank, NOT_FINITE]
             continue
         row = [VIEWS_USED[Availability(answers.availability[n])]]
+        row += [str(answers.num_members[n])] * is_ensemble
         for k in range(len(predictor.findings)):
             row.append(f"{answers.probabilities[n, k]:.6g}")
             row.append(str(int(answers.decisions[n, k])) if answers.decided[n, k] else "")
+            if is_ensemble:
+                row.append(f"{answers.spread[n, k]:.6g}" if np.isfinite(answers.spread[n, k]) else "")
         rows[position] = [*row, read.reasons[position]]
     return rows
 
 
-def _header(findings: tuple[str, ...], *, has_patients: bool) -> list[str]:
-    columns = [name for finding in findings for name in (finding, f"{finding}_decision")]
-    return ["study", *(["patient"] if has_patients else []), "views", *columns, "reason"]
+def _header(predictor: Predictor, *, has_patients: bool) -> list[str]:
+    members, spread = ([MEMBERS], [SPREAD]) if predictor.is_ensemble else ([], [])
+    columns = [name for finding in predictor.findings
+               for name in (finding, *(f"{finding}_{what}" for what in ("decision", *spread)))]  # fmt: skip
+    return ["study", *(["patient"] if has_patients else []), "views", *members, *columns, "reason"]
 
 
-def _fingerprint(trained: TrainedNetwork) -> Fingerprint:
-    """What of the run the answers depend on."""
-    points = points_file(trained)
+def _fingerprint(networks: Sequence[TrainedNetwork]) -> Fingerprint:
+    """What of the runs the answers depend on."""
+    if len(networks) == 1:
+        points = points_file(networks[0])
+    else:
+        home = find_ensemble(networks) or networks[0].run.ensemble(ensemble_id(networks))
+        points = home.operating_points
     return {
         "format": 1,
-        "checkpoint": trained.weights_sha256,
+        "checkpoint": " and ".join(network.weights_sha256 for network in networks),
         "operating points": sha256_of(points) if points.exists() else None,
         "chunk": CHUNK_STUDIES,
     }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from rich.box import HORIZONTALS
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,12 +16,14 @@ from dualview.evaluation.value_of_lateral import (
     UNDER_TRAINED,
     VERDICT_TITLES,
     ValueRow,
-    no_error_text,
     p_value,
     value_of_lateral,
 )
+from dualview.run.directory import RunDir
 from dualview.views import ALL_STUDIES, GROUPS, TITLES
 
+NO_ERROR_MARK = "*"  # beside an AUROC of exactly 1, which less is rounded to as well
+MEDIUM, WIDE = 80, 96  # characters of a terminal from which "undefined", and an interval, stand in one line
 SUSPECTS_SHOWN = 20  # number of doubtful views that are printed
 SHOWN = ("both", "pa_only", "lateral_only")  # groups of a comparison that are printed; the files have all
 
@@ -114,29 +117,42 @@ def view_check_sentence(check: dict[str, Any]) -> str:
     )
 
 
-def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
-    """What the lateral view is worth per finding, on complete studies; None where the network takes one view."""
+def value_of_lateral_table(evaluation: Evaluation, *, width: int = WIDE) -> Table | None:
+    """What the lateral view is worth per finding, on complete studies; None where the network takes one view.
+
+    Args:
+        width: characters of the terminal, at least 60; no number is cut in so many.
+    """
     masked = evaluation.masked
     if masked is None:
         return None
     value = value_of_lateral(masked)
-    table = Table(title=f"{evaluation.split}: {masked.num_studies:,} studies with both views, scored three ways")
-    table.add_column("finding")
-    for column in ("positive", "AUROC\nboth views", "lateral\nwithheld", "PA\nwithheld", "gained by\nthe lateral"):
-        table.add_column(column, justify="right")
-    table.add_column("lateral", no_wrap=True, min_width=9)
-    table.add_column("p swapped\np DeLong", no_wrap=True, justify="right")
+    table = Table(
+        title=f"{evaluation.split}: {masked.num_studies:,} studies with both views, scored three ways",
+        box=HORIZONTALS,
+        padding=0,
+        show_edge=False,
+    )
+    # Numbers have columns of fixed width, in which texts wrap between them; names of findings have the rest.
+    is_tight, is_wide = width < MEDIUM, width >= WIDE
+    table.add_column("finding", overflow="fold")
+    heads = ["lat.\nwith-\nheld", "PA\nwith-\nheld"] if is_tight else ["lateral\nwithheld", "PA\nwithheld"]
+    for column in ("AUROC\nboth\nviews", *heads):
+        table.add_column(column, justify="right", overflow="fold", width=6 if is_tight else len("undefined"))
+    table.add_column("gained by\nlateral", justify="right", width=len("[+0.000, +0.000]") if is_wide else 9)
+    table.add_column("lateral", width=len("(from 0.000)") if is_wide else 9)
+    table.add_column("p swapped\np DeLong", justify="right", width=9)
     was_judged = True
     for row in value.rows:
         if was_judged and not row.is_judged:
             table.add_section()
         was_judged = row.is_judged
-        aurocs = [_auroc(auroc, row=row) for auroc in row.aurocs]
-        gained = _difference(row.auroc_gained)
-        table.add_row(row.name, str(row.num_positive), *aurocs, gained, _verdict(row), _checks(row))
+        aurocs = [_auroc(auroc) for auroc in row.aurocs]
+        name = f"{escape(row.name)}\n{row.num_positive:,} positive"
+        table.add_row(name, *aurocs, _difference(row.auroc_gained), _verdict(row), _checks(row))
     table.add_section()
     macro_aurocs = [_number(auroc.value) for auroc in value.macro.aurocs]
-    table.add_row(value.macro.name, "", *macro_aurocs, _difference(value.macro.auroc_gained), "")
+    table.add_row(value.macro.name, *macro_aurocs, _difference(value.macro.auroc_gained), "")
     correction = masked.value_of_lateral.correction
     table.caption = (
         f"gained: difference of AUROC with its interval, over patients. {correction}. Beneath too few: patients. "
@@ -144,6 +160,11 @@ def value_of_lateral_table(evaluation: Evaluation) -> Table | None:
         "findings together, of DeLong for one. It is what this trained network gains; intervals are over patients, "
         "not over trainings: `dualview compare` with 3 or more seeds is"
     )
+    if value.without_error:
+        table.caption += f"\n{NO_ERROR_MARK} {escape('; '.join(value.without_error))}"
+    if value.shortfalls:
+        said = "AUROC of the joint head minus the better branch head's, which chance explains"
+        table.caption += f"\n{said}: {escape('; '.join(value.shortfalls))}"
     if value.warnings:
         table.caption += f"\nWARNING {UNDER_TRAINED}: {escape('; '.join(value.warnings))}"
     return table
@@ -153,18 +174,20 @@ def assessment_table(evaluation: Evaluation) -> Table:
     """AUROC of each finding with its interval, for predictions without a view withheld."""
     look = evaluation.groups[ALL_STUDIES]
     table = Table(title=f"{look.num_studies:,} studies of {look.num_patients:,} patients")
-    table.add_column("finding")
+    table.add_column("finding", overflow="fold")
     for column in ("positive", "negative", "AUROC"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for finding, result in look.findings.items():
         auroc = result.auroc
         interval = "" if auroc.low is None else f" [{auroc.low:.3f}, {auroc.high:.3f}]"
         counts = (f"{result.num_positive:,}", f"{result.num_negative:,}")
-        table.add_row(escape(finding), *counts, _number(auroc.value) + interval)
+        table.add_row(escape(finding), *counts, _auroc(auroc) + interval)
     table.caption = (
         "No study has a score with a view withheld (logit_lateral_hidden:F and its like), so the value of the lateral "
         "is not measured"
     )
+    if any(result.auroc.value == 1 for result in look.findings.values()):
+        table.caption += f"\n{NO_ERROR_MARK} no error among any pair of a positive and a negative study"
     return table
 
 
@@ -188,11 +211,21 @@ def operating_points_line(evaluation: Evaluation, *, folder: Path, run: Path) ->
     """Which thresholds and calibration were used, and whether `dualview predict` uses them too."""
     used = evaluation.settings
     if used.operating_points_of == "run":
-        return f"thresholds  {used.operating_points}: those of the run, {run}/operating_points.json"
-    return (
-        f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. "
-        "`dualview predict` goes on with those of the run"
+        whose = "of the runs together" if evaluation.members else "of the run"
+        return f"thresholds  {used.operating_points}: those {whose}, {run}/operating_points.json"
+    return f"thresholds  {used.operating_points}, for this evaluation: {folder}/operating_points.json. " + (
+        _what_predict_uses(evaluation, folder=folder, run=RunDir(run))
     )
+
+
+def _what_predict_uses(evaluation: Evaluation, *, folder: Path, run: RunDir) -> str:
+    """Which thresholds `dualview predict` has for the checkpoint of an evaluation that has its own."""
+    step = None if evaluation.checkpoint is None else evaluation.checkpoint.step
+    if step is None or run.checkpoint("best").resolve() == run.checkpoint(step).resolve():
+        return "`dualview predict` goes on with those of the run"
+    if folder.resolve() == run.evaluation(evaluation.split, checkpoint=str(step)).path.resolve():
+        return f"`dualview predict --checkpoint {step}` uses them, as step {step} is not the best"
+    return f"`dualview predict` does not know them; it has those of `dualview evaluate {run} --checkpoint {step}`"
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
@@ -222,9 +255,8 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
-def _auroc(estimate: Estimate, *, row: ValueRow) -> str:
-    pairs = no_error_text(estimate.value, num_positive=row.num_positive, num_negative=row.num_negative)
-    return f"{_number(estimate.value)}\n{pairs}".strip()
+def _auroc(auroc: Estimate) -> str:
+    return _number(auroc.value) + (NO_ERROR_MARK if auroc.value == 1 else "")
 
 
 def _verdict(row: ValueRow) -> str:
@@ -248,7 +280,7 @@ def _difference(estimate: Estimate) -> str:
         return "undefined"
     if estimate.low is None:
         return f"{estimate.value:+.3f}"
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    return f"{estimate.value:+.3f}\n[{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def export_table(graphs: list[ExportedGraph]) -> Table:

@@ -335,7 +335,11 @@ def _write_results(run: RunDir, evaluator: Evaluator, evaluations: dict[str, Spl
         tables = {name: as_predictions(evaluation) for name, evaluation in evaluations.items()}
         for name, table in tables.items():
             table.write(run.predictions(name))
-        points = choose_operating_points(tables["val"], log_pos_weight=evaluator.log_pos_weight)
+        points = choose_operating_points(
+            tables["val"],
+            log_pos_weight=evaluator.log_pos_weight,
+            several_images_at_test=evaluator.config.data.several_images_at_test,
+        )
         points.write(run.operating_points)
         write_metrics(run.metrics, evaluations)
     job.barrier()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dualview.comparison.folds import FOLD
 from dualview.comparison.intervals import confidence_of_each, interval_over_seeds_and_patients, seed_noise
 from dualview.errors import UserError
 from dualview.evaluation.metrics import MACRO, resampled_metrics
@@ -14,9 +15,12 @@ from dualview.evaluation.prediction_table import PredictionTable, score_of_maski
 from dualview.evaluation.statistics.bootstrap import Interval, resample_patients
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients_of_each
 from dualview.evaluation.statistics.intervals import few_patients_factor
+from dualview.evaluation.statistics.strata import aurocs_within
 from dualview.views import ALL_STUDIES, GROUPS, MASKINGS, Availability, View, availability_of
 
 COMPARED_METRICS = ("auroc", "average_precision")
+FOLD_METRICS = (*COMPARED_METRICS, "auroc_pooled")
+"""Of the studies of all folds: `auroc` of pairs within a fold, `auroc_pooled` of all pairs, of two networks too."""
 SCORE_OF_GROUP = dict.fromkeys(GROUPS, "route") | {masking: score_of_masking(masking) for masking in MASKINGS}
 COMPARED_GROUPS = tuple(SCORE_OF_GROUP)
 """Test studies that are compared: all, by availability, and complete ones with a view withheld."""
@@ -31,7 +35,7 @@ class ComparisonRow:
     variant: str
     group: str  # name in COMPARED_GROUPS
     finding: str  # name of the finding, or MACRO
-    metric: str
+    metric: str  # one of COMPARED_METRICS, with folds of FOLD_METRICS
     num_studies: int
     num_positive_patients: int | None  # None for MACRO
     num_negative_patients: int | None  # None for MACRO
@@ -72,6 +76,7 @@ class _GroupStudies:
     """The test studies of a group, whichever variant judges them."""
 
     findings: tuple[str, ...]
+    metrics: tuple[str, ...]
     number: int
     patients: list[ClassPatients]  # those of macro first, then of each finding
 
@@ -87,14 +92,15 @@ def compare_predictions(
     """Compare variants within each setting, on the test studies that all of them were given.
 
     Args:
-        runs: (setting, variant) -> predictions of each seed, in the order of the seeds.
+        runs: (setting, variant) -> predictions of each seed, in the order of the seeds; with folds, of all of them
+            together.
         baseline: the variant that differences are taken to.
 
     Differences are corrected over a table: macro numbers of all variants and groups are one, and all findings of all
     variants in a group are one, each for a setting and a metric.
 
     Raises:
-        UserError: runs that do not have the same patients or labels.
+        UserError: runs that do not have the same patients, labels or folds.
     """
     rows: list[ComparisonRow] = []
     keys = list(runs)
@@ -152,6 +158,7 @@ def _test_studies(everyones: list[PredictionTable]) -> PredictionTable:
         labels=np.concatenate([part.labels for part in parts]),
         label_mask=np.concatenate([part.label_mask for part in parts]),
         logits={},
+        attributes={FOLD: np.concatenate([part.attributes[FOLD] for part in parts])} if _has_folds(parts[0]) else {},
     )
     for predictions in everyones:
         at = np.array([known[key] for key in map(_key, predictions.patient_ids, predictions.study_ids)])
@@ -159,7 +166,16 @@ def _test_studies(everyones: list[PredictionTable]) -> PredictionTable:
         if not same_mask or not np.array_equal(joined.labels[at][joined.label_mask[at]],
                                                predictions.labels[predictions.label_mask]):  # fmt: skip
             raise UserError("runs of one comparison have other labels for the same studies; train them on one table")
+        if _has_folds(joined) and not np.array_equal(joined.attributes[FOLD][at], predictions.attributes[FOLD]):
+            raise UserError(
+                "runs of one comparison test the same studies in other folds; folds follow from the table, its labels "
+                "and data.seed, so give all variants of a setting the same"
+            )
     return joined
+
+
+def _has_folds(table: PredictionTable) -> bool:
+    return FOLD in table.attributes
 
 
 def _studies_of(group: str, *, test: PredictionTable) -> np.ndarray:
@@ -176,7 +192,8 @@ def _group_studies(group: str, *, test: PredictionTable) -> _GroupStudies:
     by_finding = class_patients_of_each(studies.patient_ids, positive=studies.positive, known=studies.label_mask)
     # A mean over findings rests on the one with most patients, if on any.
     most = max(by_finding, key=lambda of_classes: of_classes.fewer)
-    return _GroupStudies(findings=test.findings, number=len(studies), patients=[most, *by_finding])
+    metrics = FOLD_METRICS if _has_folds(test) else COMPARED_METRICS
+    return _GroupStudies(findings=test.findings, metrics=metrics, number=len(studies), patients=[most, *by_finding])
 
 
 def _key(patient: str, study: str) -> str:
@@ -202,10 +219,20 @@ def _score(predictions: PredictionTable, *, test: PredictionTable, group: str, c
     )
     values = np.stack([metrics.values[metric] for metric in COMPARED_METRICS])
     resampled = np.stack([metrics.resampled[metric] for metric in COMPARED_METRICS])
+    if _has_folds(test):
+        within, within_resampled = aurocs_within(
+            probabilities,
+            positive=test.positive[rows],
+            known=test.label_mask[rows],
+            counts=counts[rows],
+            strata=test.attributes[FOLD][rows],
+        )
+        values = np.stack([within, *values[1:], values[0]])
+        resampled = np.stack([within_resampled, *resampled[1:], resampled[0]])
     defined = np.isfinite(values[0])
     if not defined.any():
         return None
-    there = np.isfinite(resampled)
+    there = np.isfinite(resampled) & defined[:, None]
     number = np.where(there.any(axis=1), there.sum(axis=1), np.nan)  # number of findings defined in each resample
     macro_resampled = np.where(there, resampled, 0).sum(axis=1) / number
     macro = values[:, defined].mean(axis=1)
@@ -232,7 +259,7 @@ def _compare(
     compared = []
     for place, finding in enumerate((MACRO, *studies.findings)):
         widened = 1.0 if finding == MACRO else float(few_patients_factor(patients[place].fewer))
-        for number, metric in enumerate(COMPARED_METRICS):
+        for number, metric in enumerate(studies.metrics):
             values = np.array([scores.values[number, place] for scores in there])
             known = bool(len(values)) and np.isfinite(values).all() and len(values) == len(seed_scores)
             mean, difference = Interval(None, None, None), Interval(None, None, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dualview.comparison.choice import Choice
+from dualview.comparison.folds import out_of_fold_file
 from dualview.comparison.plan import Plan
 from dualview.comparison.result import COMPARED_GROUPS, ComparisonRow
 from dualview.evaluation.metrics import MACRO
@@ -90,6 +91,8 @@ def markdown(comparison: Comparison) -> str:
     for setting in plan.settings:
         sizes = {row.group: row.num_studies for row in comparison.rows if row.setting == setting}
         columns = {f"{COMPARED_TITLES[group]} ({sizes[group]})": (group, MACRO) for group in COMPARED_GROUPS}
+        if (of_folds := folds_line(comparison, setting=setting)) is not None:
+            parts.append(f"{of_folds}\n")
         parts.append(f"{choice_line(comparison, setting=setting)}\n")
         parts.append(_table(comparison, setting=setting, columns=columns, with_cost=True, title="macro AUROC"))
         findings = dict.fromkeys(row.finding for row in comparison.rows if row.finding != MACRO)
@@ -173,7 +176,9 @@ def choice_line(comparison: Comparison, *, setting: str) -> str:
     if choice is None:
         return f"{start}no network is chosen: no val study with a finding beside one without it."
     first, title = choice.ranked[0], COMPARED_TITLES[choice.group]
-    why = f"macro AUROC {first.mean:.3f} on {title} of val ({first.num_studies})"
+    has_folds = comparison.plan.num_folds(setting) is not None
+    of_val = f"the folds' val ({first.num_studies} predictions)" if has_folds else f"val ({first.num_studies})"
+    why = f"macro AUROC {first.mean:.3f} on {title} of {of_val}"
     if len(choice.ranked) > 1:
         second = choice.ranked[1]
         why += f", the highest of {len(choice.ranked)} networks (next {second.variant} {second.mean:.3f})"
@@ -190,6 +195,22 @@ def choice_line(comparison: Comparison, *, setting: str) -> str:
     if not best or on_test in best:
         return text
     return f"{text} Highest on test: {best[0].variant} {best[0].mean:.3f}, optimistic, chosen by the test patients."
+
+
+def folds_line(comparison: Comparison, *, setting: str) -> str | None:
+    """What folds mean for the numbers of a setting, and where the predictions lie; None: there are no folds."""
+    num_folds = comparison.plan.num_folds(setting)
+    if num_folds is None:
+        return None
+    start = f"{setting}: " if setting else ""
+    first = next(run for run in comparison.plan.runs if run.setting == setting)
+    return (
+        f"{start}{num_folds} folds: every patient is tested once, by the network of the fold that did not train on "
+        "them. AUROC counts the pairs of a study with and one without the finding that one network has judged; pairs "
+        "of two networks, whose scores have no common scale, are in auroc_pooled of the CSV, and in average precision. "
+        f"Intervals are over all patients, for these networks. Predictions of all patients: {out_of_fold_file(first)} "
+        "and its like; `dualview assess FILE` makes a page of one"
+    )
 
 
 def _with_interval(row: ComparisonRow) -> str:

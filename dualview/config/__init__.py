@@ -12,6 +12,7 @@ from dualview.config.sections import (
     OptimConfig,
     PhantomConfig,
     RunConfig,
+    SeveralImages,
     SourceConfig,
     SplitConfig,
     TrackingConfig,
@@ -21,6 +22,6 @@ from dualview.config.sections import (
 
 __all__ = [
     "AugmentConfig", "CohortConfig", "Config", "DataConfig", "DistributedConfig", "LossConfig", "ModelConfig",
-    "OptimConfig", "PhantomConfig", "RunConfig", "SourceConfig", "SplitConfig", "TrackingConfig", "TrainConfig",
-    "ViewDropoutConfig", "load",
+    "OptimConfig", "PhantomConfig", "RunConfig", "SeveralImages", "SourceConfig", "SplitConfig", "TrackingConfig",
+    "TrainConfig", "ViewDropoutConfig", "load",
 ]  # fmt: skip

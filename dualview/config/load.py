@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dualview.config.sections import Config, DataConfig, Section, SourceConfig
+from dualview.config.sections import Config, DataConfig, RunConfig, Section, SourceConfig
 from dualview.config.uses import NETWORKS, SOURCES
 from dualview.errors import UserError, listed
 
@@ -55,6 +56,43 @@ def load_of_run(path: Path) -> Config:
     """
     values, problems = read_values(path, overrides=[])
     return _checked(as_it_was_trained(values), problems, path=path, refuse_unused=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """The section `data` of a file whose other sections do not count."""
+
+    data: DataConfig
+    seed: int  # seed that the data are drawn and divided by
+    shared_patients: bool | None  # what `data.shared_patients` says; None: nothing
+
+
+def load_data_section(path: Path, *, overrides: list[str]) -> DataSection:
+    """The section `data` of a YAML file, with `data.field=value` overrides on top.
+
+    With one source, too, `data.shared_patients` may stand there: it is about patients of other data then.
+
+    Raises:
+        UserError: as `load`, of the section alone.
+    """
+    values, problems = read_values(path, overrides=overrides)
+    section = values.get("data")
+    if not isinstance(section, dict) or not section:
+        raise UserError(f"{path} has no section data; it says what there is to evaluate, such as data.source")
+    section = dict(section)
+    shared = section.get("shared_patients")
+    if not section.get("sources") and isinstance(shared, bool):
+        del section["shared_patients"]
+    data, value_problems = check(DataConfig, section, at="data")
+    problems += value_problems
+    problems += _unused_by_sources(data) if data is not None else []
+    if problems or data is None:
+        raise UserError(f"{path}: {len(problems)} problem(s) in its section data\n{listed(problems)}")
+    seed = data.seed
+    if seed is None:
+        run, _ = check(RunConfig, values.get("run") or {})
+        seed = 0 if run is None else run.seed
+    return DataSection(data=data, seed=seed, shared_patients=shared if isinstance(shared, bool) else None)
 
 
 def as_it_was_trained(values: dict[str, Any]) -> dict[str, Any]:

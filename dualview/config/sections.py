@@ -20,6 +20,7 @@ from dualview.views import Availability, View
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 AVAILABILITY_NAMES = Literal["both", "pa_only", "lateral_only"]
+SeveralImages = Literal["first", "mean", "max"]
 if TYPE_CHECKING:
     SourceName = str
     NetworkName = str
@@ -73,6 +74,33 @@ class SplitConfig(Section):
     max_train_patients: int | None = Field(None, ge=1)
     """Train on at most this many patients of the train split, drawn from `data.seed` in the proportions of the
     split's strata; a smaller number's are among a larger's. `data.train_on` acts after it. val and test are whole."""
+    folds: int | None = Field(None, ge=2)
+    """Divide the patients into so many folds, of which each is tested once; `test` is not used, and val is drawn from
+    the other folds in the proportion of `train` and `val`. `dualview compare` trains a run for each."""
+    fold: int | None = Field(None, ge=1)
+    """Number of the fold that is the test set, from 1 to `folds`."""
+
+    @model_validator(mode="after")
+    def _folds_are_complete(self) -> Self:
+        problems = []
+        if self.folds is None:
+            if self.fold is not None:
+                problems.append(f"fold is {self.fold}, and there are no folds: set data.split.folds, or leave it out")
+        elif self.fold is None:
+            problems.append(
+                f"folds is {self.folds}, and nothing says which of them is tested: set data.split.fold=1 (to "
+                f"{self.folds}), or let `dualview compare` train a run for each"
+            )
+        elif self.fold > self.folds:
+            problems.append(f"fold is {self.fold}; with folds {self.folds} it is from 1 to {self.folds}")
+        given = [key for key in ("file", "column") if getattr(self, key) is not None]
+        if self.folds is not None and given:
+            problems.append(
+                f"folds is {self.folds}, and {' and '.join(given)} says which patients are tested: leave one out"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -95,6 +123,11 @@ class PhantomConfig(Section):
     """Fraction of studies with the lateral view only."""
     unknown_label_fraction: float = Field(0.0, ge=0, lt=1)
     """Fraction of labels withheld, to exercise unknown labels."""
+    prevalence: float | None = Field(None, gt=0, lt=1)
+    """Fraction of studies with each finding, as in another hospital; null: 0.4, and 0.5 for Cardiomegaly."""
+    contrast: float = Field(1.0, ge=0.1, le=2)
+    """How far grays are from the middle, times; below 1 images are flatter, as of another machine. What an ideal
+    observer sees stays the same."""
 
     @model_validator(mode="after")
     def _mix_sums_to_one(self) -> Self:
@@ -254,6 +287,9 @@ class SourceConfig(Section):
     labelled_section: Literal["impression", "report", "findings"] = "impression"
     """`chexpert_plus`: which part of a report was labelled. CheXpert's own labels come from the impression; most
     reports have no findings section, which then counts as No Finding."""
+    reference_standard: str | None = None
+    """How its labels came about, in your words, such as "two radiologists, a third where they disagreed": text for the
+    report. null: what is known of a public data set."""
     cohort: CohortConfig = CohortConfig()
     min_positive_patients: int = Field(0, ge=0)
     """Leave out findings with fewer patients, counted in the whole cohort."""
@@ -353,7 +389,11 @@ class DataConfig(SourceConfig):
     split tests is in test, in all sources. Without it they are taken for different people, and are counted."""
     several_images: Literal["first", "random", "all"] = "first"
     """A study with several images of one view trains on the first listed; on one drawn anew each
-    epoch; or on all, each pairing once per epoch. Evaluation always uses the first listed."""
+    epoch; or on all, each pairing once per epoch."""
+    several_images_at_test: SeveralImages = "first"
+    """What counts of several images of one view wherever a network is asked, val during training included: the first
+    listed that can be read; or the mean or the largest of the logits over all of them, and over all pairs of a PA and a
+    lateral image where the network sees both."""
     on_bad_image: Literal["error", "treat_view_as_missing"] = "error"
     """An image that cannot be read ends the run, or counts as a view the study does not have."""
     image_size_px: int = Field(224, ge=32, le=2048)
@@ -700,6 +740,49 @@ class TrainConfig(Section):
     """Steps in a row with a loss or gradient that is not finite, each skipped on all ranks, until the run ends."""
 
 
+class StudyConfig(Section):
+    """What only people know of a study: texts that the report shows as they stand, and its checklists point to."""
+
+    background: str | None = None
+    """Clinical background, and what is done today."""
+    intended_use: str | None = None
+    """What the network is for, for whom, and where in the care of patients."""
+    objectives: str | None = None
+    """Aims and hypotheses."""
+    design: str | None = None
+    """Retrospective or prospective, and the goal of the study."""
+    setting: str | None = None
+    """Hospitals, departments, countries."""
+    eligibility: str | None = None
+    """Who was eligible, beside the rules of `data.cohort`."""
+    deidentification: str | None = None
+    """How images and tables were de-identified."""
+    acquisition: str | None = None
+    """Machines and protocols of the images."""
+    annotators: str | None = None
+    """Who labelled: how many, how qualified, blinded to what, and how far they agreed."""
+    inequalities: str | None = None
+    """Known inequalities between groups of patients, and what was done about them."""
+    limitations: str | None = None
+    """What may bias the results or keep them from holding elsewhere."""
+    implications: str | None = None
+    """What follows for practice, and what stands in the way."""
+    ethics: str | None = None
+    """Ethics committee and its number; consent or its waiver."""
+    registration: str | None = None
+    """Registration of the study, or that there is none."""
+    protocol: str | None = None
+    """Where the protocol is, or that there is none."""
+    availability: str | None = None
+    """Where data, network and code are, and under which conditions."""
+    funding: str | None = None
+    """Who paid, and their role."""
+    interests: str | None = None
+    """Conflicts of interest."""
+    involvement: str | None = None
+    """How patients and the public took part, or that they did not."""
+
+
 class TrackingConfig(Section):
     """Weights & Biases; metrics.jsonl in the run directory is always written."""
 
@@ -741,6 +824,7 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    study: StudyConfig = StudyConfig()
     tracking: TrackingConfig = TrackingConfig()
     distributed: DistributedConfig = DistributedConfig()
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 ANY = frozenset({
-    "source", "name", "weight", "split.file",
+    "source", "name", "weight", "split.file", "reference_standard",
     # These keys let `dualview predict` read tables of images, whatever the run was trained on.
     "columns.study", "columns.patient", "columns.view", "columns.path",
     "frontal_views", "lateral_views", "ignored_views", "body_parts", "identifiers",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from dualview.data.random_numbers import key as random_key
 from dualview.data.table import StudyTable
 from dualview.errors import BadImage
 from dualview.views import Availability, View
+
+Read = TypeVar("Read")  # what a reader makes of an image
 
 
 class Key(NamedTuple):
@@ -50,14 +52,14 @@ class Loaded(NamedTuple):
     replaced: tuple[str, ...] = ()  # paths of the bad images in whose place another of the view was read
 
 
-class FirstRead(NamedTuple):
+class FirstRead(NamedTuple, Generic[Read]):
     """The first of several images of a view that can be read."""
 
-    image: Tensor | None  # as the reader gives it; None: none can be read
+    image: Read | None  # as the reader gives it; None: none can be read
     bad: tuple[tuple[Any, str], ...]  # (image, reason) of those before it
 
 
-def read_first(images: Sequence[Any], *, read: Callable[[Any], Tensor]) -> FirstRead:
+def read_first(images: Sequence[Any], *, read: Callable[[Any], Read]) -> FirstRead[Read]:
     """Read images of one view, one after another, until one can be read."""
     bad: list[tuple[Any, str]] = []
     for image in images:
@@ -66,6 +68,21 @@ def read_first(images: Sequence[Any], *, read: Callable[[Any], Tensor]) -> First
         except BadImage as error:
             bad.append((image, error.reason))
     return FirstRead(None, tuple(bad))
+
+
+class AllRead(NamedTuple, Generic[Read]):
+    """All images of a view that can be read."""
+
+    images: tuple[Read, ...]  # as the reader gives them
+    bad: tuple[tuple[Any, str], ...]  # (image, reason) of the others
+
+
+def read_all(images: Sequence[Any], *, read: Callable[[Any], Read]) -> AllRead[Read]:
+    """Read every image of one view."""
+    each = [read_first((image,), read=read) for image in images]
+    return AllRead(
+        tuple(one.image for one in each if one.image is not None), tuple(bad for one in each for bad in one.bad)
+    )
 
 
 class StudyDataset(Dataset[LoadedStudy]):

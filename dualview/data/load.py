@@ -1,7 +1,7 @@
 """From a configuration to the studies of each split and a reader of their images."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,14 +97,14 @@ def read_sources(config: DataConfig, *, seed: int) -> list[SourceTable]:
 
 def _divided(sources: list[SourceTable], *, config: DataConfig, seed: int, store: Path | None) -> Data:
     """The studies of the sources in their splits; see `load_data`."""
-    read = _image_reader(sources, config=config)
+    read = image_reader(sources, config=config)
     tables = [_weighted(source.table, section) for source, section in zip(sources, config.all_sources, strict=True)]
     identifiers = [table.patient_ids for table in tables]
     if len(sources) > 1:
-        tables = [_with_name(table, source.name, shared=config.shared_patients)
+        tables = [with_source_name(table, source.name, shared=config.shared_patients)
                   for table, source in zip(tables, sources, strict=True)]  # fmt: skip
         sources = [replace(source, table=table) for source, table in zip(sources, tables, strict=True)]
-    names, remarks = _split_names(tables, config=config, seed=seed)
+    names, remarks = names_of_splits(tables, config=config, seed=seed)
     if not config.shared_patients:
         remarks = equal_identifiers(identifiers, names=names)
     sources = [replace(source, remarks=(*source.remarks, *more)) for source, more in zip(sources, remarks, strict=True)]
@@ -118,16 +118,33 @@ def _divided(sources: list[SourceTable], *, config: DataConfig, seed: int, store
         splits["train"] = with_policies(splits["train"], source=section, seed=seed, number=number)
     whole = {name: _merged([splits[name] for splits in parts], config=config) for name in SPLITS}
     merged = {**whole, "train": _to_train_on(whole["train"], places=np.concatenate(places), config=config)}
-    files = read if isinstance(read, FileReader) else None
-    if store is not None:
-        images = StoreImages(store)
-        images.refuse_if_stale(
-            [path for table in merged.values() for view in View for study in table.images[view] for path in study],
-            settings=store_settings(config),
-            reader=files if all(source.check_files for source in config.all_sources) else None,
-        )
-        read = images
+    read, files = stored_reader(read, merged, sources=sources, config=config, store=store)
     return Data(**merged, read=read, files=files, sources=tuple(sources), whole_splits=whole)
+
+
+def stored_reader(
+    read: ImageReader,
+    tables: Mapping[str, StudyTable],
+    *,
+    sources: list[SourceTable],
+    config: DataConfig,
+    store: Path | None,
+) -> tuple[ImageReader, FileReader | None]:
+    """The reader of the store where there is one, else of the files; and that of the files, None where there are none.
+
+    Raises:
+        UserError: the store is not of these images and settings.
+    """
+    files = read if isinstance(read, FileReader) else None
+    if store is None:
+        return read, files
+    images = StoreImages(store)
+    images.refuse_if_stale(
+        [path for table in tables.values() for view in View for study in table.images[view] for path in study],
+        settings=store_settings(config),
+        reader=files if all(source.check_files for source in config.all_sources) else None,
+    )
+    return images, files
 
 
 def look_at_sources(data: Data) -> dict[str, Sample]:
@@ -178,7 +195,7 @@ def _weighted(table: StudyTable, source: SourceConfig) -> StudyTable:
     return table if source.weight == 1 else replace(table, weight=np.full(len(table), source.weight, np.float32))
 
 
-def _split_names(
+def names_of_splits(
     tables: list[StudyTable], *, config: DataConfig, seed: int
 ) -> tuple[list[np.ndarray], list[tuple[Remark, ...]]]:
     """For each source (S,) the split of each of its studies, and what is remarkable about its patients.
@@ -204,7 +221,7 @@ def _split_names(
     return np.split(names_together, ends[:-1]), [remarks, *[()] * (len(tables) - 1)]
 
 
-def _with_name(table: StudyTable, name: str, *, shared: bool) -> StudyTable:
+def with_source_name(table: StudyTable, name: str, *, shared: bool) -> StudyTable:
     """The table with its source's name before every image, and before every patient, as several may use the same.
 
     Args:
@@ -262,7 +279,7 @@ class SeveralSources:
         return self.readers[name], within
 
 
-def _image_reader(sources: list[SourceTable], *, config: DataConfig) -> ImageReader:
+def image_reader(sources: list[SourceTable], *, config: DataConfig) -> ImageReader:
     """Reader of the images of all sources."""
     readers = {
         source.name: source.open_images(image_size_px=config.image_size_px, aspect=config.aspect) for source in sources

@@ -12,8 +12,12 @@ from torch.utils.data import DataLoader, Sampler
 from dualview.config import ViewDropoutConfig
 from dualview.data.dataset import Key, Loaded, StudyDataset
 from dualview.data.epoch_plan import Order, num_groups, plan_epoch
+from dualview.data.table import StudyTable
 from dualview.data.view_dropout import drop_views, view_hidden_in
 from dualview.views import Availability, View, without_view
+
+Item_contra = TypeVar("Item_contra", contravariant=True)  # key by which a data set is asked for one item
+Batch_co = TypeVar("Batch_co", covariant=True)
 
 
 class TrainingSampler(Sampler[list[Key]]):
@@ -97,8 +101,20 @@ def training_loader(
     return loader(dataset, batches=sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 
+class EvaluatedDataset(Protocol[Batch_co]):
+    """A dataset of the studies of a table, by `Key`."""
+
+    table: StudyTable
+
+    def __getitem__(self, key: Key) -> Any:
+        """One study."""
+
+    def collate(self, items: list[Any]) -> Batch_co:
+        """Studies as a micro-batch."""
+
+
 def evaluation_loader(
-    dataset: StudyDataset,
+    dataset: EvaluatedDataset[Batch_co],
     *,
     micro_batch_size: int,
     rank: int,
@@ -106,7 +122,7 @@ def evaluation_loader(
     hide: View | None = None,
     num_workers: int,
     pin_memory: bool,
-) -> DataLoader[Loaded]:
+) -> DataLoader[Batch_co]:
     """This rank's share of every study once: micro-batches of one availability, the same for any world size.
 
     With `hide`, of every study with both views, and without that view.
@@ -122,10 +138,6 @@ def evaluation_loader(
         for studies in micro_batches[rank::world_size]
     ]
     return loader(dataset, batches=keys, num_workers=min(num_workers, len(keys)), pin_memory=pin_memory)
-
-
-Item_contra = TypeVar("Item_contra", contravariant=True)  # key by which a data set is asked for one item
-Batch_co = TypeVar("Batch_co", covariant=True)
 
 
 class BatchedDataset(Protocol[Item_contra, Batch_co]):

@@ -35,14 +35,19 @@ def split_names(table: StudyTable, *, given: np.ndarray, config: SplitConfig, se
     patients are stratified by what views their studies have and by the rarest finding they have, so that rare
     laterals and rare findings reach every split. A function of the table, the fractions and the seed.
 
+    With `data.split.folds`, test is one of them, and the others are divided as those of `TRAIN_OR_VAL`.
+
     Args:
         given: (S,) as `given_splits` has it.
 
     Raises:
-        UserError: a split that was asked for is empty, or a patient is in two.
+        UserError: a split that was asked for is empty, or a patient is in two; with folds, the data come with a split,
+            or there are fewer patients than folds.
     """
     if config.file is not None:
         names = _from_file(table, file=config.file)
+    elif config.folds is not None:
+        names = _from_folds(table, given=given, config=config, num_folds=config.folds, seed=seed)
     else:
         names = given.copy()
         without_test = config.train + config.val
@@ -55,7 +60,8 @@ def split_names(table: StudyTable, *, given: np.ndarray, config: SplitConfig, se
                 names[rows] = _draw(table.select(rows), fractions=fractions, seed=seed)
     _refuse_patients_in_two(table, names)
     is_drawn = config.file is None and (given == NOT_GIVEN).any()
-    wanted = [name for name in SPLITS if name != "test" or (config.test > 0 and is_drawn)]
+    has_test = config.folds is not None or config.test > 0
+    wanted = [name for name in SPLITS if name != "test" or (has_test and is_drawn)]
     if empty := [name for name in wanted if not (names == name).any()]:
         counts = ", ".join(f"{name} {(names == name).sum()}" for name in SPLITS)
         raise UserError(
@@ -81,6 +87,23 @@ def given_splits(table: StudyTable, *, config: SplitConfig) -> np.ndarray:
     if not (table.split == "test").any():
         return np.full(len(table), NOT_GIVEN, object)
     return np.where(table.split == "test", "test", TRAIN_OR_VAL).astype(object)
+
+
+def fold_numbers(table: StudyTable, *, num_folds: int, seed: int) -> np.ndarray:
+    """(S,) fold of the patient of each study, from 1 to `num_folds`.
+
+    The patients of each stratum are dealt out in random order, one stratum after the other, so that folds differ by one
+    patient at most, in all and in every stratum. A function of the patients, their views and labels, the number of
+    folds and the seed; not of the order of the table.
+    """
+    patients, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
+    generator = np.random.default_rng([seed, 5])
+    strata = _strata(table, patient_of, smallest=num_folds)
+    dealt = np.concatenate([generator.permutation(np.flatnonzero(strata == stratum)) for stratum in np.unique(strata)])
+    folds = np.empty(len(patients), int)
+    folds[dealt] = np.arange(len(patients)) % num_folds + 1
+    study_folds: np.ndarray = folds[patient_of]
+    return study_folds
 
 
 def places_in_line(train: StudyTable, *, seed: int, number: int = 0) -> np.ndarray:
@@ -124,6 +147,35 @@ def _draw(table: StudyTable, *, fractions: tuple[float, float, float], seed: int
     names[in_train], names[in_val] = "train", "val"
     study_names: np.ndarray = names[patient_of]
     return study_names
+
+
+def _from_folds(table: StudyTable, *, given: np.ndarray, config: SplitConfig, num_folds: int, seed: int) -> np.ndarray:
+    """(S,) split name of each study: test is the fold of `config.fold`, the others are train and val.
+
+    Raises:
+        UserError: the data come with a split, or there are fewer patients than folds.
+    """
+    if num_tested := int((given == "test").sum()):
+        raise UserError(
+            f"data.split.folds is {num_folds}, and the data come with a test set of {num_tested:,} studies, which "
+            "stays one: leave folds out"
+        )
+    if (given != NOT_GIVEN).any():
+        raise UserError(
+            f"data.split.folds is {num_folds}, and the data come with a split: set data.split.official=false, or leave "
+            "folds out"
+        )
+    num_patients = len(set(table.patient_ids))
+    if num_patients < num_folds:
+        raise UserError(
+            f"data.split.folds is {num_folds}, and there are {num_patients} patients: each fold needs one; set at most "
+            f"{num_patients}"
+        )
+    is_tested = fold_numbers(table, num_folds=num_folds, seed=seed) == config.fold
+    names = np.full(len(table), "test", object)
+    rest, total = np.flatnonzero(~is_tested), config.train + config.val
+    names[rest] = _draw(table.select(rest), fractions=(config.train / total, config.val / total, 0.0), seed=seed)
+    return names
 
 
 def _strata(table: StudyTable, patient_of: np.ndarray, *, smallest: int) -> np.ndarray:

@@ -45,12 +45,13 @@ from dualview.evaluation.looks import (
     mean_of_defined,
     measure_look,
     metric_estimate,
+    precision_gain_estimate,
 )
 from dualview.evaluation.metrics import METRICS, resampled_metrics, why_undefined
 from dualview.evaluation.operating_points import OperatingPoints, to_probabilities
 from dualview.evaluation.prediction_table import PredictionTable, score_of_masking
 from dualview.evaluation.statistics.bootstrap import Simultaneous, resample_patients, simultaneous_intervals
-from dualview.evaluation.statistics.class_patients import JUDGED_FROM
+from dualview.evaluation.statistics.class_patients import JUDGED_FROM, ClassPatients
 from dualview.evaluation.statistics.delong import paired_delong
 from dualview.evaluation.statistics.intervals import POWER, few_patients_factor
 from dualview.evaluation.statistics.permutation import swap_test
@@ -152,7 +153,7 @@ def _masked(complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, s
         **{masking: one.look for masking, one in by_masking.items()},
         value_of_lateral=value_of(View.LATERAL),
         value_of_pa=value_of(View.PA),
-        heads=head_aurocs(complete),
+        heads=head_aurocs(complete, settings=settings),
     )
 
 
@@ -177,11 +178,7 @@ def _value_of(
             np.where(judged, values, np.nan), resampled, confidence=settings.confidence, widened=widened
         )
         alone = [
-            _auroc_gain(view, complete, by_masking, k=k)
-            if metric == "auroc"
-            else metric_estimate(
-                values[k], resampled[k], metric=metric, patients=patients[k], settings=settings, is_difference=True
-            )
+            _gain(view, complete, by_masking, k=k, metric=metric, patients=patients[k], settings=settings)
             for k in range(len(complete.findings))
         ]
         differences[metric] = [
@@ -231,17 +228,35 @@ def _value_of(
     )
 
 
-def _auroc_gain(view: View, complete: PredictionTable, by_masking: dict[str, MeasuredLook], *, k: int) -> Estimate:
-    """What a finding's AUROC gains by a view, with the interval of this finding alone."""
-    finding = complete.findings[k]
+def _gain(
+    view: View,
+    complete: PredictionTable,
+    by_masking: dict[str, MeasuredLook],
+    *,
+    k: int,
+    metric: str,
+    patients: ClassPatients,
+    settings: EvaluationSettings,
+) -> Estimate:
+    """What a metric of a finding gains by a view, with the interval of this finding alone."""
+    whole, without = by_masking[Availability.BOTH.key].metrics, by_masking[view.hidden_key].metrics
+    values = (float(whole.values[metric][k]), float(without.values[metric][k]))
+    resampled = (whole.resampled[metric][k], without.resampled[metric][k])
+    if metric == "average_precision":
+        return precision_gain_estimate(values, resampled, patients=patients, settings=settings)
+    if metric == "brier":
+        difference, spread = values[0] - values[1], resampled[0] - resampled[1]
+        return metric_estimate(
+            difference, spread, metric=metric, patients=patients, settings=settings, is_difference=True
+        )
     scores = np.stack([complete.logits["route"][:, k], complete.logits[view.hidden_key][:, k]])
     known = complete.label_mask[:, k] & np.isfinite(scores).all(axis=0)
     return auroc_gain_estimate(
-        by_masking[Availability.BOTH.key].look.findings[finding].auroc,
-        by_masking[view.hidden_key].look.findings[finding].auroc,
+        values,
         to_probabilities(scores[:, known]),
         positive=complete.positive[known, k],
         patients=complete.patient_ids[known].astype(str),
+        settings=settings,
     )
 
 

@@ -14,11 +14,22 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from dualview.data.sources.flow import FlowStep, Left
 from dualview.errors import UserError
+from dualview.evaluation.account_types import (
+    AgeAccount,
+    CheckpointChoice,
+    LabelAccount,
+    SourceAccount,
+    SplitAccount,
+    StudyAccount,
+)
 from dualview.evaluation.metrics import METRICS
 from dualview.files import write_whole
 from dualview.views import MASKINGS
 
+ACCOUNT_TYPES = (Left, FlowStep, SourceAccount, AgeAccount, SplitAccount, LabelAccount, CheckpointChoice, StudyAccount)
+"""The types of `Provenance.account`, parts before the whole."""
 EVALUATION_FORMAT: Literal[1] = 1
 Verdict = Literal["helped", "hurt", "undecided", "too_few", "undefined"]
 GapVerdict = Literal["higher", "lower", "undecided", "too_few", "undefined"]
@@ -114,9 +125,7 @@ class FindingResult:
     brier: Estimate  # mean of (probability - label)^2; defined with one class too; lower is better
     calibration_error: float | None  # mean |probability - share of positives| over 10 equal bins; null: no study
     calibration_error_by_chance: float | None = None  # what perfect probabilities would show; null: no study
-    calibration_intercept: Estimate | None = (
-        None  # log-odds; below 0: probabilities too high; null: an earlier dualview
-    )
+    calibration_intercept: Estimate | None = None  # log-odds; below 0: probabilities too high; null: not measured
     calibration_slope: Estimate | None = None  # any number; below 1: probabilities too extreme; null as the intercept
     sensitivity_at_specificity: Reached  # the specificity that is held is 0.9
     specificity_at_sensitivity: Reached  # the sensitivity that is held is 0.9
@@ -233,9 +242,7 @@ class ValueOfView:
     undecided: list[str]  # findings where the interval of the AUROC difference holds 0
     undefined: list[str]  # findings without an AUROC with or without the view
     too_few: list[str] = field(default_factory=list)  # fewer than 10 patients with the finding, or than 10 without it
-    num_judged: int | None = (
-        None  # number of findings that the simultaneous interval holds for; null: an earlier dualview
-    )
+    num_judged: int | None = None  # findings that the simultaneous interval holds for; null: an earlier dualview
     correction: str  # how the verdicts account for the number of findings, as a sentence
 
 
@@ -247,6 +254,7 @@ class HeadAurocs:
     pa: float | None  # of the PA branch's own head; null as the joint head's
     lateral: float | None  # of the lateral branch's own head; null as the joint head's
     vote: float | None  # of the mean of the three heads' logits (`model.joint_rule: vote`); null as the joint head's
+    shortfall: Estimate | None = None  # joint minus better branch head, for all judged findings; null: not measured
 
     @property
     def better_branch(self) -> float | None:
@@ -255,8 +263,8 @@ class HeadAurocs:
 
     @property
     def is_under_trained(self) -> bool:
-        """Whether the joint head, which sees more, is below a branch head: then it did not learn what that one did."""
-        return self.joint is not None and self.better_branch is not None and self.joint < self.better_branch
+        """Whether the joint head, which sees more, is below a branch head, and beyond what chance explains."""
+        return self.shortfall is not None and self.shortfall.high is not None and self.shortfall.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +303,82 @@ class AvailabilityBaseline:
     score: str  # what is taken for the probability, as a sentence
 
 
+# -- other data than the run's own -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedFinding:
+    """Where the labels of a finding of the run come from in the other data."""
+
+    theirs: list[str]  # what it is called there; several where one is positive with any of them; []: not labelled
+    by: Literal["map", "name", "vocabulary"] | None  # how it was found; null: it is unknown in all studies
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownPatients:
+    """Patients of these studies whose identifiers stand in the split.csv of the run."""
+
+    are_shared: bool  # whether equal identifiers mean the same people (data.shared_patients, or the same data set)
+    trained_on: int  # number in the run's train split; where identifiers are shared it is always 0
+    chosen_on: int  # number in the run's val split, on which checkpoint and thresholds were chosen
+    tested_on: int  # number in the run's test split, which these studies are compared with
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingDrift:
+    """One finding on these studies minus the same on the run's own test: two samples of other patients."""
+
+    num_positive_patients: int  # number of patients with the finding, here or there, whichever has fewer
+    num_negative_patients: int  # number of patients without the finding, of the same side
+    auroc: Difference  # gap of AUROC; below 0 the network is worse here
+    average_precision: Difference  # gap of average precision, which falls with the share of positives alone, too
+    delong: DeLong | None  # unpaired, for one finding alone; null: fewer than two patients of a class, or an error of 0
+    sensitivity: Estimate  # difference at the thresholds of the run; undefined without positive studies
+    specificity: Estimate  # difference at the thresholds of the run; undefined without negative studies
+    calibration_intercept: (
+        Estimate  # in log-odds; below 0: probabilities are higher, for what is there, than in the run
+    )
+    calibration_slope: Estimate  # any number; below 0: probabilities are more extreme than in the run's own test
+    calibration_error: float | None  # difference, in [-1, 1]; null: no study with a known label
+    verdict: GapVerdict  # verdict by the gap of AUROC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """These studies against those of the run's own test, at the same operating points."""
+
+    internal: Look  # the run's own test, of the findings that both have
+    findings: dict[str, FindingDrift]  # finding that both have -> its differences
+    macro: dict[str, MacroEstimate]  # metric of `METRICS` -> mean difference over findings defined in both, in [-1, 1]
+    num_judged: int  # number of findings that the simultaneous interval holds for
+    correction: str  # how the verdicts account for the number of findings, as a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recalibration:
+    """What a few patients of these data, set aside at random, change. The run itself is left as it is."""
+
+    num_patients: int  # number of patients set aside; they are in no other number of this file
+    num_studies: int  # number of studies of these patients
+    seed: int  # seed that they were drawn by
+    operating_points: str  # the rule of the thresholds, and on whom they were chosen
+    said: list[str]  # which findings are calibrated by what, a sentence for each route
+    calibration: dict[str, dict[str, FindingCalibration]]  # route -> finding -> how; `error_before` is not the run's
+    groups: dict[str, Look]  # group -> the studies of `Assessment.groups` with this calibration and these thresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class External:
+    """What is told of data that are not those of the run."""
+
+    name: str | None  # `--name`; null: it was not given
+    findings: dict[str, MatchedFinding]  # finding of the run -> its labels
+    unmatched: list[str]  # findings of these data that the run does not have
+    patients: KnownPatients  # whom the run knows
+    drift: dict[str, Drift] | None  # group that has studies in both -> how; null: the run has no predictions of test
+    recalibration: Recalibration | None  # null: not asked for
+
+
 # -- the whole -------------------------------------------------------------------------------------
 
 
@@ -307,17 +391,32 @@ class EvaluatedCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleMember:
+    """One of several networks whose logits were averaged."""
+
+    run: str  # name of its run's directory
+    checkpoint: EvaluatedCheckpoint  # which of its weights
+    model: str  # `model.name` of its settings
+    backbone: str  # `model.backbone` of its settings
+    num_parameters: int  # number of its parameters
+    routes: list[str]  # the kinds of study that it judges, by the views that it looks at
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Which network was evaluated, and on which data."""
 
     run: str  # name of the run's directory, or of the folder that `dualview assess` wrote
-    split: str  # train, val or test; what `dualview assess` is given counts as test
-    checkpoint: EvaluatedCheckpoint | None  # which weights were evaluated; null: those of another software
+    split: str  # train, val or test; what `dualview assess` is given counts as test; all: undivided other data
+    checkpoint: EvaluatedCheckpoint | None  # which weights were evaluated; null: of another software, or several
     model: str | None  # `model.name` of the settings; null as the checkpoint
     backbone: str | None  # `model.backbone` of the settings; null as the checkpoint
     num_parameters: int | None  # number of parameters of the network; null as the checkpoint
     versions: list[str]  # versions of packages and the commit that trained the run
     data: dict[str, Any]  # counts as `dualview data --json` has them, without file names; {}: another software
+    several_images_at_test: Literal["first", "mean", "max"] | None = None  # the setting; null: not known
+    members: list[EnsembleMember] = field(default_factory=list)  # networks that answer together; []: one network
+    account: StudyAccount | None = None  # the study beside its results; null: an earlier dualview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,12 +451,14 @@ class Assessment:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Assessment, Provenance):
-    """evaluation.json: the keys of `Provenance`, then those of `Assessment`."""
+    """evaluation.json: the keys of `Provenance`, then those of `Assessment`, then those of other data."""
+
+    external: External | None = None  # null: these are the run's own data
 
     @classmethod
-    def of(cls, provenance: Provenance, assessment: Assessment) -> "Evaluation":
+    def of(cls, provenance: Provenance, assessment: Assessment, *, external: External | None = None) -> "Evaluation":
         """An assessment with where it comes from."""
-        return cls(**vars(provenance), **vars(assessment))
+        return cls(**vars(provenance), **vars(assessment), external=external)
 
     def to_json(self) -> str:
         """The text of evaluation.json."""

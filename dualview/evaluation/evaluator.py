@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dualview.batch import StudyBatch
 from dualview.config import Config
 from dualview.data.dataset import Loaded, StudyDataset
-from dualview.data.loading import evaluation_loader
+from dualview.data.loading import EvaluatedDataset, evaluation_loader
+from dualview.data.several_images import AllImages, AllImagesDataset, combined
 from dualview.distributed import Job
 from dualview.errors import Preempted, UserError
 from dualview.evaluation.metrics import by_availability
@@ -90,8 +94,10 @@ class Evaluator:
         logits = torch.zeros(num_all, len(HEADS), num_findings, dtype=torch.float64, device=job.device)
         head_count = torch.zeros(num_all, len(HEADS), dtype=torch.float64, device=job.device)
         view_count = torch.zeros(num_all, len(View), dtype=torch.float64, device=job.device)
+        takes_all = self.config.data.several_images_at_test != "first"
+        reader: EvaluatedDataset[Loaded | AllImages] = AllImagesDataset(dataset) if takes_all else dataset
         loader = evaluation_loader(
-            dataset,
+            reader,
             micro_batch_size=size,
             rank=job.rank,
             world_size=job.world_size,
@@ -112,18 +118,11 @@ class Evaluator:
                     self._stop_if_asked()
                 self.bad_images.take(loaded)
                 num_bad_images += len(loaded.bad_images)
-                batch = job.move(loaded.batch)
-                if batch.num_studies == 0:
+                if (answers := self._answers(loaded, vote=vote)) is None:
                     continue
-                predictions = self.model(batch)
-                studies = batch.study_index
-                logits[studies, HEADS.index("route")] = predictions.by_route(batch, vote=vote).double()
-                head_count[studies, HEADS.index("route")] = 1
-                view_count[studies] = batch.view_mask.double()
-                for head in ("joint", "pa", "lateral"):
-                    seen = studies[getattr(predictions.rows, head)]
-                    logits[seen, HEADS.index(head)] = getattr(predictions, head).double()
-                    head_count[seen, HEADS.index(head)] = 1
+                logits[answers.studies] = answers.logits
+                head_count[answers.studies] = answers.seen.double()
+                view_count[answers.studies] = answers.view_mask.double()
         self.model.train(was_training)
         num_bad_images = int(job.sum_numbers([num_bad_images])[0])
         self.bad_images.settle(num_bad_images)
@@ -138,14 +137,60 @@ class Evaluator:
             num_bad_images=num_bad_images,
         )
 
+    def _answers(self, loaded: Loaded | AllImages, *, vote: bool) -> "_Answers | None":
+        """What the network says of a micro-batch; None where it has no image."""
+        if isinstance(loaded, Loaded):
+            batch = self.job.move(loaded.batch)
+            return _answers(self.model, batch, studies=batch.study_index, vote=vote) if batch.num_studies else None
+        batches = loaded.studies.batches(self.config.train.micro_batch_size)
+        parts = [
+            _Answers(*(each.cpu() for each in _answers(self.model, self.job.move(batch), studies=studies, vote=vote)))
+            for studies, batch in batches
+        ]
+        if not parts:
+            return None
+        each = _Answers(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        there, first = np.unique(each.studies.numpy(), return_index=True)
+        logits = combined(
+            each.logits.numpy(), studies=np.searchsorted(there, each.studies.numpy()), num_studies=len(there),
+            how=self.config.data.several_images_at_test,
+        )  # fmt: skip
+        # All combinations of a study have the same views, and so reach the same heads.
+        answers = _Answers(loaded.rows[there], torch.from_numpy(logits), each.seen[first], each.view_mask[first])
+        moved: _Answers = self.job.move(answers)
+        return moved
+
     def _stop_if_asked(self) -> None:
         if self.job.sum_numbers([self.job.stop_requested])[0]:
             raise Preempted("stopped by a signal during an evaluation, which is done again when the run continues")
 
-    def _with_bar(self, loader: DataLoader[Loaded], *, description: str) -> Iterator[Loaded]:
+    def _with_bar(self, loader: "DataLoader[Loaded | AllImages]", *, description: str) -> Iterator[Loaded | AllImages]:
         """The loader's items, with a progress bar that goes away afterwards."""
         bar = self.progress.add_task(description, total=len(loader))
         for loaded in loader:
             yield loaded
             self.progress.advance(bar)
         self.progress.remove_task(bar)
+
+
+class _Answers(NamedTuple):
+    """What a network says of B studies, or of one study in B ways."""
+
+    studies: Tensor  # (B,) int64
+    logits: Tensor  # (B, 4 heads, K) float64, 0 where not `seen`
+    seen: Tensor  # (B, 4 heads) bool: route always; joint, pa, lateral where the head has seen the study
+    view_mask: Tensor  # (B, V) bool
+
+
+def _answers(model: nn.Module, batch: StudyBatch, *, studies: Tensor, vote: bool) -> _Answers:
+    """What the network says of a batch on its device; `studies` are whose its rows are."""
+    predictions = model(batch)
+    route = predictions.by_route(batch, vote=vote).double()
+    logits = route.new_zeros(len(route), len(HEADS), route.shape[1])
+    seen = torch.zeros(len(route), len(HEADS), dtype=torch.bool, device=route.device)
+    logits[:, HEADS.index("route")], seen[:, HEADS.index("route")] = route, True
+    for head in ("joint", "pa", "lateral"):
+        rows = getattr(predictions.rows, head)
+        logits[rows, HEADS.index(head)] = getattr(predictions, head).double()
+        seen[rows, HEADS.index(head)] = True
+    return _Answers(studies, logits, seen, batch.view_mask)

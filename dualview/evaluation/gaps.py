@@ -60,7 +60,8 @@ def subgroup_gaps(
         confidence=settings.confidence,
         widened=np.ravel(few_patients_factor(fewer)),
         # A small group whose few positives happen to stand high has a high AUROC and a small standard error at once: it
-        # would be called higher too often. So no standard error is below that of the AUROC which group and rest share.
+        # would be called higher too often. So no standard error is below that of the AUROC which group and rest share,
+        # neither here nor in the interval of one difference alone.
         at_least=expected_errors.ravel(),
     )
     low, high, errors = (each.reshape(shape) for each in (together.low, together.high, together.standard_errors))
@@ -74,16 +75,20 @@ def subgroup_gaps(
             patients=patients[place][k],
             settings=settings,
             is_difference=True,
+            at_least=expected_errors[place, k],
         )
         is_there = is_compared[place, k]
+        bounds = (low[place, k], high[place, k])
+        if estimate.low is not None and estimate.high is not None:
+            bounds = (np.fmin(bounds[0], estimate.low), np.fmax(bounds[1], estimate.high))
         return Gap(
             num_positive_patients=patients[place][k].num_positive,
             num_negative_patients=patients[place][k].num_negative,
             rest=None if np.isnan(rest_values[place, k]) else float(rest_values[place, k]),
             auroc=Difference(
                 **vars(estimate),
-                simultaneous_low=float(low[place, k]) if is_there else None,
-                simultaneous_high=float(high[place, k]) if is_there else None,
+                simultaneous_low=float(bounds[0]) if is_there else None,
+                simultaneous_high=float(bounds[1]) if is_there else None,
             ),
         )
 

@@ -26,8 +26,9 @@ from dualview.evaluation.statistics.calibration import (
 from dualview.evaluation.statistics.class_patients import ClassPatients, class_patients, class_patients_of_each
 from dualview.evaluation.statistics.delong import covariance, error_of_difference
 from dualview.evaluation.statistics.intervals import (
-    auroc_gain_interval,
+    FLOOR_OF_GAINS,
     auroc_interval,
+    gain_interval,
     precision_interval,
     symmetric_interval,
 )
@@ -63,7 +64,7 @@ def measure_look(
     probabilities = calibrated_scores(table, score=score, points=points)
     known, positive = table.label_mask & np.isfinite(probabilities), table.positive
     by_route = np.stack([points.thresholds(table.findings, route) for route in Availability])  # (3, K)
-    thresholds = by_route[table.judged_by(score)]  # (S, K)
+    thresholds = table.thresholds.get(score, by_route[table.judged_by(score)])  # (S, K)
     metrics = resampled_metrics(probabilities, positive=positive, known=known, counts=counts)
     _, patient_of = np.unique(table.patient_ids.astype(str), return_inverse=True)
     patients = class_patients_of_each(patient_of, positive=positive, known=known)
@@ -217,9 +218,11 @@ def _at_thresholds(
 
 
 def estimate(value: float | None, resampled: np.ndarray, settings: EvaluationSettings) -> Estimate:
-    """A number with the percentile interval of its resampled values (B,)."""
-    interval = Interval(None, None, None)
-    if value is not None and np.isfinite(value):
+    """A number with the percentile interval of its resampled values (B,); none where they do not vary."""
+    if value is None or not np.isfinite(value):
+        return Estimate(value=None, low=None, high=None)
+    interval = Interval(float(value), None, None)
+    if standard_error(np.atleast_1d(resampled)) > 0:
         interval = percentile_interval(float(value), np.atleast_1d(resampled), confidence=settings.confidence)
     return Estimate(**interval._asdict())
 
@@ -244,26 +247,75 @@ def auroc_estimate(
 
 
 def auroc_gain_estimate(
-    first: Estimate, second: Estimate, scores: np.ndarray, *, positive: np.ndarray, patients: np.ndarray
+    aurocs: tuple[float, float],
+    scores: np.ndarray,
+    *,
+    positive: np.ndarray,
+    patients: np.ndarray,
+    settings: EvaluationSettings,
 ) -> Estimate:
-    """The difference of two AUROCs with its interval, none where either has none, or where no chance is seen in it.
+    """The difference of two AUROCs with its interval, none where patients are too few or scores do not differ at all.
+
+    Two AUROCs that differ and do not vary, as of scores without an error and of scores that are all the same, have the
+    interval of two that are independent.
 
     Args:
-        first, second: each AUROC with its interval.
         scores: (2, N) of both, on the same studies; `positive` and `patients` are theirs.
     """
-    if first.value is None or second.value is None:
-        return Estimate(value=None, low=None, high=None)
-    difference = first.value - second.value
-    if first.low is None or second.low is None:
+    difference = aurocs[0] - aurocs[1]
+    of_classes = class_patients(patients, positive=positive)
+    if not np.isfinite(difference) or not of_classes.have_interval:
         return _bare(difference)
     _, covariances = covariance(scores, positive=positive, patients=patients)
-    if error_of_difference(covariances) == 0:
+    if difference == 0 and error_of_difference(covariances) == 0:
         return _bare(difference)
     errors = np.sqrt(np.diag(covariances))
     correlation = float(covariances[0, 1] / errors.prod()) if errors.prod() > 0 else 0.0
-    intervals = [Interval(one.value, one.low, one.high) for one in (first, second)]
-    return Estimate(**auroc_gain_interval(*intervals, correlation=correlation)._asdict())
+    intervals = [
+        auroc_interval(
+            float(auroc),
+            variance=float(error**2),
+            patients=of_classes,
+            confidence=settings.confidence,
+            floor=FLOOR_OF_GAINS,
+        )
+        for auroc, error in zip(aurocs, errors, strict=True)
+    ]
+    return Estimate(**gain_interval(*intervals, correlation=correlation)._asdict())
+
+
+def precision_gain_estimate(
+    values: tuple[float, float],
+    resampled: tuple[np.ndarray, np.ndarray],
+    *,
+    patients: ClassPatients,
+    settings: EvaluationSettings,
+) -> Estimate:
+    """The difference of two average precisions with its interval, none where no chance is seen in it.
+
+    Args:
+        resampled: (B,) values of each in the same resamples.
+    """
+    difference = values[0] - values[1]
+    if not np.isfinite(difference) or not patients.have_interval or standard_error(resampled[0] - resampled[1]) == 0:
+        return _bare(difference)
+    errors = [standard_error(of_one) for of_one in resampled]
+    defined = np.isfinite(resampled[0]) & np.isfinite(resampled[1])
+    covered = float(np.cov(resampled[0][defined], resampled[1][defined])[0, 1])
+    correlation = covered / (errors[0] * errors[1]) if all(errors) else 0.0
+    intervals = [
+        precision_interval(
+            float(value),
+            standard_error=error,
+            fewest=patients.fewer,
+            confidence=settings.confidence,
+            is_for_gain=True,
+        )
+        for value, error in zip(values, errors, strict=True)
+    ]
+    if any(interval.low is None for interval in intervals):
+        return _bare(difference)
+    return Estimate(**gain_interval(*intervals, correlation=correlation)._asdict())
 
 
 def metric_estimate(
@@ -274,22 +326,28 @@ def metric_estimate(
     patients: ClassPatients,
     settings: EvaluationSettings,
     is_difference: bool = False,
+    at_least: float = 0.0,
 ) -> Estimate:
-    """A metric of a finding, or a difference, with an interval by the spread of its resampled values (B,)."""
+    """A metric of a finding, or a difference, with an interval by the spread of its resampled values (B,).
+
+    Args:
+        is_difference: of the Brier score, or of a metric of different patients.
+        at_least: what that spread is raised to where it is smaller and not 0; NaN: nothing.
+    """
     if not np.isfinite(value) or not patients.have_interval:
         return _bare(value)
-    spread, fewest = standard_error(resampled), patients.fewer
-    if metric == "average_precision" and not is_difference:
-        interval = precision_interval(
-            float(value), standard_error=spread, fewest=fewest, confidence=settings.confidence
-        )
+    error, fewest, confidence = standard_error(resampled), patients.fewer, settings.confidence
+    is_precision = metric == "average_precision"
+    if is_precision and not is_difference:
+        interval = precision_interval(float(value), standard_error=error, fewest=fewest, confidence=confidence)
     else:
         interval = symmetric_interval(
             float(value),
-            standard_error=spread,
+            standard_error=error,
             fewest=fewest,
-            confidence=settings.confidence,
-            is_heavy=metric == "average_precision",
+            confidence=confidence,
+            is_heavy=is_precision,
+            at_least=at_least,
         )
     if metric == "brier" and not is_difference and interval.low is not None:
         interval = interval._replace(low=max(interval.low, 0.0))

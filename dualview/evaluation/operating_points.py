@@ -4,7 +4,7 @@
 --set-thresholds`; of an evaluation, those that it used:
 
     {"format": 2, "rule": "youden", "chosen_on": "val",
-     "log_pos_weight": {"Pneumonia": 1.61, "Hernia": 0.0},
+     "several_images_at_test": "first", "log_pos_weight": {"Pneumonia": 1.61, "Hernia": 0.0},
      "temperature": {"both": 1.2, "pa_only": 1.0, "lateral_only": 0.9},
      "routes": {"both": {"Pneumonia": {"threshold": 0.31, "reason": null, "platt": {"slope": 0.8, "intercept": -0.1}},
                          "Hernia": {"threshold": null, "reason": "one class only in val", "platt": null}}, ...}}
@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from dualview.config import SeveralImages
 from dualview.evaluation.metrics import why_undefined
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.statistics.calibration import Line
@@ -33,6 +34,7 @@ from dualview.views import ROUTES, Availability
 
 POINTS_FORMAT = 2
 NO_RULE = "none: there are no predictions of val to choose thresholds on"
+OWN_RULE = "the columns threshold:F, for each study its own"
 Method = Literal["platt", "temperature", "none"]
 
 
@@ -61,6 +63,7 @@ class OperatingPoints:
     temperature: dict[str, float]
     routes: dict[str, dict[str, OperatingPoint]]
     log_pos_weight: dict[str, float] | None = None  # by finding; None: not known, as in older files, and not undone
+    several_images_at_test: SeveralImages = "first"  # how one logit was made of several images; `first`: an older file
 
     @property
     def origin(self) -> str:
@@ -177,6 +180,8 @@ def choose_operating_points(
     log_pos_weight: Mapping[str, float] | None = None,
     temperatures: dict[str, float] | None = None,
     platt: Mapping[str, Mapping[str, Line]] | None = None,
+    several_images_at_test: SeveralImages = "first",
+    chosen_on: str = "val",
 ) -> OperatingPoints:
     """Thresholds per route and finding from the val split.
 
@@ -186,22 +191,27 @@ def choose_operating_points(
         log_pos_weight: finding -> what the loss has added to its logits.
         temperatures: by route; None: 1.
         platt: by route, then by finding, where there is one (calibrate.py).
+        several_images_at_test: how a logit of `val` was made of several images of a view.
+        chosen_on: what the studies are called where it is said on whom thresholds were chosen.
     """
     calibrated = OperatingPoints(
         rule=str(rule),
-        chosen_on="val",
+        chosen_on=chosen_on,
         temperature=temperatures or dict.fromkeys(ROUTES, 1.0),
         routes={
             route: {finding: OperatingPoint(threshold=None, platt=line) for finding, line in lines.items()}
             for route, lines in {**{key: {} for key in ROUTES}, **(platt or {})}.items()
         },
         log_pos_weight=None if log_pos_weight is None else dict(log_pos_weight),
+        several_images_at_test=several_images_at_test,
     )
     routes = {}
     for kind in Availability:
         probabilities = calibrated.calibrated(logits_from(kind, val), kind, findings=val.findings)
         points = {
-            finding: _choose(probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule)
+            finding: _choose(
+                probabilities[:, k], positive=val.positive[:, k], known=val.label_mask[:, k], rule=rule, on=chosen_on
+            )
             for k, finding in enumerate(val.findings)
         }
         lines = {finding: point.platt for finding, point in calibrated.routes[kind.key].items()}
@@ -209,11 +219,13 @@ def choose_operating_points(
     return replace(calibrated, routes=routes)
 
 
-def no_operating_points(findings: Sequence[str]) -> OperatingPoints:
+def no_operating_points(
+    findings: Sequence[str], *, rule: str = NO_RULE, reason: str = "there are no predictions of val"
+) -> OperatingPoints:
     """No threshold for any finding, and nothing calibrated: for predictions that come without those of val."""
-    point = OperatingPoint(threshold=None, reason="there are no predictions of val")
+    point = OperatingPoint(threshold=None, reason=reason)
     return OperatingPoints(
-        rule=NO_RULE,
+        rule=rule,
         chosen_on="",
         temperature=dict.fromkeys(ROUTES, 1.0),
         routes={route: dict.fromkeys(findings, point) for route in ROUTES},
@@ -221,14 +233,14 @@ def no_operating_points(findings: Sequence[str]) -> OperatingPoints:
 
 
 def _choose(
-    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule
+    probabilities: np.ndarray, *, positive: np.ndarray, known: np.ndarray, rule: ThresholdRule, on: str
 ) -> OperatingPoint:
     known = known & np.isfinite(probabilities)
     truth = positive[known]
     chosen = choose(probabilities[known], positive=truth, rule=rule)
     if chosen is None:
         reason = why_undefined(num_positive=int(truth.sum()), num_negative=int((~truth).sum()))
-        return OperatingPoint(threshold=None, reason=f"on val, {reason}")
+        return OperatingPoint(threshold=None, reason=f"on {on}, {reason}")
     return OperatingPoint(threshold=chosen.threshold)
 
 

@@ -3,8 +3,9 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
+from dualview.config import SeveralImages
 from dualview.errors import UserError, listed
 from dualview.evaluation.operating_points import POINTS_FORMAT, OperatingPoint, OperatingPoints
 from dualview.evaluation.statistics.calibration import Line
@@ -35,6 +36,9 @@ def read_operating_points(file: Path) -> OperatingPoints | None:
     temperature = {route: _temperature(content, route, problems) for route in ROUTES}
     routes = {route: _points(content, route, problems) for route in ROUTES}
     log_pos_weight = _log_pos_weight(content, problems) if content["format"] == POINTS_FORMAT else None
+    several = content.get("several_images_at_test", "first")
+    if several not in get_args(SeveralImages):
+        problems.append(f"several_images_at_test is {several!r}; it must be {', '.join(get_args(SeveralImages))}")
     if problems:
         raise UserError(f"{file} has {len(problems)} problem(s)\n{listed(problems)}\n{remedy}")
     return OperatingPoints(
@@ -43,6 +47,7 @@ def read_operating_points(file: Path) -> OperatingPoints | None:
         temperature=temperature,
         routes=routes,
         log_pos_weight=log_pos_weight,
+        several_images_at_test=several,
     )
 
 

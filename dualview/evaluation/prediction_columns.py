@@ -3,7 +3,8 @@
 A CSV or parquet file with a row per study:
 
     study, patient, availability, and per finding F: label:F, and logit:F or probability:F;
-    where a view was withheld of complete studies, in the same scale: logit_lateral_hidden:F, logit_pa_hidden:F
+    where a view was withheld of complete studies, in the same scale: logit_lateral_hidden:F, logit_pa_hidden:F;
+    where each study has a threshold of its own: threshold:F, threshold_lateral_hidden:F, threshold_pa_hidden:F
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,15 @@ from dualview.data.sources.problems import Problems, repeated
 from dualview.errors import UserError
 from dualview.evaluation.cells import Cells, Numbers, names_of_columns, read_cells
 from dualview.evaluation.prediction_table import LARGEST, SCORES, SMALLEST, PredictionTable
+from dualview.evaluation.subgroups import columns_of
 from dualview.views import ROUTES, Availability, View
 
 STUDY_COLUMNS = ("study", "patient", "availability")
 SCALES = ("logit", "probability")
 SUFFIXES = {"route": "", **{view.hidden_key: f"_{view.hidden_key}" for view in View}}
 """Score -> what follows the scale in the name of its column."""
-KINDS = ("label", *(scale + suffix for suffix in SUFFIXES.values() for scale in SCALES))
+THRESHOLD = "threshold"
+KINDS = ("label", *(scale + suffix for suffix in SUFFIXES.values() for scale in (*SCALES, THRESHOLD)))
 HINT = "Columns are study, patient, availability, and per finding F: label:F, and logit:F or probability:F"
 
 SAYS_NOTHING = "{} is {}, which stands for nothing; give each its identifier"
@@ -50,11 +53,13 @@ class _Layout:
 
     scales: dict[str, str]  # finding -> one of `SCALES`
     scores: dict[str, dict[str, str]]  # score of `SUFFIXES` -> finding -> column, where there is one
+    thresholds: dict[str, dict[str, str]]  # score of `SUFFIXES` -> finding -> column; {}: there is none at all
 
     @property
     def columns(self) -> list[str]:
         labels = [f"label:{finding}" for finding in self.scales]
-        return [*STUDY_COLUMNS, *labels, *(name for columns in self.scores.values() for name in columns.values())]
+        by_score = (*self.scores.values(), *self.thresholds.values())
+        return [*STUDY_COLUMNS, *labels, *(name for columns in by_score for name in columns.values())]
 
 
 def read_prediction_columns(
@@ -64,7 +69,7 @@ def read_prediction_columns(
 
     Args:
         findings: those that it must have; only they are read. None: all that it has.
-        by: further columns to divide studies by.
+        by: further columns to divide studies by, or two of them joined by + (subgroups.py).
 
     Raises:
         UserError: the file cannot be read, or what is wrong with its columns or rows, all of it together.
@@ -72,17 +77,16 @@ def read_prediction_columns(
     names = names_of_columns(file)
     _refuse_missing(file, STUDY_COLUMNS, names=names)
     layout = _layout(file, names, findings=findings)
-    if unknown := [name for name in by if name not in names]:
-        others = [name for name in names if ":" not in name and name not in STUDY_COLUMNS]
-        raise UserError(
-            f"--by {', '.join(unknown)}: {file} has no such column; it has {', '.join(others) or 'none to divide by'}"
-        )
+    others = [name for name in names if ":" not in name and name not in STUDY_COLUMNS]
+    has = f"{file} has {', '.join(others) or 'none to divide by'}"
+    by = list(dict.fromkeys(name for pair in columns_of(by, there=names, otherwise=has).values() for name in pair))
     cells = read_cells(file, columns=list(dict.fromkeys([*layout.columns, *by])))
     identifiers = {name: cells.texts(name) for name in ("study", "patient")}
     _add_wrong_identifiers(cells, identifiers)
     availability = _availability(cells)
     labels = np.stack([_labels(cells, f"label:{finding}") for finding in layout.scales], axis=1)
     logits = _logits(cells, layout, availability=availability)
+    thresholds = _thresholds(cells, layout)
     cells.problems.raise_if_any()
     table = PredictionTable(
         findings=tuple(layout.scales),
@@ -94,6 +98,7 @@ def read_prediction_columns(
         label_mask=np.isfinite(labels),
         logits=logits,
         attributes={name: cells.values(name) for name in by},
+        thresholds=thresholds,
     )
     if not table.evaluated.any():
         raise UserError(f"{file}: no study has a score; columns logit:F or probability:F are blank")
@@ -145,7 +150,13 @@ def _layout(file: Path, names: Sequence[str], *, findings: Sequence[str] | None)
         }
         for score, suffix in SUFFIXES.items()
     }
-    return _Layout(scales=scales, scores=scores)
+    thresholds: dict[str, dict[str, str]] = {
+        score: {
+            finding: f"{THRESHOLD}{suffix}:{finding}" for finding in scales if f"{THRESHOLD}{suffix}" in found[finding]
+        }
+        for score, suffix in SUFFIXES.items()
+    }
+    return _Layout(scales=scales, scores=scores, thresholds=thresholds if any(thresholds.values()) else {})
 
 
 def _add_contradictions(problems: Problems, finding: str, kinds: set[str]) -> None:
@@ -218,6 +229,21 @@ def _logits(cells: Cells, layout: _Layout, *, availability: np.ndarray) -> dict[
             is_alone = is_complete & (found.is_blank != route.is_blank)
             _add(cells, name, found, is_wrong=is_alone, template=NOT_PAIRED, blank="blank", there="there")
     return logits
+
+
+def _thresholds(cells: Cells, layout: _Layout) -> dict[str, np.ndarray]:
+    """Score -> (S, K) thresholds, NaN where there is none; {} without a column of any."""
+    thresholds = {score: np.full((len(cells.lines), len(layout.scales)), np.nan) for score in layout.thresholds}
+    for k, finding in enumerate(layout.scales):
+        for score, columns in layout.thresholds.items():
+            if finding not in columns:
+                continue
+            found = cells.numbers(columns[finding])
+            is_wrong = ~found.is_blank & ~((found.values >= 0) & (found.values <= 1))
+            template = "{} is {}; a threshold is a probability from 0 to 1, or blank where there is none"
+            _add(cells, columns[finding], found, is_wrong=is_wrong, template=template)
+            thresholds[score][:, k] = found.values
+    return thresholds
 
 
 def _as_logits(cells: Cells, name: str, numbers: Numbers, *, scale: str) -> np.ndarray:

@@ -11,13 +11,16 @@ Scores are logits before any temperature, null where they do not exist:
 - `joint`, `pa`, `lateral`: of each head, where it has seen the study.
 - `lateral_hidden`, `pa_hidden`: the answer of the network to a study with both views of which one is withheld.
 
+Of several networks that answer together they are mean logits, and FINDING/spread is the standard deviation (n - 1) of
+the networks' logits of `route`, null where fewer than two have judged the study.
+
 Probabilities are made of them in evaluation/operating_points.py. Files of earlier versions hold probabilities, in
 columns FINDING/SCORE; they are read too.
 
 The file identifies studies and patients: it stays on the machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -53,6 +56,10 @@ class PredictionTable:
     label_mask: np.ndarray  # (S, K) bool, True = known
     logits: dict[str, np.ndarray]  # score of SCORES -> (S, K) float64, NaN where there is none
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (S,) str
+    spread: np.ndarray | None = None  # (S, K) of the logits of `route` over networks, NaN: fewer than two; None: one
+    # Score -> (S, K) probability from which each study is called positive, NaN where none; {}: operating points say it.
+    # They are not kept in the file.
+    thresholds: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -92,6 +99,21 @@ class PredictionTable:
             label_mask=self.label_mask[rows],
             logits={name: values[rows] for name, values in self.logits.items()},
             attributes={name: values[rows] for name, values in self.attributes.items()},
+            spread=None if self.spread is None else self.spread[rows],
+            thresholds={name: values[rows] for name, values in self.thresholds.items()},
+        )
+
+    def with_findings(self, findings: Sequence[str]) -> "PredictionTable":
+        """The same studies with some of the findings, in this order."""
+        columns = [self.findings.index(finding) for finding in findings]
+        return replace(
+            self,
+            findings=tuple(findings),
+            labels=self.labels[:, columns],
+            label_mask=self.label_mask[:, columns],
+            logits={name: values[:, columns] for name, values in self.logits.items()},
+            spread=None if self.spread is None else self.spread[:, columns],
+            thresholds={name: values[:, columns] for name, values in self.thresholds.items()},
         )
 
     def write(self, path: Path) -> None:
@@ -106,6 +128,9 @@ class PredictionTable:
             for score in SCORES:
                 values = self.logits[score][:, k]
                 columns[f"{finding}/{score}_logit"] = _nullable(values, np.isfinite(values), dtype="Float64")
+            if self.spread is not None:
+                values = self.spread[:, k]
+                columns[f"{finding}/spread"] = _nullable(values, np.isfinite(values), dtype="Float64")
         with whole_file(path) as temporary:
             pd.DataFrame(columns).to_parquet(temporary, index=False)
 
@@ -153,6 +178,7 @@ def read_predictions(path: Path) -> PredictionTable:
             for name in frame.columns
             if str(name).startswith("attribute/")
         },
+        spread=per_finding("spread", np.float64, np.nan) if f"{findings[0]}/spread" in frame.columns else None,
     )
 
 

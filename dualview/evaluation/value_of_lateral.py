@@ -16,8 +16,8 @@ from dualview.evaluation.metrics import MACRO
 from dualview.views import MASKINGS
 
 UNDER_TRAINED = (
-    "joint head under-trained: it is below the better branch head of the same network, which sees one view only, so "
-    "what is lost is this training's and not the view's"
+    "joint head under-trained: it is below the better branch head of the same network, which sees one view only, by "
+    "more than chance explains, so what is lost is this training's and not the view's"
 )
 VERDICT_TITLES: dict[Verdict, str] = {
     "helped": "helped",
@@ -59,6 +59,13 @@ class ValueRow:
         branch = "PA" if heads.pa == heads.better_branch else "lateral"
         return f"{self.name} {heads.joint:.3f} ({branch} head {heads.better_branch:.3f}, vote {heads.vote:.3f})"
 
+    @property
+    def no_error(self) -> str:
+        """Whether any of its AUROCs is 1, as "Mass: no error among 12 x 88 pairs"; "" where none is."""
+        is_there = any(auroc.value == 1 for auroc in self.aurocs)
+        pairs = no_error_text(1, num_positive=self.num_positive, num_negative=self.num_negative)
+        return f"{self.name}: {pairs}" if is_there else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MacroRow:
@@ -81,6 +88,23 @@ class ValueTable:
     def warnings(self) -> list[str]:
         """Findings whose joint head is under-trained, with what the other heads reach."""
         return [row.warning for row in self.rows if row.warning]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Findings whose joint head is below the better branch head, but by no more than chance explains."""
+        return [
+            f"{row.name} {row.heads.shortfall.value:+.3f}"
+            for row in self.rows
+            if row.heads is not None
+            and row.heads.shortfall is not None
+            and (row.heads.shortfall.value or 0) < 0
+            and not row.heads.is_under_trained
+        ]
+
+    @property
+    def without_error(self) -> list[str]:
+        """Findings that are told without an error, in at least one of the three ways, and among how many pairs."""
+        return [row.no_error for row in self.rows if row.no_error]
 
 
 def value_of_lateral(masked: Masked) -> ValueTable:

@@ -11,6 +11,7 @@ a patient or study, no path of the data and no name of a host goes into it. Offl
 in the folder of the evaluation.
 """
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def log_evaluation(
     dataset: StudyDataset,
     evaluation_file: Path,
     config: Config,
+    external_name: str | None = None,
 ) -> EvaluationJob:
     """Record an evaluation in wandb, as `config.tracking` says. Never raises for wandb's sake.
 
@@ -80,11 +82,12 @@ def log_evaluation(
         table: predictions of the split, row by row of the dataset.
         points: what makes probabilities of them.
         evaluation_file: where the evaluation is written; wandb's own files go beside it.
+        external_name: what other data than the run's own are called. It may be of a file, so wandb gets only a digest.
     """
     folder = evaluation_file.parent
     mode, run = start_wandb(
         config,
-        lambda mode: _start(evaluation, folder=folder, config=config, mode=mode),
+        lambda mode: _start(evaluation, of=_whose(evaluation, external_name), folder=folder, config=config, mode=mode),
         otherwise=f"the evaluation is not in wandb; {folder} holds everything",
     )
     if run is None:
@@ -116,21 +119,29 @@ def log_evaluation(
     return EvaluationJob(mode=mode, dir=run_dir)
 
 
-def _start(evaluation: Evaluation, *, folder: Path, config: Config, mode: str) -> Any:
+def _whose(evaluation: Evaluation, external_name: str | None) -> str:
+    """The split; of other data a word, what the user has named them, and what tells several apart."""
+    if evaluation.external is None or external_name is None:
+        return evaluation.split
+    digest = hashlib.sha256(external_name.encode()).hexdigest()[:8]
+    return f"external-{evaluation.external.name or digest}"
+
+
+def _start(evaluation: Evaluation, *, of: str, folder: Path, config: Config, mode: str) -> Any:
     run_id = RunDir(config.run.dir).read_id()
-    split, checkpoint = evaluation.split, evaluation.checkpoint
+    checkpoint = evaluation.checkpoint
     assert checkpoint is not None, "only runs are tracked"
     which = "" if checkpoint.name == "best" else f" {checkpoint.name}"
     return wandb.init(
         project=config.tracking.project,
         job_type="evaluation",
         group=config.tracking.group or run_id,
-        name=f"{config.tracking.name or evaluation.run} {split}{which}",
-        id=evaluation_id(run_id, split=split, checkpoint_name=checkpoint.name),
+        name=f"{config.tracking.name or evaluation.run} {of}{which}",
+        id=evaluation_id(run_id, split=of, checkpoint_name=checkpoint.name),
         tags=config.tracking.tags,
         config={
             "trained_run": run_id,
-            "split": split,
+            "split": of,
             "checkpoint": asdict(checkpoint),
             "model": {"name": evaluation.model, "backbone": evaluation.backbone},
             "num_parameters": evaluation.num_parameters,

@@ -11,6 +11,7 @@ from dualview.evaluation.evaluator import Evaluator
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.evaluation.split import as_predictions
 from dualview.run.bad_images import BadImages
+from dualview.run.directory import RunDir
 from dualview.run.trained import TrainedNetwork
 
 
@@ -22,6 +23,7 @@ def predict_studies(
     job: Job,
     progress: Progress,
     log_pos_weight: Mapping[str, float],
+    bad_images_in: RunDir | None = None,
 ) -> dict[str, PredictionTable]:
     """Predict each dataset, every study once, and name -> predictions. All ranks call; all get the same.
 
@@ -30,6 +32,7 @@ def predict_studies(
         datasets: name that is shown -> studies, of evaluation, with the findings of the network.
         config: how the images are read and the network is run.
         log_pos_weight: finding -> what the loss has added to its logits.
+        bad_images_in: where images that cannot be read are listed; None: with those of the run.
 
     Raises:
         UserError: an image cannot be read and the policy is `error`, or logits are not finite.
@@ -40,7 +43,7 @@ def predict_studies(
         config=config,
         job=job,
         progress=progress,
-        bad_images=BadImages(network.run, policy=config.data.on_bad_image, job=job),
+        bad_images=BadImages(bad_images_in or network.run, policy=config.data.on_bad_image, job=job),
         log_pos_weight=log_pos_weight,
     )
     return {

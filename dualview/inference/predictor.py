@@ -9,24 +9,37 @@ array([0.83, 0.04])
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dualview.batch import StudyBatch
-from dualview.data.images.files import FileImages, square, to_gray
+from dualview.config import SeveralImages
+from dualview.data.images.files import Aspect, FileImages, square, to_gray
 from dualview.data.remarks import count_remarks
+from dualview.data.several_images import StudyImages
+from dualview.distributed import is_main_by_environment
 from dualview.errors import UserError
 from dualview.evaluation.operating_points import OperatingPoints, shift_of, to_probabilities
 from dualview.evaluation.points_file import read_operating_points
-from dualview.inference.studies import RequestDataset, StudyRequest
-from dualview.run.directory import RunDir
+from dualview.inference.ensemble import (
+    MEMBERS,
+    SPREAD,
+    ask,
+    ensemble_id,
+    evaluate_command,
+    mean_of_members,
+    members_of,
+    refuse_unlike_members,
+)
+from dualview.inference.studies import RequestDataset, request_of
+from dualview.models.network import Network
+from dualview.run.directory import EnsembleDir, RunDir
 from dualview.run.trained import TrainedNetwork, load_trained
 from dualview.views import Availability, availability_of
 
@@ -39,13 +52,15 @@ NOT_FINITE = "the network's output is not finite: its training has diverged"
 
 
 class Answers(NamedTuple):
-    """What a network says of a batch, on the CPU."""
+    """What a network, or several together, say of B studies."""
 
     probabilities: np.ndarray  # (B, K) float64, calibrated as the route is; means nothing where `is_finite` is False
     decisions: np.ndarray  # (B, K) bool; means nothing where `decided` is False
     decided: np.ndarray  # (B, K) bool
     availability: np.ndarray  # (B,) of Availability, the views used
     is_finite: np.ndarray  # (B,) bool
+    spread: np.ndarray  # (B, K) standard deviation of the logits over the networks; NaN: fewer than two have judged
+    num_members: np.ndarray  # (B,) int64, number of networks that have judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,10 @@ class Prediction:
     decided: np.ndarray  # (N, K) bool
     views: tuple[str, ...]  # (N,) views that were used: pa+lateral, pa or lateral; blank where `predicted` is False
     reasons: tuple[str, ...]  # (N,) why a study, or one of its images, could not be used; blank where all was well
+    spread: np.ndarray | None = (
+        None  # (N, K) standard deviation of the networks' logits, NaN for < 2; None: one network
+    )
+    num_members: np.ndarray | None = None  # (N,) int64, number of networks that have judged; None: one network
 
     def as_dict(self) -> dict[str, np.ndarray]:
         """Probabilities (N,) by finding."""
@@ -67,45 +86,78 @@ class Prediction:
     def to_frame(self) -> pd.DataFrame:
         """One row per study; columns as in the CSV of `dualview predict`, without the study."""
         columns: dict[str, Any] = {"views": list(self.views)}
+        if self.num_members is not None:
+            columns[MEMBERS] = self.num_members
         for k, finding in enumerate(self.findings):
             columns[finding] = self.probabilities[:, k]
             decisions = pd.Series(self.decisions[:, k]).astype("Int8")
             columns[f"{finding}_decision"] = decisions.where(pd.Series(self.decided[:, k]))
+            if self.spread is not None:
+                columns[f"{finding}_{SPREAD}"] = self.spread[:, k]
         return pd.DataFrame({**columns, "reason": list(self.reasons)})
 
 
 class Predictor:
-    """A trained network with the preprocessing, calibration and thresholds that belong to it.
+    """A trained network, or several together, with the preprocessing, calibration and thresholds that belong to it.
 
     Args:
-        trained: the network; it is moved to `device`.
+        trained: the network, or networks with the same findings; they are moved to `device`.
         points: without them decisions are not known and probabilities are not calibrated, but for the weight of
             positives in the loss, which is undone as far as the checkpoint knows it.
         device: where the network runs, always in float32.
+        several_images_at_test: what counts of several images of a view; None: as for `points`, else as in training.
+        log_pos_weights: SHA-256 of weights -> by finding, for members whose checkpoint does not know.
+
+    Raises:
+        UserError: networks that cannot answer together.
     """
 
     def __init__(
-        self, trained: TrainedNetwork, *, points: OperatingPoints | None, device: torch.device | str = "cpu"
+        self,
+        trained: TrainedNetwork | Sequence[TrainedNetwork],
+        *,
+        points: OperatingPoints | None,
+        device: torch.device | str = "cpu",
+        several_images_at_test: SeveralImages | None = None,
+        log_pos_weights: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        self.trained = trained
-        self.points = points
+        networks = [trained] if isinstance(trained, TrainedNetwork) else list(trained)
+        if several_images_at_test is not None and several_images_at_test not in get_args(SeveralImages):
+            raise UserError(
+                f"several_images_at_test is {several_images_at_test!r}; choose {', '.join(get_args(SeveralImages))}"
+            )
+        self.trained = networks[0]
+        self.several_images_at_test = several_images_at_test or several_images_of(networks, points=points)
+        self.points = points_for(self.several_images_at_test, points=points)
         self.device = torch.device(device)
-        self.findings = trained.findings
-        self.vote = trained.config.model.joint_rule == "vote"
-        self.model = trained.model.to(self.device).eval()
+        self.findings = self.trained.findings
+        self.preparations = list(dict.fromkeys(map(_preparation, networks)))
+        numbers = [self.preparations.index(_preparation(network)) for network in networks]
+        self.members = members_of(networks, preparations=numbers, log_pos_weights=log_pos_weights)
+        for network in networks:
+            network.model.to(self.device).eval()
+
+    @property
+    def model(self) -> Network:
+        """The network; of several the first."""
+        return self.trained.model
+
+    @property
+    def is_ensemble(self) -> bool:
+        return len(self.members) > 1
 
     def __repr__(self) -> str:
-        model = self.trained.config.model
-        return (
-            f"Predictor({model.name} on {model.backbone}, {self.trained.folder}, {len(self.findings)} findings, "
-            f"{self.trained.config.data.image_size_px} px, on {self.device})"
+        networks = ", ".join(
+            f"{member.network.name} on {member.network.backbone}, {member.trained.folder}" for member in self.members
         )
+        sizes = " and ".join(f"{preparation.image_size_px}" for preparation in self.preparations)
+        return f"Predictor({networks}, {len(self.findings)} findings, {sizes} px, on {self.device})"
 
     def predict(
         self,
         *,
-        pa: Image | Sequence[Image | None] | None = None,
-        lateral: Image | Sequence[Image | None] | None = None,
+        pa: Image | Sequence[Image | Sequence[Image] | None] | None = None,
+        lateral: Image | Sequence[Image | Sequence[Image] | None] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Prediction:
         """Probabilities and decisions for one study or several; images are prepared as in training.
@@ -113,8 +165,9 @@ class Predictor:
         Args:
             pa, lateral: one image, an array or tensor (N, H, W), or a list with an image or None per study; None
                 where no study has the view. An image is a path to PNG, JPEG, TIFF or DICOM, or gray pixels (H, W):
-                uint8, uint16, or floats in [0, 1], 0 being black.
-            batch_size: studies per forward pass.
+                uint8, uint16, or floats in [0, 1], 0 being black. Where a study has several images of a view, its
+                entry is a list of them: `pa=[["a.png", "b.png"]]` is one study (`data.several_images_at_test`).
+            batch_size: studies, or combinations of their images, per forward pass.
 
         Raises:
             ValueError: no image, lists of different lengths, or pixels that are not as above.
@@ -138,12 +191,13 @@ class Predictor:
         remarks: list[tuple[str, str]] = []
         for start in range(0, num_studies, batch_size):
             pairs = zip(columns[0][start : start + batch_size], columns[1][start : start + batch_size], strict=True)
-            read = dataset.collate([dataset[StudyRequest(images=pair)] for pair in pairs])
+            requests = [request_of((images_of_study(one), images_of_study(other))) for one, other in pairs]
+            read = dataset.collate([dataset[request] for request in requests])
             if read.errors:
                 raise UserError(read.errors[0])
             reasons[start : start + len(read.studies)] = read.reasons
             remarks += read.remarks
-            answers = self.answer(read.batch)
+            answers = self.answer(read.images, batch_size=batch_size)
             for n, position in enumerate(read.served):
                 row = start + position
                 if not answers.is_finite[n]:
@@ -152,6 +206,7 @@ class Predictor:
                 result.predicted[row] = True
                 result.probabilities[row] = answers.probabilities[n]
                 result.decisions[row], result.decided[row] = answers.decisions[n], answers.decided[n]
+                result.spread[row], result.num_members[row] = answers.spread[n], answers.num_members[n]
                 views[row] = VIEWS_USED[Availability(answers.availability[n])]
         for remark in count_remarks(remarks):
             logger.warning("%s", remark)
@@ -161,46 +216,57 @@ class Predictor:
         return Prediction(
             findings=self.findings, predicted=result.predicted, probabilities=result.probabilities,
             decisions=result.decisions, decided=result.decided, views=tuple(views), reasons=tuple(reasons),
+            spread=result.spread if self.is_ensemble else None,
+            num_members=result.num_members if self.is_ensemble else None,
         )  # fmt: skip
 
-    def files(self, *, root: Path | None = None, intensity_max: float | None = None) -> FileImages:
-        """Reader of image files as in training; paths are relative to `root`.
+    def files(self, *, root: Path | None = None, intensity_max: float | None = None) -> list[FileImages]:
+        """Readers of image files as in training, one for each preparation; paths are relative to `root`.
 
         Args:
             intensity_max: the stored value that is white; None: as in training, where all sources had the same.
         """
-        data = self.trained.config.data
-        trained_with = {source.intensity_max for source in data.all_sources}
-        if intensity_max is None and len(trained_with) == 1:
-            (intensity_max,) = trained_with
-        return FileImages(root, image_size_px=data.image_size_px, aspect=data.aspect, intensity_max=intensity_max)
+        return [
+            FileImages(
+                root,
+                image_size_px=preparation.image_size_px,
+                aspect=preparation.aspect,
+                intensity_max=preparation.intensity_max if intensity_max is None else intensity_max,
+            )
+            for preparation in self.preparations
+        ]
 
-    def dataset(self, *, files: FileImages | None = None) -> RequestDataset:
-        """Reader of studies for this network, of image files by `files`."""
-        data, model = self.trained.config.data, self.trained.config.model
+    def dataset(self, *, files: Sequence[FileImages] | None = None) -> RequestDataset:
+        """Reader of studies for these networks, of image files by `files`."""
         return RequestDataset(
             read=ImageOrPixels(files or self.files()),
-            views=model.views,
-            needs_all=model.needs_all_views,
-            network=f"{model.name} of {model.view}" if model.name == "single" else model.name,
-            image_size_px=data.image_size_px,
+            networks=[member.network for member in self.members],
+            takes_all=self.several_images_at_test != "first",
         )
 
-    def answer(self, batch: StudyBatch) -> Answers:
-        """What the network says of studies that it can take, in float32 and without TensorFloat-32."""
-        view_mask = batch.view_mask.numpy()
-        availability = availability_of(view_mask)
-        logits = np.zeros((batch.num_studies, len(self.findings)))
-        if batch.num_studies:
-            on_device = _moved(batch, self.device)
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, enabled=False),
-                torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False),
-            ):
-                logits = self.model(on_device).by_route(on_device, vote=self.vote).double().cpu().numpy()
-        is_finite: np.ndarray = np.asarray(np.isfinite(logits).all(axis=1))
+    def answer(self, images: Sequence[StudyImages], *, batch_size: int = BATCH_SIZE) -> Answers:
+        """What the networks say together of studies that one of them can judge.
+
+        Args:
+            images: of each preparation, the same B studies.
+            batch_size: combinations of images per forward pass.
+        """
+        availability = availability_of(images[0].view_mask)
+        # A single network's weight of positives is undone as its operating points say.
         shift = shift_of(self.trained.log_pos_weight, findings=self.findings)
+        is_finite = np.ones(images[0].num_studies, bool)
+        said = []
+        for member in self.members:
+            answer = ask(
+                member.trained, images[member.preparation], batch_size=batch_size, device=self.device,
+                several_images_at_test=self.several_images_at_test,
+            )  # fmt: skip
+            is_finite &= np.isfinite(answer.logits).all(axis=1) | ~answer.served
+            said.append(answer.logits[:, member.columns])
+        together = mean_of_members([logits - member.shift for logits, member in zip(said, self.members, strict=True)])
+        logits = together.mean if self.is_ensemble else said[0]
+        shift = np.zeros(len(self.findings)) if self.is_ensemble else shift
+        is_finite &= np.isfinite(logits).all(axis=1)
         probabilities = to_probabilities(np.where(is_finite[:, None], logits, 0), log_pos_weight=shift)
         decisions, decided = np.zeros(logits.shape, bool), np.zeros(logits.shape, bool)
         if self.points is not None:
@@ -210,15 +276,96 @@ class Predictor:
                 decisions[rows], decided[rows] = self.points.decide(
                     probabilities[rows], route, findings=self.findings
                 )  # fmt: skip
-        return Answers(probabilities, decisions, decided, availability, is_finite)
+        num_members = together.num_members.max(axis=1, initial=0)
+        return Answers(probabilities, decisions, decided, availability, is_finite, together.spread, num_members)
 
 
-def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Predictor:
-    """The network of a run, ready to be asked; see `dualview.load`."""
+class Preparation(NamedTuple):
+    """How an image becomes the input of a network."""
+
+    image_size_px: int
+    aspect: Aspect
+    intensity_max: float | None  # the stored value that is white; None: what a file can hold
+
+
+def _preparation(trained: TrainedNetwork) -> Preparation:
+    data = trained.config.data
+    trained_with = {source.intensity_max for source in data.all_sources}
+    return Preparation(data.image_size_px, data.aspect, trained_with.pop() if len(trained_with) == 1 else None)
+
+
+def load(
+    run: str | Path | Sequence[str | Path],
+    *,
+    checkpoint: str = "best",
+    device: str = "auto",
+    several_images_at_test: SeveralImages | None = None,
+) -> Predictor:
+    """The network of a run, or those of several together, ready to be asked; see `dualview.load`."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = load_trained(RunDir(Path(run)), name=checkpoint)
-    return Predictor(trained, points=read_points(trained), device=device)
+    runs = [run] if isinstance(run, str | Path) else list(run)
+    if not runs:
+        raise UserError("give at least one run")
+    networks = [load_trained(RunDir(Path(one)), name=checkpoint) for one in runs]
+    refuse_unlike_members(networks)
+    points, weights = read_points_of(networks)
+    return Predictor(
+        networks, points=points, device=device, several_images_at_test=several_images_at_test, log_pos_weights=weights
+    )
+
+
+def read_points_of(
+    networks: Sequence[TrainedNetwork], *, warn: bool = True
+) -> tuple[OperatingPoints | None, dict[str, dict[str, float]]]:
+    """The operating points of a checkpoint, or of several together, and what is kept of the weights of their losses."""
+    if len(networks) == 1:
+        return read_points(networks[0], warn=warn), {}
+    home = find_ensemble(networks)
+    points = None if home is None else read_operating_points(home.operating_points)
+    if points is None and warn:
+        logger.warning(
+            "these %d runs have not been evaluated together: decisions stay blank and probabilities uncalibrated. "
+            "`%s` makes their operating points", len(networks), evaluate_command(networks),
+        )  # fmt: skip
+    return points, {} if home is None else home.read_log_pos_weights()
+
+
+def find_ensemble(networks: Sequence[TrainedNetwork]) -> EnsembleDir | None:
+    """Where the evaluation of these networks together has left what belongs to all of them; None: nowhere yet."""
+    homes = [network.run.ensemble(ensemble_id(networks)) for network in networks]
+    return next((home for home in homes if home.operating_points.exists()), None)
+
+
+def several_images_of(networks: Sequence[TrainedNetwork], *, points: OperatingPoints | None) -> SeveralImages:
+    """What counts of several images of a view where nobody says: as for the operating points, else as in training.
+
+    Raises:
+        UserError: networks were trained with different settings, and have no operating points together.
+    """
+    if points is not None:
+        return points.several_images_at_test
+    trained_with = dict.fromkeys(network.config.data.several_images_at_test for network in networks)
+    if len(trained_with) > 1:
+        raise UserError(
+            f"the runs have data.several_images_at_test {' and '.join(trained_with)}; say which is meant, such as "
+            "data.several_images_at_test=mean"
+        )
+    return next(iter(trained_with))
+
+
+def points_for(several_images_at_test: SeveralImages, *, points: OperatingPoints | None) -> OperatingPoints | None:
+    """The operating points, unless they were chosen on logits that were made of several images in another way."""
+    if points is None or points.several_images_at_test == several_images_at_test:
+        return points
+    if not is_main_by_environment():
+        return None
+    logger.warning(
+        "the operating points were chosen with data.several_images_at_test %s, not %s: decisions stay blank and "
+        "probabilities uncalibrated. `dualview evaluate RUN data.several_images_at_test=%s --set-thresholds` makes "
+        "those that fit", points.several_images_at_test, several_images_at_test, several_images_at_test,
+    )  # fmt: skip
+    return None
 
 
 def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoints | None:
@@ -230,6 +377,11 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
     remedy = f"dualview evaluate {trained.run}" + (
         " --set-thresholds" if trained.is_best else f" --checkpoint {trained.step}"
     )
+    if points is not None and not trained.is_best:
+        logger.info(
+            "step %d is not the best checkpoint: thresholds and calibration are those of its own evaluation, %s (%s)",
+            trained.step, file, points.origin,
+        )  # fmt: skip
     if points is None:
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `%s` makes it", file.name, remedy
@@ -254,12 +406,17 @@ def points_file(trained: TrainedNetwork) -> Path:
 
 
 class ImageOrPixels:
-    """Reader of an image by its path, or from its pixels, into the same (1, S, S) float32 in [-1, 1]."""
+    """Reader of an image by its path, or from its pixels, into the same (1, S, S) float32 in [-1, 1].
 
-    def __init__(self, files: FileImages) -> None:
+    Args:
+        files: a reader for each preparation.
+    """
+
+    def __init__(self, files: Sequence[FileImages]) -> None:
         self.files = files
+        self.sizes_px = tuple(reader.image_size_px for reader in files)
 
-    def __call__(self, image: Image, *, note: list[tuple[str, str]]) -> Tensor:
+    def __call__(self, image: Image, *, note: list[tuple[str, str]]) -> tuple[Tensor, ...]:
         """Raises: BadImage as `FileImages` does, ValueError for pixels that are no gray picture.
 
         Args:
@@ -267,16 +424,34 @@ class ImageOrPixels:
         """
         if isinstance(image, str | os.PathLike):
             path = os.fspath(image)
-            picture = self.files.picture(path)
-            note += [(kind, path) for kind in picture.remarks]
-            return self.files.unit_of(path, picture) * 2 - 1
+            pictures = {files.intensity_max: files for files in self.files}
+            decoded = {white: files.picture(path) for white, files in pictures.items()}
+            note += [(kind, path) for kind in decoded[self.files[0].intensity_max].remarks]
+            return tuple(files.unit_of(path, decoded[files.intensity_max]) * 2 - 1 for files in self.files)
         if image.ndim != 2:
             raise ValueError(f"an image is of shape {tuple(image.shape)}; give gray pixels (H, W)")
-        gray = to_gray(image, intensity_max=self.files.intensity_max)
-        return square(gray, name="array", image_size_px=self.files.image_size_px, aspect=self.files.aspect) * 2 - 1
+        return tuple(
+            square(
+                to_gray(image, intensity_max=files.intensity_max), name="array", image_size_px=files.image_size_px,
+                aspect=files.aspect,
+            ) * 2 - 1
+            for files in self.files
+        )  # fmt: skip
 
 
-def as_list(images: Image | Sequence[Image | None] | None, *, name: str) -> list[Image | None] | None:
+Entry = Image | Sequence[Image] | None  # the images of a study of one view
+
+
+def images_of_study(entry: Entry) -> Sequence[Image]:
+    """What an entry of `predict` holds: no image, one, or a list of several."""
+    if entry is None:
+        return ()
+    if isinstance(entry, list | tuple):
+        return [image for image in entry if image is not None]
+    return (entry,)  # type: ignore[return-value]  # no other sequence is an image
+
+
+def as_list(images: Image | Sequence[Entry] | None, *, name: str) -> list[Entry] | None:
     """One entry per study.
 
     Raises:
@@ -302,17 +477,13 @@ class _Blank(NamedTuple):
     probabilities: np.ndarray
     decisions: np.ndarray
     decided: np.ndarray
+    spread: np.ndarray
+    num_members: np.ndarray
 
 
 def _blank(num_studies: int, *, findings: Sequence[str]) -> _Blank:
     shape = (num_studies, len(findings))
-    return _Blank(np.zeros(num_studies, bool), np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool))
-
-
-def _moved(batch: StudyBatch, device: torch.device) -> StudyBatch:
-    """The batch on a device."""
-    if device.type == "cpu":
-        return batch
-    rows = type(batch.rows)(*(tensor.to(device) for tensor in batch.rows))
-    others = {name: getattr(batch, name).to(device, non_blocking=True) for name in batch._fields if name != "rows"}
-    return StudyBatch(rows=rows, **others)
+    return _Blank(
+        np.zeros(num_studies, bool), np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool),
+        np.full(shape, np.nan), np.zeros(num_studies, np.int64),
+    )  # fmt: skip

@@ -55,13 +55,18 @@ class _Image(NamedTuple):
     reason: str  # why there is no view
     place: int = 0  # place among the images of the study
     note: str = ""  # what is said where the image is the first of its view
+    rank: int = 0  # position in `dicom.RANKS`, the first choice first
 
 
-def list_studies(folder: Path, *, sources: Sequence[SourceConfig] = ()) -> tuple[list[StudyRequest], str]:
+def list_studies(
+    folder: Path, *, sources: Sequence[SourceConfig] = (), takes_all: bool = False
+) -> tuple[list[StudyRequest], str]:
     """Studies by the first of their files in alphabetical order, and a SHA-256 of names, sizes and times of all files.
 
     Args:
         sources: of the run, for the views that take each branch; without any the defaults.
+        takes_all: all images of a view count; then DICOM files that are not the first choice, such as raw data, are
+            left out where the study has a better one of the view, as in training.
 
     Raises:
         UserError: no such folder, no image in it, or DICOM files and pydicom is not installed.
@@ -96,10 +101,10 @@ def list_studies(folder: Path, *, sources: Sequence[SourceConfig] = ()) -> tuple
     digest = hashlib.sha256()
     for name in sorted([*pictures, *dicoms, *(name for name, _ in unreadable)]):
         digest.update(f"{name}\0{_state(folder / name)}\n".encode("utf-8", "surrogateescape"))
-    return _studies(found), digest.hexdigest()
+    return _studies(found, takes_all=takes_all), digest.hexdigest()
 
 
-def _studies(found: list[_Image]) -> list[StudyRequest]:
+def _studies(found: list[_Image], *, takes_all: bool) -> list[StudyRequest]:
     """Images put together; studies by the first name, images of a study by their place and then by name."""
     studies: dict[str, list[_Image]] = {}
     for image in sorted(found):
@@ -108,6 +113,10 @@ def _studies(found: list[_Image]) -> list[StudyRequest]:
     for row, (study, images) in enumerate(studies.items()):
         images.sort(key=lambda image: image.place)
         by_view = [[image for image in images if image.view == view] for view in View]
+        if takes_all:
+            by_view = [
+                [one for one in of_view if one.rank == min(each.rank for each in of_view)] for of_view in by_view
+            ]
         reasons = [image.reason for image in images if image.view is None]
         reasons += [f"{view.key}: {by_view[view][0].note}" for view in View if by_view[view] and by_view[view][0].note]
         pa, lateral = ([image.name for image in of_view] for of_view in by_view)
@@ -177,7 +186,7 @@ def _tagged(folder: Path, names: list[str], *, sources: list[SourceConfig]) -> l
     for place, (name, study, view, rank, reason) in enumerate(columns.itertuples(index=False)):
         why = reason or ("" if study else "StudyInstanceUID is blank")
         note = dicom.no_better(rank) if rank == dicom.RAW else ""
-        found.append(_Image(name, study, None if why else View(view), why, place, note))
+        found.append(_Image(name, study, None if why else View(view), why, place, note, rank))
     return found + [_Image(name, "", None, reason) for name, reason in described.unreadable]
 
 

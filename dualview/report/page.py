@@ -16,23 +16,29 @@ from dualview import __version__
 from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
+from dualview.report.beside import beside
 from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
+from dualview.report.decision import decision_figures
+from dualview.report.external import external_section
 from dualview.report.pictures import Picture
 from dualview.report.record import Record, public_settings
+from dualview.report.seeds import Seeds, aurocs_over_seeds, table_over_seeds, warnings_of_seeds
 from dualview.views import ALL_STUDIES, TITLES
 
 OPEN_UP_TO = 20  # number of findings up to which a table is shown open
 
 
-def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None = None) -> str:
-    """The page of these runs."""
+def render(
+    records: list[Record], *, pictures: dict[str, list[Picture]] | None = None, over_seeds: Seeds | None = None
+) -> str:
+    """The page of these runs; of one whose gains are those of several seeds where `over_seeds` has it as its first."""
     environment = Environment(
         loader=PackageLoader("dualview.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     drawn: dict[str, Any] = {}
     runs = [
-        _run(record, number=number, drawn=drawn, pictures=(pictures or {}).get(record.name, []))
+        _run(record, number=number, drawn=drawn, pictures=(pictures or {}).get(record.name, []), over_seeds=over_seeds)
         for number, record in enumerate(records)
     ]
     compared = None
@@ -54,36 +60,45 @@ def render(records: list[Record], *, pictures: dict[str, list[Picture]] | None =
     )
 
 
-def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
+def _run(
+    record: Record, *, number: int, drawn: dict[str, Any], pictures: list[Picture], over_seeds: Seeds | None
+) -> dict[str, Any]:
     """What the template shows of a run; its figures go to `drawn`."""
+    gained = record if over_seeds is None else over_seeds.first
     prefix = f"r{number}-"
     masked, groups = masked_curves(record), group_curves(record)
     variants = figures.curve_figures(record, masked=masked, groups=groups)
-    if drawn_forest := forest.forest(record):
+    if drawn_forest := forest.forest(gained):
         variants["forest"] = drawn_forest
+    if curves := decision_figures(record):
+        variants["decision-curve"] = curves
     variants |= {name: {"": figure} for name, figure in figures.training_figures(record).items()}
     drawn |= {prefix + name: figure for name, figure in variants.items()}
     evaluation = record.evaluation
-    value = None if evaluation.masked is None else evaluation.masked.value_of_lateral
+    value = None if gained.evaluation.masked is None else gained.evaluation.masked.value_of_lateral
+    warnings = [] if evaluation.masked is None else value_of_lateral(evaluation.masked).warnings
     return {
         "prefix": prefix,
         "name": record.name,
         "evaluation": evaluation,
-        "headline": _headline(record),
+        "headline": _headline(gained),
         "value": value,
         "undefined": [] if value is None else value.undefined,
         "is_short": len(record.findings) <= OPEN_UP_TO,
-        "lateral_table": tables.value_of_lateral(record),
+        "over_seeds": over_seeds,
+        "lateral_table": tables.value_of_lateral(record) if over_seeds is None else table_over_seeds(over_seeds),
         "heads": tables.heads(record),
-        "warnings": [] if evaluation.masked is None else value_of_lateral(evaluation.masked).warnings,
+        "warnings": warnings if over_seeds is None else warnings_of_seeds(over_seeds),
         "under_trained": UNDER_TRAINED,
         "missing_views": tables.missing_views(record),
-        "per_finding": tables.per_finding(record),
+        "per_finding": [*([] if over_seeds is None else [aurocs_over_seeds(over_seeds)]), *tables.per_finding(record)],
         "operating_points": tables.operating_points(record),
         "has_thresholds": record.points.rule != NO_RULE,
         "calibration": tables.calibration(record),
         "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
+        "external": external_section(record),
+        "studies_are": "these" if evaluation.external is not None else "test",
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),
         "has_masked": bool(masked),
@@ -91,8 +106,20 @@ def _run(record: Record, *, number: int, drawn: dict[str, Any], pictures: list[P
         "settings": None
         if record.config is None
         else yaml.safe_dump(public_settings(record.config), sort_keys=False, allow_unicode=True),
+        **beside(record, prefix=prefix, parts=_parts(record, pictures=pictures)),
         "vote": record.config is not None and record.config.model.joint_rule == "vote",
     }
+
+
+def _parts(record: Record, *, pictures: list[Picture]) -> set[str]:
+    """The parts of the page that checklists can point to (`beside.TITLES_OF_PARTS`), as far as they are there."""
+    evaluation = record.evaluation
+    known = {
+        "findings": True, "missing": True, "points": record.points.rule != NO_RULE, "lateral": evaluation.masked,
+        "subgroups": evaluation.subgroups, "training": record.config, "data": record.config, "images": pictures,
+        "settings": record.config, "calibration": evaluation.calibration, "external": evaluation.external,
+    }  # fmt: skip
+    return {name for name, value in known.items() if value}
 
 
 def _headline(record: Record) -> list[dict[str, str]]:

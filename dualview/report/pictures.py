@@ -65,7 +65,8 @@ def draw(record: Record, *, request: ImageRequest) -> list[Picture]:
         UserError: no network, no such finding or study, or data that cannot be read.
     """
     if record.evaluation.checkpoint is None:
-        raise UserError(f"{record.run} holds predictions of another software, without images; leave out --images")
+        whose = "several networks together" if record.evaluation.members else "another software"
+        raise UserError(f"{record.run} holds predictions of {whose}, without images; leave out --images")
     k = _finding(record, request.finding)
     chosen = (
         _requested(record, request.studies)

@@ -15,17 +15,20 @@ from dualview.evaluation.document import Evaluation
 from dualview.evaluation.operating_points import OperatingPoints, calibrated_scores
 from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import PredictionTable, read_predictions
-from dualview.run.directory import EvaluationDir, RunDir
+from dualview.run.directory import EnsembleDir, EvaluationDir, RunDir
 from dualview.views import ROUTES
 
 NOT_SHOWN = "(a path, not shown)"
+OWN_TEST = "evaluation-test"
+"""Folder of the evaluation that a report is about where nothing else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run and its evaluation on test, or predictions that `dualview assess` was given."""
+    """One run and an evaluation of it, on test or on other data, or predictions that `dualview assess` was given."""
 
     run: RunDir
+    folder: EvaluationDir  # where the evaluation lies
     name: str  # name of the directory, unique on the page
     evaluation: Evaluation
     predictions: PredictionTable  # predictions of the studies that could be evaluated
@@ -52,30 +55,38 @@ class Record:
         return [step for step, _ in rows], [value for _, value in rows]
 
 
-def read_records(run_dirs: Sequence[Path]) -> list[Record]:
+def read_records(run_dirs: Sequence[Path], *, evaluation: str = OWN_TEST) -> list[Record]:
     """What the report reads of each run directory.
+
+    Args:
+        evaluation: folder in each run whose evaluation is read.
 
     Raises:
         UserError: a directory is no run or has no evaluation; all of them at once.
     """
     runs = [RunDir(run_dir) for run_dir in run_dirs]
-    problems = [problem for run in runs if (problem := _problem(run))]
+    problems = [problem for run in runs if (problem := _problem(run, evaluation))]
     if problems:
         raise UserError(problems[0] if len(problems) == 1 else f"{len(problems)} runs\n{listed(problems)}")
     names: list[str] = []
     for run in runs:
-        names.append(run.name if run.name not in names else f"{run.name} ({names.count(run.name) + 1})")
-    return [_read(run, name=name) for run, name in zip(runs, names, strict=True)]
+        # The folder of an evaluation of several runs together is called by their digest.
+        is_of_ensemble = EnsembleDir(run.path.resolve().parent).members.is_file()
+        name = run.path.resolve().parent.name if is_of_ensemble else run.name
+        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+    return [_read(run, name=name, of=evaluation) for run, name in zip(runs, names, strict=True)]
 
 
-def _problem(run: RunDir) -> str | None:
+def _problem(run: RunDir, evaluation: str) -> str | None:
     if not run.config.is_file():
-        if _is_complete(EvaluationDir(run.path)):
+        if _is_complete(EvaluationDir(run.path)) or _is_complete(EvaluationDir(run.path / evaluation)):
             return None
         return f"{run} is no run directory: it has no config.yaml. Give the directory that `dualview train` printed"
-    folder = run.evaluation("test")
-    if not _is_complete(folder):
+    if evaluation == OWN_TEST and not _is_complete(run.evaluation("test")):
         return f"{run} has no evaluation on test yet. Make it with: dualview evaluate {run}"
+    if not _is_complete(EvaluationDir(run.path / evaluation)):
+        there = sorted(folder.parent.name for folder in run.path.glob("*/evaluation.json"))
+        return f"{run} has no evaluation '{evaluation}'. There are: {', '.join(there) or 'none'}"
     return None
 
 
@@ -83,9 +94,11 @@ def _is_complete(folder: EvaluationDir) -> bool:
     return folder.evaluation.is_file() and folder.predictions.is_file()
 
 
-def _read(run: RunDir, *, name: str) -> Record:
+def _read(run: RunDir, *, name: str, of: str) -> Record:
     is_run = run.config.is_file()
-    folder = run.evaluation("test") if is_run else EvaluationDir(run.path)
+    # The folder of several runs together holds evaluations as a run does.
+    has_inside = is_run or _is_complete(EvaluationDir(run.path / of))
+    folder = EvaluationDir(run.path / of if has_inside else run.path)
     remedy = f"anew with: dualview evaluate {run}" if is_run else "anew with dualview assess"
     evaluation = Evaluation.from_json(
         folder.evaluation.read_bytes(), file=folder.evaluation, remedy=f"Make it {remedy}"
@@ -100,6 +113,7 @@ def _read(run: RunDir, *, name: str) -> Record:
         )
     return Record(
         run=run,
+        folder=folder,
         name=name,
         evaluation=evaluation,
         predictions=predictions.select(predictions.evaluated),

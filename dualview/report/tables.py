@@ -135,8 +135,8 @@ def value_of_lateral(record: Record) -> Table | None:
                     )
                     for auroc, why in zip(row.aurocs, row.undefined, strict=True)
                 ),
-                _gain(row.auroc_gained, reason=reason), _verdict(row), *_checks(row),
-                _gain(row.average_precision_gained, reason=reason),
+                gain(row.auroc_gained, reason=reason), _verdict(row), *_checks(row),
+                gain(row.average_precision_gained, reason=reason),
             ]
         )  # fmt: skip
     ranks = {row.name: rank_of(row.verdict) for row in value.rows}
@@ -170,12 +170,18 @@ def heads(record: Record) -> Table | None:
             for auroc in aurocs
         ]
         said = Cell("under-trained", "under-trained") if row.warning else Cell("")
-        rows.append([_finding(row.name, is_behind=not row.is_judged), *cells, said])
-    columns = ["finding", "joint head", "PA head", "lateral head", "vote: mean of the three", "joint head is"]
-    return Table(caption="AUROC of each head, the same complete studies", columns=columns, rows=rows, sortable=True)
+        gap = Cell("-") if row.heads.shortfall is None else interval(row.heads.shortfall, sign="+")
+        rows.append([_finding(row.name, is_behind=not row.is_judged), *cells, gap, said])
+    columns = ["finding", "joint head", "PA head", "lateral head", "vote: mean of the three"]
+    columns += ["joint minus better branch head", "joint head is"]
+    caption = (
+        "AUROC of each head, the same complete studies. Under-trained: joint minus better branch head is below 0 with "
+        "an interval that holds for all judged findings and both branch heads"
+    )
+    return Table(caption=caption, columns=columns, rows=rows, sortable=True)
 
 
-def _gain(difference: Difference, *, reason: str | None) -> Cell:
+def gain(difference: Difference, *, reason: str | None) -> Cell:
     """A difference with its own interval, and on the next line the simultaneous one."""
     cell = interval(difference, reason=reason, sign="+")
     low, high = difference.simultaneous_low, difference.simultaneous_high
@@ -357,8 +363,10 @@ def subgroup_gaps(record: Record) -> list[Table]:
                 cells = [text("-"), Cell("-"), text("too few to judge")]
             else:
                 gap = of_finding.groups[of_finding.worst]
-                cells = [text(of_finding.worst), _gain(gap.auroc, reason=None), text(gap.verdict)]
-            rows.append([_finding(finding, is_behind=is_behind), *cells, text(", ".join(few) or "-")])
+                cells = [text(of_finding.worst), gain(gap.auroc, reason=None), text(gap.verdict)]
+            rows.append(
+                [_finding(finding, is_behind=is_behind), *cells, text(", ".join(few) or "-")._replace(kind="list")]
+            )
         rows.sort(key=lambda row: row[2].sort is None)
         columns = ["finding", "lowest AUROC in", "difference to the rest", "verdict", "too few to judge"]
         caption = f"{column}: gaps of AUROC; {gaps.correction}"

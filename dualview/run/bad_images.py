@@ -1,14 +1,17 @@
 """Images that cannot be read: the run ends, or they are listed and it goes on."""
 
 import logging
-from typing import Literal
+from typing import Literal, TypeVar
 
 from dualview.data.dataset import Loaded
+from dualview.data.several_images import AllImages
 from dualview.distributed import Job
 from dualview.errors import UserError, told_by_reason
 from dualview.run.directory import RunDir
 
 logger = logging.getLogger(__name__)
+
+Taken = TypeVar("Taken", bound=Loaded | AllImages)
 
 
 class BadImages:
@@ -25,7 +28,7 @@ class BadImages:
         self._reasons: dict[str, str] = {}  # path -> reason, as this rank has met them since its start
         self._lost: set[str] = set()  # paths of those in whose place there is no other image of the view
 
-    def take(self, loaded: Loaded) -> Loaded:
+    def take(self, loaded: Taken) -> Taken:
         """Remember the bad images of a micro-batch fresh from the loader, and hand it on."""
         new = {path: reason for path, reason in loaded.bad_images if path not in self._reasons}
         self._reasons |= new

@@ -41,6 +41,15 @@ def load_studies(config: Config, *, job: Job, findings: tuple[str, ...] | None =
     drops = any(source.on_missing_finding == "drop" for source in config.data.all_sources)
     if findings is not None and drops and set(whole.train.findings) < set(findings):
         whole = whole.with_findings(findings)
+    return studies_for(whole, config, job=job)
+
+
+def studies_for(whole: Data, config: Config, *, job: Job) -> Studies:
+    """What of the studies of a run its network takes, to train on and to evaluate.
+
+    Raises:
+        UserError: no study that the network can take.
+    """
     data = for_network(whole, config, job=job)
     return Studies(
         data=data,

@@ -8,10 +8,13 @@ runs/NAME/
   operating_points.json        thresholds and calibration, from val
   metrics.json                 metrics of val and test; written last, so it marks a run that is finished
   evaluation-SPLIT[-CHECKPOINT]/   predictions.parquet, evaluation.json, operating_points.json
+  ensemble-XXXXXXXX/           operating_points.json, members.json, evaluation-SPLIT/ of this run and others together
+  external-NAME/               the same, of other data than the run's own
   report.html, export-FORMAT/  by `dualview report` and `dualview export`
   run_id.txt, preempted.txt, bad_images.txt, bad_steps.txt, wandb/, .lock
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +45,53 @@ class EvaluationDir:
         return self.path / "operating_points.json"
 
     @property
+    def wrong_answers(self) -> Path:
+        """Who the studies of the report's table of wrong answers are: nothing of it is sent anywhere."""
+        return self.path / "wrong-answers.csv"
+
+    @property
+    def recalibrated_points(self) -> Path:
+        """Operating points from patients of other data who were set aside."""
+        return self.path / "recalibrated_operating_points.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def wandb(self) -> Path:
         return self.path / "wandb"
+
+
+@dataclass(frozen=True)
+class EnsembleDir:
+    """What belongs to several networks together, in the directory of one of their runs."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def operating_points(self) -> Path:
+        """Thresholds and calibration that `dualview predict RUN RUN` uses."""
+        return self.path / "operating_points.json"
+
+    @property
+    def members(self) -> Path:
+        """Which networks they are."""
+        return self.path / "members.json"
+
+    def read_log_pos_weights(self) -> dict[str, dict[str, float]]:
+        """SHA-256 of a member's weights -> what its loss has added to its logits, by finding; {}: not there."""
+        try:
+            content = json.loads(self.members.read_text(encoding="utf-8"))
+            return {member["weights_sha256"]: dict(member["log_pos_weight"]) for member in content["members"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def evaluation(self, split: str) -> EvaluationDir:
+        return EvaluationDir(self.path / f"evaluation-{split}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +182,14 @@ class RunDir:
     def evaluation(self, split: str, *, checkpoint: str = "best") -> EvaluationDir:
         """Folder of an evaluation of a checkpoint: `best`, `last` or the number of a step."""
         return EvaluationDir(self.path / f"evaluation-{split}{'' if checkpoint == 'best' else f'-{checkpoint}'}")
+
+    def ensemble(self, ensemble_id: str) -> "EnsembleDir":
+        """Folder of what this run and others say together."""
+        return EnsembleDir(self.path / f"ensemble-{ensemble_id}")
+
+    def external(self, name: str) -> EvaluationDir:
+        """Folder of an evaluation on other data than the run's own."""
+        return EvaluationDir(self.path / f"external-{name}")
 
     @property
     def report(self) -> Path:

@@ -20,11 +20,16 @@ HARMLESS = (
     "train.accumulation_steps",  # the number of ranks fixes it
     "train.channels_last", "train.eval_every_steps", "train.early_stopping_evaluations", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.keep_checkpoints", "train.resume", "train.max_bad_steps",
-    "tracking.", "distributed.",
+    "tracking.", "distributed.", "study.", "data.reference_standard",
 )  # fmt: skip
 
+SEVERAL_IMAGES_KEY = "data.several_images_at_test"
+
 # Harmless where a trained network is only evaluated.
-ALSO_HARMLESS = ("train.micro_batch_size", "train.precision", "data.on_missing_finding", "data.split.file")
+ALSO_HARMLESS = (
+    "train.micro_batch_size", "train.precision", "data.on_missing_finding", "data.split.file",
+    SEVERAL_IMAGES_KEY,
+)  # fmt: skip
 
 
 def continued(config: Config, *, earlier: dict[str, Any], micro_batches_per_step: int, world_size: int) -> Config:
@@ -91,16 +96,24 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
     Raises:
         UserError: an override would make it another network or other data.
     """
-    new = changed(config, overrides=overrides)
+    replaced: tuple[str, ...] = ()
+    if config.data.split.folds is not None and any(word.startswith("data.split.file=") for word in overrides):
+        replaced = ("data.split.folds", "data.split.fold")  # The file that they made says the same.
+    new = changed(config, overrides=[*overrides, *(f"{key}=null" for key in replaced)])
     # Keys that the run does not use are compared as well: an override of one would be obeyed by nobody.
     now, before = _flat(new.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    refused = [key for key in differing if not key.startswith((*HARMLESS, *ALSO_HARMLESS))]
+    refused = [key for key in differing if not key.startswith((*HARMLESS, *ALSO_HARMLESS, *replaced))]
     if refused:
         raise UserError(
             f"{', '.join(refused)} cannot be changed for a network that is trained; allowed are "
             f"{', '.join(key for key in (*HARMLESS, *ALSO_HARMLESS) if key.startswith(('data.', 'run.device')))}, "
-            "train.micro_batch_size, train.precision and those of tracking"
+            "train.micro_batch_size, train.precision, those of study and those of tracking"
+            + (
+                ". Other data than the run's own are evaluated by dualview evaluate RUN --on CONFIG"
+                if any(key.startswith("data.") for key in refused)
+                else ""
+            )
         )
     return new
 

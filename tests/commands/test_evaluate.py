@@ -186,7 +186,7 @@ def test_the_baseline_knows_the_whole_training_split(tmp_path, left_out):
 def test_mistakes_are_named(run):
     for arguments, expected in (
         (["--split", "tests"], "choose train, val or test"),
-        (["--by", "sex"], "no such column of the study table; there are none"),
+        (["--by", "sex"], "no such column; the study table has none"),
         (["model.dropout=0.5"], "model.dropout cannot be changed for a network that is trained"),
         (["--checkpoint", "7"], "has no checkpoint '7'"),
         (["--threshold", "best"], "write youden, sensitivity=0.9"),

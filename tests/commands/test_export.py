@@ -141,6 +141,7 @@ def test_metadata_alone_leads_from_a_file_to_the_probability_of_predict(exported
     done = exported("onnx", "auxloss", **VOTING)
     assert done.metadata["findings"] == ["Nodule", "Effusion", "Hernia"]
     assert done.metadata["checkpoint"]["step"] == 7
+    assert done.metadata["several_images_at_test"] == "first" and "the first" in done.metadata["several_images"]
     assert done.metadata["format"] == "onnx" and done.metadata["versions"]["torch"] == torch.__version__
     file = done.folder / "both.onnx"
     assert done.metadata["graphs"]["both.onnx"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()

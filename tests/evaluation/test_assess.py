@@ -274,3 +274,28 @@ def test_a_joint_head_below_a_branch_head_is_told_with_the_vote_beside_it(points
     worst = masked.heads["F2"]
     assert warning == f"F2 {worst.joint:.3f} (PA head {worst.pa:.3f}, vote {worst.vote:.3f})"
     assert assess(simulate(), points=points, settings=QUICK).masked.heads is None
+
+
+def test_what_does_not_vary_has_no_interval_of_no_width(points):
+    """One patient alone: every resample is the same, and the mean over findings is as unsure as each of them."""
+    table = simulate(num_studies=60)
+    alone = assess(replace(table, patient_ids=np.full(60, "p0", object)), points=points, settings=QUICK)
+    for macro in (alone.groups["all"].macro["auroc"], alone.masked.value_of_lateral.macro["auroc"]):
+        assert macro.value is not None
+        assert (macro.low, macro.high) == (None, None)
+    assert set(alone.masked.value_of_lateral.too_few) == set(table.findings)
+
+
+def test_scores_without_an_error_against_scores_without_any_order_have_a_wide_interval(points):
+    """AUROC 1 against 0.5: no resample varies, and yet 60 patients are not certainty; no gain at all has none."""
+    table = simulate(num_studies=180)
+    both = table.availability == Availability.BOTH
+    table.logits["route"][both, :2] = 9 * (table.labels[both, :2] - 0.5)
+    table.logits["lateral_hidden"][both, :2] = [0.0, np.nan]
+    table.logits["lateral_hidden"][both, 1] = table.logits["route"][both, 1]
+    gains = assess(table, points=points, settings=QUICK).masked.value_of_lateral.findings
+    certain, none = (gains[finding].auroc for finding in table.findings[:2])
+    assert certain.value == 0.5
+    assert certain.simultaneous_low <= certain.low < 0.45
+    assert 0.55 < certain.high <= certain.simultaneous_high
+    assert (none.value, none.low, none.verdict) == (0.0, None, "undecided")

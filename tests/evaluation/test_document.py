@@ -66,9 +66,10 @@ def test_what_is_written_is_read_back_to_the_byte(evaluation, tmp_path):
 def test_the_keys_are_in_the_order_that_files_have_always_had(evaluation):
     content = json.loads(evaluation.to_json())
     assert list(content) == [
-        "run", "split", "checkpoint", "model", "backbone", "num_parameters", "versions", "data", "format", "settings",
-        "findings", "num_patients", "num_studies", "groups", "availability_baseline", "masked", "subgroups",
-        "temperature", "calibration", "subgroup_gaps",
+        "run", "split", "checkpoint", "model", "backbone", "num_parameters", "versions", "data",
+        "several_images_at_test", "members", "account", "format", "settings", "findings", "num_patients", "num_studies",
+        "groups", "availability_baseline", "masked", "subgroups", "temperature", "calibration", "subgroup_gaps",
+        "external",
     ]  # fmt: skip
     assert list(content["masked"]["value_of_lateral"]["findings"]["Mass"]["auroc"]) == [
         "value", "low", "high", "simultaneous_low", "simultaneous_high",

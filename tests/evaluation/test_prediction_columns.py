@@ -38,6 +38,19 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert np.isnan(table.logits["pa_hidden"]).all() and np.isnan(table.logits["joint"]).all()
 
 
+def test_thresholds_of_each_study_are_read_and_must_be_probabilities(tmp_path):
+    header = f"{HEADER},threshold:Nodule,threshold_lateral_hidden:Nodule"
+    rows = [f"{row},{end}" for row, end in zip(ROWS, ("0.5,0.25", "0.6,", ",", "1,0"), strict=True)]
+    thresholds = read_prediction_columns(write(tmp_path / "a.csv", *rows, header=header)).table.thresholds
+    np.testing.assert_array_equal(thresholds["route"][:, 0], [0.5, 0.6, np.nan, 1])
+    np.testing.assert_array_equal(thresholds["lateral_hidden"][:, 0], [0.25, np.nan, np.nan, 0])
+    assert read_prediction_columns(write(tmp_path / "a.csv", *ROWS)).table.thresholds == {}
+    wrong = write(tmp_path / "b.csv", *[*rows[:3], "10,6,both,0,1,0,1.5,high"], header=header)
+    message = refused(wrong)
+    assert ":5: threshold:Nodule is '1.5'; a threshold is a probability from 0 to 1, or blank" in message
+    assert "threshold_lateral_hidden:Nodule is 'high'" in message
+
+
 def test_types_of_parquet_that_mean_the_same(tmp_path):
     of_csv = read_prediction_columns(write(tmp_path / "a.csv", *ROWS)).table
     frame = pd.read_csv(tmp_path / "a.csv", dtype={"study": str, "patient": "category"})

@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from dualview.evaluation.subgroups import NOT_KNOWN, subgroup_rows
+from dualview.errors import UserError
+from dualview.evaluation.subgroups import NOT_KNOWN, columns_of, subgroup_rows
 
 
 def parts(column: str, values: list[str]) -> dict[str, list[str]]:
@@ -41,8 +43,8 @@ def test_quarters_that_coincide_are_one_band():
 
 
 def test_ages_that_nobody_has_and_what_is_no_number_are_not_known():
-    ages = [str(age) for age in range(10, 110, 4)]
-    bands = parts("age", [*ages, "999", "-1", ""])
+    ages = [*(str(age) for age in range(10, 110, 4)), "120"]
+    bands = parts("age", [*ages, "121", "199", "999", "-1", ""])
     assert list(bands) == [
         "0 to below 18",
         "18 to below 40",
@@ -52,5 +54,55 @@ def test_ages_that_nobody_has_and_what_is_no_number_are_not_known():
         NOT_KNOWN,
     ]
     assert bands["80 and more"] == [age for age in ages if float(age) >= 80]
-    assert bands[NOT_KNOWN] == ["999", "-1", ""]
+    assert bands[NOT_KNOWN] == ["121", "199", "999", "-1", ""]
     assert parts("value", [*map(str, range(80)), "inf"])[NOT_KNOWN] == ["inf"]
+
+
+def test_ages_are_in_bands_whatever_their_column_is_called_and_however_they_are_written():
+    bands = parts("PatientAge", ["017Y", "018Y", "006M", "90+", "unknown", "61.5"])
+    assert bands == {
+        "0 to below 18": ["017Y", "006M"], "18 to below 40": ["018Y"], "60 to below 80": ["61.5"],
+        "80 and more": ["90+"], NOT_KNOWN: ["unknown"],
+    }  # fmt: skip
+
+
+def test_two_columns_at_once_divide_as_pandas_does():
+    generator = np.random.default_rng(0)
+    sex = generator.choice(["F", "M", ""], 300, p=[0.45, 0.45, 0.1])
+    site = generator.choice(["A", "B + C", ""], 300, p=[0.6, 0.3, 0.1])
+    table = SimpleNamespace(attributes={"sex": sex, "site": site})
+    divisions = subgroup_rows(table, by=["sex", "sex+site"])
+    assert list(divisions) == ["sex", "sex+site"]
+    frame = pd.DataFrame({"sex": sex, "site": site})
+    known = frame[(frame["sex"] != "") & (frame["site"] != "")]
+    expected = {f"sex {a}, site {b}": list(rows) for (a, b), rows in known.groupby(["sex", "site"]).groups.items()}
+    found = {part: rows.tolist() for part, rows in divisions["sex+site"].items()}
+    assert found.pop(NOT_KNOWN) == frame.index.difference(known.index).tolist()
+    assert found == expected and len(found) == 4
+
+
+def test_a_column_whose_name_has_a_plus_is_found_first():
+    there = ["sex", "age", "a+b", "b"]
+    assert columns_of(["a+b", "sex+a+b", "sex + age"], there=there, otherwise="") == {
+        "a+b": ("a+b",), "sex+a+b": ("sex", "a+b"), "sex + age": ("sex", "age")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("race", "--by race: no such column; there are sex, age. Two columns at once are written sex\\+age"),
+        ("sex+race", "--by sex\\+race: no such column"),
+        ("sex+sex", "one column twice"),
+        ("sex+age+sex", "at most two columns"),
+        ("", "no such column"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(by, message):
+    with pytest.raises(UserError, match=message):
+        columns_of([by], there=["sex", "age"], otherwise="there are sex, age")
+
+
+def test_a_name_that_can_be_divided_in_two_ways_is_refused():
+    with pytest.raises(UserError, match="Rename a column"):
+        columns_of(["a+b+c"], there=["a", "b+c", "a+b", "c"], otherwise="")

@@ -125,7 +125,8 @@ def test_the_weight_of_positives_is_undone_from_what_the_checkpoint_says(make_ru
     assert "the checkpoint is of a dualview that did not undo loss.pos_weight: odds are up to 5 times" in caplog.text
 
 
-def test_points_of_another_checkpoint_are_those_of_its_own_evaluation(make_run, pictures):
+def test_points_of_another_checkpoint_are_those_of_its_own_evaluation(make_run, pictures, caplog):
+    caplog.set_level("INFO")
     run_dir = make_run()
     points = {route: {"Nodule": OperatingPoint(threshold=0.0)} for route in ("both", "pa_only", "lateral_only")}
     temperature = dict.fromkeys(points, 1.0)
@@ -136,7 +137,9 @@ def test_points_of_another_checkpoint_are_those_of_its_own_evaluation(make_run, 
     assert not dualview.load(run_dir, checkpoint="last", device="cpu").predict(pa=pictures).decided.any()
     (run_dir / "evaluation-test-7").mkdir()
     points.write(run_dir / "evaluation-test-7" / "operating_points.json")
+    assert "not the best checkpoint" not in caplog.text
     assert dualview.load(run_dir, checkpoint="last", device="cpu").predict(pa=pictures).decided[:, 0].all()
+    assert f"those of its own evaluation, {run_dir}/evaluation-test-7/operating_points.json" in caplog.text
 
 
 def test_what_cannot_be_read_is_a_reason_and_the_other_view_answers(make_run, pictures, tmp_path):

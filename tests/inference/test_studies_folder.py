@@ -12,6 +12,7 @@ from dualview.commands.predict import predict
 from dualview.config import SourceConfig
 from dualview.errors import UserError
 from dualview.inference.studies_folder import list_studies
+from dualview.views import View
 from tests.support.dicom_files import write_dicom
 
 
@@ -205,3 +206,15 @@ def test_where_the_first_image_cannot_be_read_the_next_is(make_run, draw_png, tm
     network = dualview.load(run_dir, device="cpu")
     expected = network.predict(pa=[pixels, shown]).probabilities
     np.testing.assert_allclose(rows.loc[["1.2", "S2"], list(network.findings)].astype(float), expected, rtol=1e-5)
+
+
+def test_where_all_images_count_those_that_are_no_first_choice_do_not(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)
+    for number, intent in enumerate(("FOR PROCESSING", "FOR PRESENTATION", "FOR PRESENTATION")):
+        tags = {"PresentationIntentType": intent, "InstanceNumber": number}
+        write_dicom(tmp_path / f"{number}.dcm", pixels + np.uint8(number), study="1", ViewPosition="PA", **tags)
+    write_dicom(tmp_path / "9.dcm", pixels, study="1", ViewPosition="LL", PresentationIntentType="FOR PROCESSING")
+    (first,), _ = list_studies(tmp_path)
+    assert first.every(View.PA) == ("1.dcm", "2.dcm", "0.dcm")  # raw data where nothing else can be read
+    (every,), _ = list_studies(tmp_path, takes_all=True)
+    assert every.every(View.PA) == ("1.dcm", "2.dcm") and every.every(View.LATERAL) == ("9.dcm",)

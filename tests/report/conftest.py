@@ -51,12 +51,12 @@ def made_up(
     )
 
 
-def write_run(run_dir: Path, predictions: PredictionTable, *, model: str = "auxloss") -> Path:
+def write_run(run_dir: Path, predictions: PredictionTable, *, model: str = "auxloss", seed: int = 0) -> Path:
     """A run directory as training and evaluation leave it, around these predictions."""
     folder = run_dir / "evaluation-test"
     folder.mkdir(parents=True)
     config = Config.model_validate(
-        {"run": {"dir": run_dir}, "model": {"name": model}, "data": {"root": "/secret/place"}}
+        {"run": {"dir": run_dir, "seed": seed}, "model": {"name": model}, "data": {"root": "/secret/place"}}
     )
     (run_dir / "config.yaml").write_text(describe_run(config))
     points = choose_operating_points(predictions)

@@ -191,7 +191,7 @@ def test_print_is_light_without_navigation_and_all_is_open(opened):
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
-    assert page.evaluate("document.querySelectorAll('.plot[data-drawn]').length") == 8
+    assert page.evaluate("document.querySelectorAll('.plot[data-drawn]').length") == 9
     assert page.evaluate("getComputedStyle(document.querySelector('.plot .xtick text')).fill") == "rgb(28, 32, 38)"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("nav").first.is_visible()

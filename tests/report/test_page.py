@@ -67,7 +67,7 @@ def test_names_that_are_html_are_text(made_up_run):
     html = render(read_records([made_up_run]))
     assert "Mass <b>" not in html
     assert "Mass &lt;b&gt;&amp;amp;&lt;/b&gt; &lt;/script&gt;" in html
-    assert len(figures_of(html)) == 8
+    assert len(figures_of(html)) == 9
 
 
 def test_the_page_asks_for_nothing(made_up_run):
@@ -151,7 +151,10 @@ def test_what_is_perfect_says_among_how_many_and_tests_stand_beside_intervals(tm
 def test_page_and_terminal_say_what_is_compared_and_warn_of_an_under_trained_joint_head(tmp_path):
     predictions = made_up(240, findings=("Nodule", "Edema", "Hernia"))
     both = (predictions.availability == 0)[:, None]
-    predictions.logits["joint"] = np.where(both, predictions.logits["route"], np.nan)
+    # Of Edema the joint head has learned nothing.
+    chance = np.random.default_rng(1).normal(size=predictions.labels.shape)
+    joint = np.where([False, True, False], chance, predictions.logits["route"])
+    predictions.logits["joint"] = np.where(both, joint, np.nan)
     predictions.logits["pa"] = np.where(both, 9 * (predictions.labels - 0.5) * [0, 1, 1], np.nan)
     predictions.logits["lateral"] = np.where(both, 0 * predictions.labels, np.nan)
     record = read_records([write_run(tmp_path / "run", predictions)])[0]

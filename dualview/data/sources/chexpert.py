@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, sexes
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
 from dualview.data.sources.image_rows import ImageRows, SourceTable, check_root, find_table
 from dualview.data.sources.located import located
@@ -54,6 +55,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     table = pd.concat(tables, ignore_index=True)
     parts = table["Path"].str.extract(PATH)
     parts.columns = ["within", "split", "patient", "study", "view"]
+    age, is_implausible = ages(table["Age"])
     rows = ImageRows(
         table.assign(
             split=parts["split"].map(OFFICIAL if data.split.official else DRAWN_ANEW),
@@ -62,8 +64,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
             study=parts["patient"] + "/" + parts["study"],
             path=table["Path"],
             within=parts["within"],
-            sex=table["Sex"],
-            age=table["Age"],
+            sex=sexes(table["Sex"]),
+            age=age,
             projection=table["AP/PA"],
             frontal_or_lateral=table["Frontal/Lateral"].where(
                 table["Frontal/Lateral"] != "", parts["view"].str.capitalize()
@@ -73,6 +75,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         source=source,
     )
     rows.problems.more = more[1:]
+    rows.remark(is_implausible, IMPLAUSIBLE)
     add_wrong_cells(rows.problems, table)
     for line, path in table.loc[parts["patient"].isna(), ["line", "Path"]].itertuples(index=False):
         rows.problems.add(line, "Path is {}, not like .../train/patient00001/study1/view1_frontal.jpg", path)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, sexes
 from dualview.data.remarks import Remark
 from dualview.data.sources.chexpert import DRAWN_ANEW, FRONTAL, LATERAL, OFFICIAL
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
@@ -51,6 +52,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     row_of_image, _ = rows_of_labels([images], labelled=labels["image"], file=labels_file, source=source)
     is_labelled = row_of_image >= 0
     cells = np.where(is_labelled[:, None], labels[list(CHEXPERT)].to_numpy(object)[row_of_image], "")
+    age, is_implausible = ages(table["age"])
     rows = ImageRows(
         table.assign(
             **{column: cells[:, k] for k, column in enumerate(CHEXPERT)},
@@ -63,6 +65,8 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
             path=table["path_to_image"],
             projection=table["ap_pa"],
             insurance=table["insurance_type"],
+            sex=sexes(table["sex"]),
+            age=age,
             position=table["frontal_lateral"].where(table["frontal_lateral"] != "", parts["view"].str.capitalize()),
         ),
         file=file,
@@ -80,6 +84,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         for line, cell in table.loc[mask, ["line", column]].itertuples(index=False):
             rows.problems.add(line, template, cell)
     rows.problems.raise_if_any(account=rows.account)
+    rows.remark(is_implausible, IMPLAUSIBLE)
     rows.remark(~rows.frame["is_labelled"], f"image has no row in the labels of {source.labelled_section}")
     unmatched = ~labels["image"].isin(parts["image"])
     if unmatched.any():

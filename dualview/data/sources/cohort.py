@@ -10,12 +10,14 @@ import pandas as pd
 from dualview.config import CohortConfig, SourceConfig
 from dualview.data.remarks import Remark
 from dualview.data.sources.dates import times_of
+from dualview.data.sources.flow import FlowStep, count_studies
 from dualview.data.sources.image_rows import SourceTable
 from dualview.data.sources.missing_findings import findings_there
 from dualview.data.table import StudyTable
 from dualview.errors import UserError
 from dualview.views import ROUTES, Availability, View
 
+VIEW_NOT_USED = "view is not used in this cohort"
 KIND_NEEDS = {kind.key: kind.views for kind in Availability}
 
 
@@ -65,7 +67,7 @@ def select(source: SourceTable, *, cohort: CohortConfig, date_format: str | None
         unused &= out.reason == ""
         for rows, reasons in (
             (np.flatnonzero(out.reason != ""), out.reason),
-            (np.flatnonzero(unused), np.full(len(table), "view is not used in this cohort", object)),
+            (np.flatnonzero(unused), np.full(len(table), VIEW_NOT_USED, object)),
         ):
             paths = [(path, reasons[row]) for row in rows for path in paths_of[row]]
             dropped.append(pd.DataFrame(paths, columns=["path", "reason"], dtype=object))
@@ -74,7 +76,25 @@ def select(source: SourceTable, *, cohort: CohortConfig, date_format: str | None
         images.append(paths_of)
     table = replace(table, images=(images[View.PA], images[View.LATERAL])).select(kept)
     label_names = source.label_names and replace(source.label_names, studies=names[kept])
-    return replace(source, table=table, label_names=label_names, dropped=pd.concat(dropped, ignore_index=True))
+    flow = (*source.flow, *_flow(source.table, out, kept=table))
+    return replace(
+        source, table=table, label_names=label_names, dropped=pd.concat(dropped, ignore_index=True), flow=flow
+    )
+
+
+def _flow(table: StudyTable, out: "_Reasons", *, kept: StudyTable) -> list[FlowStep]:
+    """What each rule leaves of the studies of a table, and the last step the images of views that are not used."""
+    steps = []
+    is_left = np.ones(len(table), bool)
+    last = sorted(set(out.reason) - {"", *out.rules}, key=lambda rule: int(np.argmax(out.reason == rule)))
+    for rule in [*(rule for rule in dict.fromkeys(out.rules) if (out.reason == rule).any()), *last]:
+        is_left &= out.reason != rule
+        left = table.select(np.flatnonzero(is_left))
+        steps.append(FlowStep(rule=rule, left=count_studies(left, num_images=int(left.num_images.sum())), reasons={}))
+    num_images = int(kept.num_images.sum())
+    if num_images < int(table.num_images[is_left].sum()):
+        steps.append(FlowStep(rule=VIEW_NOT_USED, left=count_studies(kept, num_images=num_images), reasons={}))
+    return steps
 
 
 def _names(source: SourceTable, *, cohort: CohortConfig) -> np.ndarray:
@@ -95,9 +115,11 @@ class _Reasons:
 
     def __init__(self, num_studies: int) -> None:
         self.reason = np.full(num_studies, "", object)
+        self.rules: list[str] = []  # in the order in which they were applied
 
     def leave_out(self, mask: np.ndarray, reason: str) -> None:
         self.reason[mask & (self.reason == "")] = reason
+        self.rules.append(reason)
 
 
 def _times(table: StudyTable, *, date_format: str | None) -> np.ndarray:

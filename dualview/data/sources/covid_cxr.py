@@ -10,6 +10,7 @@ its diagnoses, negative where all images have others, and unknown where no image
 import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, sexes
 from dualview.data.sources.image_rows import ImageRows, Label, SourceTable, check_root, find_table
 from dualview.data.sources.missing_findings import findings_there
 from dualview.data.sources.text_table import text_table
@@ -31,12 +32,16 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         columns=["patientid", "offset", "finding", "view", "folder", "filename", "sex", "age"],
         hint="Is it the metadata.csv of the collection?",
     )
+    age, is_implausible = ages(table["age"])
     table = table.assign(
+        sex=sexes(table["sex"]),
+        age=age,
         patient=table["patientid"],
         study=table["patientid"] + "/" + table["offset"],
         path=table["folder"] + "/" + table["filename"],
     )
     rows = ImageRows(table, file=file, source=source)
+    rows.remark(is_implausible, IMPLAUSIBLE)
     blank = (table["patientid"] == "") | (table["filename"] == "")
     for line in table["line"][blank]:
         rows.problems.add(line, "patientid and filename must not be blank")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, ages_at, sexes
 from dualview.data.remarks import Remark, count_remarks
 from dualview.data.sources.body_parts import body_part
 from dualview.data.sources.csv import add_wrong_labels, label_codes
@@ -48,8 +49,9 @@ class Found(NamedTuple):
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     """Studies of all DICOM files under `data.root`.
 
-    With `data.several_images` other than `first`, and with `cohort.one_image_per_view`, images that are not the first
-    choice are left out where a study has a better one of the view; otherwise they are tried where that cannot be read.
+    With `data.several_images` or `data.several_images_at_test` other than `first`, and with
+    `cohort.one_image_per_view`, images that are not the first choice are left out where a study has a better one of the
+    view; otherwise they are tried where that cannot be read.
 
     Raises:
         UserError: pydicom is not installed, files or folders that cannot be opened, no usable file, or problems of the
@@ -69,7 +71,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     frame.insert(0, "line", np.arange(len(frame)) + 1)
     rows = ImageRows(frame, file=source.root, source=source)
     rows.add_remarks(found.remarks)
-    rows.drop(rows.frame["reason"] != "", rows.frame["reason"])
+    rows.drop(rows.frame["reason"] != "", rows.frame["reason"], rule="file is no chest image of a view that is used")
     rows.drop((rows.frame["patient"] == "") | (rows.frame["study"] == ""), "PatientID or StudyInstanceUID is blank")
     wanted = [(path, reason) for path, reason in unreadable if may_be_image(path)]
     if wanted and source.on_missing_file != "drop":
@@ -77,9 +79,10 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     if source.identifiers == "checked":
         _add_studies_of_several(rows)
     best = rows.frame.groupby(["patient", "study", "view"])["rank"].transform("min")
-    if data.several_images != "first" or source.cohort.one_image_per_view:
+    if {data.several_images, data.several_images_at_test} != {"first"} or source.cohort.one_image_per_view:
         worse = rows.frame["rank"] > best
-        rows.drop(worse, rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view"))
+        reason = rows.frame["rank"].map(lambda rank: f"{RANKS[rank]}, and there is a better image of the view")
+        rows.drop(worse, reason, rule="there is a better image of the view")
         best = rows.frame["rank"]
     is_first = ~rows.frame.duplicated(["patient", "study", "view"])
     for rank in range(1, len(RANKS)):
@@ -137,9 +140,13 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
         for branch, view in zip(views, said, strict=True)
     ]
     reason = reason.mask(reason == "", pd.Series(no_view, dtype=object))
-    frame = frame.assign(
+    at_study = ages_at(frame["date"], born=frame["born"])
+    age, is_implausible = ages(frame["age"].where(frame["age"] != "", at_study))
+    frame = frame.drop(columns="born").assign(
         date=(frame["date"] + " " + frame["time"]).str.strip().where(frame["date"] != "", ""),
-        age=frame["age"].str.lstrip("0").str.removesuffix("Y"),
+        sex=sexes(frame["sex"]),
+        age=age,
+        is_implausible=is_implausible,
         view=np.array([-1 if branch is None else int(branch) for branch in views], dtype=int),
         rank=_ranks(frame),
         reason=reason,
@@ -147,7 +154,8 @@ def described(root: Path, files: list[str], *, sources: list[SourceConfig]) -> F
     frame = _in_order(frame)
     frame = _without_copies(frame)
     used = frame[frame["reason"] == ""]
-    oddities = [
+    oddities: list[tuple[str, str]] = [(IMPLAUSIBLE, path) for path in used["path"][used["is_implausible"]]]
+    oddities += [
         (what.remark, used["path"][row]) for row in used.index for what in (said[row], parts[row]) if what.remark
     ]
     several = used[(used["instance"] != "") & used.duplicated("instance")]

@@ -32,7 +32,8 @@ DAMAGED = "is a DICOM file whose header cannot be read: it is damaged or cut off
 BROKEN_VALUE = "a value of the header cannot be read and counts as blank"
 TEXTS = {
     "patient": "PatientID", "study": "StudyInstanceUID", "accession": "AccessionNumber", "date": "StudyDate",
-    "time": "StudyTime", "sex": "PatientSex", "age": "PatientAge", "manufacturer": "Manufacturer",
+    "time": "StudyTime", "sex": "PatientSex", "age": "PatientAge", "born": "PatientBirthDate",
+    "manufacturer": "Manufacturer",
     "modality": "Modality", "position": "ViewPosition", "examined": "BodyPartExamined", "instance": "SOPInstanceUID",
     "sop_class": "SOPClassUID", "image_type": "ImageType", "intent": "PresentationIntentType",
     "frames": "NumberOfFrames", "series_number": "SeriesNumber", "instance_number": "InstanceNumber",

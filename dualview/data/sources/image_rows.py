@@ -14,6 +14,7 @@ import pandas as pd
 from dualview.config import SourceConfig
 from dualview.data.images.files import Aspect, FileImages, ImageReader
 from dualview.data.remarks import Remark
+from dualview.data.sources.flow import JOINED, FlowStep, count_rows, reasons_of
 from dualview.data.sources.identifiers import add_alike, add_unusable
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.same_files import add_listed_twice
@@ -55,6 +56,7 @@ class ReadImages:
     num_images_read: int
     dropped: pd.DataFrame  # columns path and reason
     remarks: tuple[Remark, ...] = ()  # what was read although it is not as it should be
+    flow: tuple[FlowStep, ...] = ()  # what was read, then what each rule leaves, in the order of the rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class ImageRows:
         # Rows that come from the files of a folder are named by their files.
         self.problems = problems or Problems(file, names=_paths_of_lines(frame) if file.is_dir() else {})
         self._num_read = len(frame)
+        self._flow = [FlowStep(rule="read", left=count_rows(frame), reasons={})]
         self._dropped: list[pd.DataFrame] = []
         self._remarks: list[Remark] = []
 
@@ -104,6 +107,7 @@ class ImageRows:
             num_images_read=self._num_read,
             dropped=pd.concat([nothing_dropped(), *self._dropped], ignore_index=True),
             remarks=tuple(self._remarks),
+            flow=tuple(self._flow),
         )
 
     def remark(self, mask: "pd.Series[bool] | np.ndarray", kind: str) -> None:
@@ -116,14 +120,30 @@ class ImageRows:
         """Add to the account what was counted elsewhere."""
         self._remarks += remarks
 
-    def drop(self, mask: "pd.Series[bool] | np.ndarray", reason: "str | pd.Series[str]") -> None:
-        """Leave out the rows where `mask` is True; `reason` is a text, or one per row of the frame."""
+    def drop(
+        self, mask: "pd.Series[bool] | np.ndarray", reason: "str | pd.Series[str]", *, rule: str | None = None
+    ) -> None:
+        """Leave out the rows where `mask` is True; `reason` is a text, or one per row of the frame.
+
+        Args:
+            rule: what reasons per row have in common, for the account of the flow.
+        """
         if not mask.any():
             return
         out = self.frame.loc[mask, ["path"]]
         out = out.assign(reason=reason if isinstance(reason, str) else reason[mask])
         self._dropped.append(out)
+        self._note_joined()
         self.frame = self.frame[~mask]
+        reasons = reasons_of(out["reason"])
+        what = str(out["reason"].iloc[0]) if not reasons or rule is None else rule
+        self._flow.append(FlowStep(rule=what, left=count_rows(self.frame), reasons=reasons))
+
+    def _note_joined(self) -> None:
+        """Add a step where a reader has given rows another study or patient since the last rule."""
+        now, before = count_rows(self.frame), self._flow[-1].left
+        if (now.studies, now.patients) != (before.studies, before.patients):
+            self._flow.append(FlowStep(rule=JOINED, left=now, reasons={}))
 
     def assign_views(
         self, values: "pd.Series[str]", *, frontal: Sequence[str], lateral: Sequence[str], strict: bool = False
@@ -159,7 +179,8 @@ class ImageRows:
                         ignored,
                         of=value,
                     )
-        self.drop(other, values.map(lambda value: f"view is {value}" if value else "view is not given"))
+        reasons = values.map(lambda value: f"view is {value}" if value else "view is not given")
+        self.drop(other, reasons, rule="view is not used")
 
     def check_files(self) -> None:
         """Look for every file, if the configuration says so; those that cannot be read are problems, or dropped."""
@@ -170,7 +191,8 @@ class ImageRows:
         reasons = np.array([why_unreadable(os.path.join(root, path)) for path in self.frame["path"]], dtype=object)
         unreadable = reasons != ""
         if self.source.on_missing_file == "drop":
-            self.drop(unreadable, pd.Series(reasons, index=self.frame.index, dtype=object))
+            reason = pd.Series(reasons, index=self.frame.index, dtype=object)
+            self.drop(unreadable, reason, rule="image file cannot be read")
             return
         for line, path, reason in zip(
             self.frame["line"][unreadable], self.frame["path"][unreadable], reasons[unreadable], strict=True
@@ -239,12 +261,9 @@ class ImageRows:
             split=column("split") if "split" in frame and (frame["split"] != "").all() else None,
             attributes={name: column(name) for name in attributes},
         )
-        account = self.account
+        self._note_joined()
         return SourceTable(
-            name=account.name,
-            num_images_read=account.num_images_read,
-            dropped=account.dropped,
-            remarks=account.remarks,
+            **vars(self.account),
             table=table,
             open_images=partial(FileImages, self.source.root, intensity_max=self.source.intensity_max),
         )

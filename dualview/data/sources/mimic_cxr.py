@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE
 from dualview.data.remarks import Remark
 from dualview.data.sources.body_parts import CHEST, parts_named
 from dualview.data.sources.chexpert_labels import add_wrong_cells, labels_of
@@ -52,12 +53,13 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     )
     position, is_inferred = _positions(metadata)
     subject, study = metadata["subject_id"], metadata["study_id"]
-    people, is_nobody = demographics(metadata, folder=folder)
+    people, is_nobody, is_implausible = demographics(metadata, folder=folder)
     table = metadata.assign(
         **people,
         position=position,
         is_inferred=is_inferred,
         is_nobody=is_nobody,
+        is_implausible=is_implausible,
         patient=subject,
         study=study,
         path="files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + metadata["dicom_id"] + ".jpg",
@@ -76,6 +78,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     rows.assign_views(table["position"], frontal=FRONTAL, lateral=LATERAL)
     rows.drop(~rows.frame["split"].isin(("train", "val", "test")), "image is not in the table of splits")
     rows.remark(rows.frame["is_inferred"], "ViewPosition is blank, the view is that of the procedure's description")
+    rows.remark(rows.frame["is_implausible"], IMPLAUSIBLE)
     rows.remark(rows.frame["is_nobody"], "subject is not in patients.csv: sex and age are not known")
     preferred = [*(source.frontal_views or FRONTAL), *(source.lateral_views or LATERAL)]
     frame = rows.frame.assign(

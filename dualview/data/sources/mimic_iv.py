@@ -10,19 +10,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dualview.data.people import ages, sexes
 from dualview.data.sources.text_table import text_table
 
 HINT = "Is it MIMIC-IV's own table?"
 
 
-def demographics(table: pd.DataFrame, *, folder: Path) -> tuple[dict[str, "pd.Series[str]"], "pd.Series[bool]"]:
-    """Attribute -> text per row, of those for which a table lies in the folder; and who is in no such table.
+def demographics(
+    table: pd.DataFrame, *, folder: Path
+) -> tuple[dict[str, "pd.Series[str]"], "pd.Series[bool]", "pd.Series[bool]"]:
+    """Attribute -> text per row, of those for which a table lies in the folder; who is in no such table; and whose age
+    nobody has.
 
     Args:
         table: has `subject_id` and `StudyDate` (yyyymmdd).
     """
     attributes: dict[str, pd.Series[str]] = {}
-    is_unknown = pd.Series(False, index=table.index)
+    is_unknown, is_implausible = (pd.Series(False, index=table.index) for _ in range(2))
     if (patients := _beside(folder, "patients")) is not None:
         columns = ["subject_id", "gender", "anchor_age", "anchor_year"]
         known = text_table(patients, columns=columns, hint=HINT).drop_duplicates("subject_id").set_index("subject_id")
@@ -32,8 +36,8 @@ def demographics(table: pd.DataFrame, *, folder: Path) -> tuple[dict[str, "pd.Se
                                    for name in ("anchor_age", "anchor_year"))  # fmt: skip
         age = anchor_age + year - anchor_year
         text = [str(int(years)) if np.isfinite(years) else "" for years in age]
-        attributes["sex"] = pd.Series(of_row["gender"].fillna("").to_numpy(), index=table.index)
-        attributes["age"] = pd.Series(text, index=table.index)
+        attributes["sex"] = sexes(pd.Series(of_row["gender"].fillna("").to_numpy(), index=table.index))
+        attributes["age"], is_implausible = ages(pd.Series(text, index=table.index, dtype=object))
         is_unknown |= of_row["gender"].isna().to_numpy()
     if (admissions := _beside(folder, "admissions")) is not None:
         stays = text_table(
@@ -46,7 +50,7 @@ def demographics(table: pd.DataFrame, *, folder: Path) -> tuple[dict[str, "pd.Se
         of_row = _stay_of_each_row(table, stays)
         for name in ("race", "insurance"):
             attributes[name] = pd.Series(of_row[name].to_numpy(), index=table.index)
-    return attributes, is_unknown
+    return attributes, is_unknown, is_implausible
 
 
 def _stay_of_each_row(table: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, sexes
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table
 from dualview.data.sources.located import files_by_stem
 from dualview.data.sources.table_lines import table_lines
@@ -25,7 +26,6 @@ IMAGES = ("images", "images_*/images", "images_*", "")
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
 FRONTAL, LATERAL = ("PA", "AP"), ()
 OPTIONAL = ("Patient Age", "Patient Gender", "Patient Sex")
-OLDEST = 120  # the first version of the table has ages up to 414
 
 
 def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
@@ -44,14 +44,15 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     )
     stem = table["Image Index"].str.rpartition(".")[0]
     where = files_by_stem(source.root if source.check_files else None, folders=IMAGES)
-    age = pd.to_numeric(table["Patient Age"].str.rstrip("Y"), errors="coerce")
+    # The first version of the table has ages up to 414.
+    age, is_implausible = ages(table["Patient Age"])
     rows = ImageRows(
         table.assign(
             patient=table["Patient ID"],
             study=stem,
             path=stem.map(where).astype(object).fillna("images/" + table["Image Index"]),
-            sex=table["Patient Sex"].where(table["Patient Sex"] != "", table["Patient Gender"]),
-            age=age.map(lambda years: f"{years:.0f}" if 0 <= years <= OLDEST else ""),
+            sex=sexes(table["Patient Sex"].where(table["Patient Sex"] != "", table["Patient Gender"])),
+            age=age,
             projection=table["View Position"],
         ),
         file=file,
@@ -60,7 +61,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     for column in ("Image Index", "Patient ID", "Finding Labels"):
         for line in table["line"][table[column] == ""]:
             rows.problems.add(line, "{} is blank", column, of=column)
-    rows.remark(age > OLDEST, f"age is above {OLDEST} and is taken as not known")
+    rows.remark(is_implausible, IMPLAUSIBLE)
     names = _names(rows)
     rows.problems.raise_if_any(account=rows.account)
     split = _official(file.parent, source=source)

@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, ages_at, sexes
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root
 from dualview.data.sources.label_join import rows_of_labels
 from dualview.data.sources.openi_views import PROJECTIONS, assign_positions
@@ -55,7 +56,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         raise UserError(f"no table in {folder}: looked for {PROJECTIONS}, {', '.join(METADATA_FILES)}; give data.csv")
     rows.assign_views(rows.frame["position"], frontal=FRONTAL, lateral=LATERAL)
     rows.check_files()
-    studies = rows.studies(attributes=["sex"])
+    studies = rows.studies(attributes=["date", "sex", "age"])
 
     names = np.empty(len(studies.table), object)
     for s, uid in enumerate(studies.table.study_ids):
@@ -85,6 +86,8 @@ def _from_csv(folder: Path, *, source: SourceConfig) -> tuple[ImageRows, dict[st
         path=where + "/" + projections["filename"],
         position=projections["projection"],
         sex="",
+        age="",
+        date="",
     )
     rows = ImageRows(frame, file=file, source=source)
     rows.add_remarks(rows_of_labels([frame["study"]], labelled=reports["uid"], file=folder / REPORTS, source=source)[1])
@@ -93,8 +96,12 @@ def _from_csv(folder: Path, *, source: SourceConfig) -> tuple[ImageRows, dict[st
 
 def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[ImageRows, dict[str, frozenset[str]]]:
     table = text_table(
-        metadata, columns=["imageid", "View Position", "Patient's Sex"], hint="Is it torchxrayvision's table of Open-i?"
+        metadata,
+        columns=["imageid", "View Position"],
+        optional=["Patient's Sex", "Patient's Birth Date", "Study Date"],
+        hint="Is it torchxrayvision's table of Open-i?",
     )
+    age, is_implausible = ages(ages_at(table["Study Date"], born=table["Patient's Birth Date"]))
     headings: dict[str, frozenset[str]] = {}
     report_of: dict[str, str] = {}
     for name, report in _reports(folder):
@@ -106,9 +113,12 @@ def _from_xml(folder: Path, *, metadata: Path, source: SourceConfig) -> tuple[Im
         patient=uid_of.fillna(""),
         study=uid_of.fillna(""),
         path=table["imageid"] + ".png",
-        sex=table["Patient's Sex"],
+        sex=sexes(table["Patient's Sex"]),
+        age=age,
+        date=table["Study Date"],
     )
     rows = ImageRows(frame, file=metadata, source=source)
+    rows.remark(is_implausible, IMPLAUSIBLE)
     rows.drop(uid_of.isna(), "no report has the image")
     assign_positions(rows, folders=[folder, *([source.root] if source.root is not None else [])])
     return rows, headings

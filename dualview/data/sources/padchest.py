@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dualview.config import DataConfig, SourceConfig
+from dualview.data.people import IMPLAUSIBLE, ages, sexes
 from dualview.data.sources.image_rows import ImageRows, LabelNames, SourceTable, check_root, find_table
 from dualview.data.sources.problems import Problems
 from dualview.data.sources.text_table import text_table
@@ -82,14 +83,15 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     check_root(source)
     file = find_table(source, names=[TABLE_NAME, f"{TABLE_NAME}.gz"])
     table = text_table(file, columns=COLUMNS, hint="Is it PadChest's own table?")
+    age, is_implausible = ages(_age(table))
     rows = ImageRows(
         table.assign(
             patient=table["PatientID"],
             study=table["StudyID"],
             path=table["ImageDir"].where(table["ImageDir"] == "", table["ImageDir"] + "/") + table["ImageID"],
             date=table["StudyDate_DICOM"],
-            sex=table["PatientSex_DICOM"],
-            age=_age(table),
+            sex=sexes(table["PatientSex_DICOM"]),
+            age=age,
             manufacturer=table["Manufacturer_DICOM"],
             labelled_by=table["MethodLabel"],
         ),
@@ -97,6 +99,7 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
         source=source,
     )
     _add_wrong_labels(rows.problems, table)
+    rows.remark(is_implausible, IMPLAUSIBLE)
     known_bad = tuple(sorted(set(table["ImageID"]) & KNOWN_BAD))
     if source.check_files:
         rows.drop(rows.frame["ImageID"].isin(KNOWN_BAD), "known to be missing or truncated")

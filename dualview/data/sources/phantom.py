@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dualview.config import DataConfig, PhantomConfig, SourceConfig
 from dualview.data.images.files import Aspect
+from dualview.data.sources.flow import FlowStep, count_studies
 from dualview.data.sources.image_rows import SourceTable, nothing_dropped
 from dualview.data.table import StudyTable
 from dualview.views import Availability, View
@@ -47,10 +48,15 @@ class Truth:
     heart: np.ndarray  # [:, 0] the width that PA shows, [:, 1] the depth that the lateral shows
 
 
-def draw_truth(num_studies: int, *, seed: int) -> Truth:
-    """Truth of `num_studies` studies, a function of its arguments."""
+def draw_truth(num_studies: int, *, seed: int, prevalence: float | None = None) -> Truth:
+    """Truth of `num_studies` studies, a function of its arguments.
+
+    Args:
+        prevalence: of every finding; None: `PREVALENCE`.
+    """
     generator = np.random.default_rng([seed, 0])
-    findings = (generator.random((num_studies, len(FINDINGS))) < PREVALENCE).astype(np.int8)
+    shares = PREVALENCE if prevalence is None else (prevalence,) * len(FINDINGS)
+    findings = (generator.random((num_studies, len(FINDINGS))) < shares).astype(np.int8)
     normal = NORMAL_HEARTS[generator.integers(len(NORMAL_HEARTS), size=num_studies)]
     enlarged = ENLARGED_HEARTS[generator.integers(len(ENLARGED_HEARTS), size=num_studies)]
     is_enlarged = findings[:, FINDINGS.index("Cardiomegaly")].astype(bool)
@@ -62,21 +68,23 @@ def read(source: SourceConfig, *, data: DataConfig, seed: int) -> SourceTable:
     table, drawn = draw(data.phantom, seed=seed, image_size_px=data.image_size_px)
 
     def open_images(*, image_size_px: int, aspect: Aspect) -> "PhantomImages":
-        return PhantomImages(drawn.truth, seed=seed, image_size_px=image_size_px)
+        return PhantomImages(drawn.truth, seed=seed, image_size_px=image_size_px, contrast=data.phantom.contrast)
 
+    num_images = int(table.num_images.sum())
     return SourceTable(
         name=source.called,
         table=table,
         open_images=open_images,
-        num_images_read=int(table.num_images.sum()),
+        num_images_read=num_images,
         dropped=nothing_dropped(),
+        flow=(FlowStep(rule="drawn", left=count_studies(table, num_images=num_images), reasons={}),),
     )
 
 
 def draw(config: PhantomConfig, *, seed: int, image_size_px: int) -> tuple[StudyTable, "PhantomImages"]:
     """The study table of a phantom data set, one study per patient, and the reader that draws its images."""
     num_studies = config.num_studies
-    truth = draw_truth(num_studies, seed=seed)
+    truth = draw_truth(num_studies, seed=seed, prevalence=config.prevalence)
     generator = np.random.default_rng([seed, 1])
     kinds = generator.permutation(
         np.repeat([kind.value for kind in Availability],
@@ -96,7 +104,7 @@ def draw(config: PhantomConfig, *, seed: int, image_size_px: int) -> tuple[Study
         labels=np.where(label_mask, truth.findings, 0).astype(np.float32),
         label_mask=label_mask,
     )
-    return table, PhantomImages(truth, seed=seed, image_size_px=image_size_px)
+    return table, PhantomImages(truth, seed=seed, image_size_px=image_size_px, contrast=config.contrast)
 
 
 def _apportion(total: int, *, shares: tuple[float, ...]) -> list[int]:
@@ -111,8 +119,9 @@ def _apportion(total: int, *, shares: tuple[float, ...]) -> list[int]:
 class PhantomImages:
     """Reader of phantom paths such as `000017/pa`: draws the image anew, the same each time."""
 
-    def __init__(self, truth: Truth, *, seed: int, image_size_px: int) -> None:
+    def __init__(self, truth: Truth, *, seed: int, image_size_px: int, contrast: float = 1.0) -> None:
         self.truth = truth
+        self.contrast = contrast
         self.seed = seed
         self.image_size_px = image_size_px
 
@@ -122,7 +131,7 @@ class PhantomImages:
         view = View.PA if view_name == View.PA.key else View.LATERAL
         generator = np.random.default_rng([self.seed, 2, int(study), view])
         findings = dict(zip(FINDINGS, self.truth.findings[int(study)].astype(bool), strict=True))
-        canvas = _Canvas(self.image_size_px, generator)
+        canvas = _Canvas(self.image_size_px, generator, contrast=self.contrast)
         heart_level = int(self.truth.heart[int(study), view])
         if view == View.PA:
             _draw_pa(canvas, width_level=heart_level, nodule=findings["Nodule"])
@@ -139,7 +148,8 @@ class PhantomImages:
 class _Canvas:
     """A picture in [0, 1] on coordinates from 0 (left, top) to 1, with soft-edged ellipses to paint with."""
 
-    def __init__(self, size: int, generator: np.random.Generator) -> None:
+    def __init__(self, size: int, generator: np.random.Generator, *, contrast: float) -> None:
+        self.contrast = contrast
         axis = (np.arange(size, dtype=np.float32) + 0.5) / size
         self.x, self.y = axis[None, :], axis[:, None]
         self.pixels = np.zeros((size, size), np.float32)
@@ -162,7 +172,8 @@ class _Canvas:
     def finish(self) -> np.ndarray:
         """(1, S, S) float32 in [-1, 1], after a random exposure and sensor noise."""
         noise = self.generator.standard_normal(self.pixels.shape, dtype=np.float32)
-        exposed = self.pixels * self.vary(1.0, 0.1) + 0.02 * noise
+        grays = self.pixels if self.contrast == 1 else 0.5 + self.contrast * (self.pixels - 0.5)
+        exposed = grays * self.vary(1.0, 0.1) + 0.02 * noise
         return np.asarray(np.clip(exposed, 0, 1) * 2 - 1, dtype=np.float32)[None]
 
 

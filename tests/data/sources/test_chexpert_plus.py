@@ -54,7 +54,7 @@ def test_labels_are_those_of_the_section_and_people_are_known(folder):
     of_report = read(folder, findings=["Edema"], labelled_section="report").table
     assert of_report.labels[:, 0].tolist() == [0, 1, 1] and of_report.label_mask.all()
     assert {name: set(values) for name, values in table.attributes.items() if name != "official_split"} == {
-        "sex": {"Male"}, "age": {"60.0"}, "projection": {"AP"}, "race": {"White"}, "insurance": {"Medicare"}
+        "sex": {"M"}, "age": {"60"}, "projection": {"AP"}, "race": {"White"}, "insurance": {"Medicare"}
     }  # fmt: skip
     with pytest.raises(UserError, match=r"looked for .*findings_fixed.json.*data.labelled_section"):
         read(folder, labelled_section="findings")

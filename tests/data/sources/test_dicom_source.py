@@ -77,6 +77,8 @@ def test_an_image_made_to_be_looked_at_comes_before_all_others(tmp_path):
     assert remarks(source) == {only: (1, "7.dcm")}
     # Where any of several images may be drawn, those that are not as good are not among them.
     several = read(tmp_path, several_images="random")
+    at_test = read(tmp_path, several_images_at_test="mean")
+    assert at_test.table.images[View.PA].tolist() == [("6.dcm", "5.dcm", "4.dcm")]
     assert several.table.images[View.PA].tolist() == [("6.dcm", "5.dcm", "4.dcm")]
     assert several.table.images[View.LATERAL].tolist() == [("7.dcm",)]
     assert reasons(several)["3.dcm"] == "a derived image, and there is a better image of the view"
@@ -194,3 +196,17 @@ def test_no_header_however_broken_ends_the_reading(tmp_path):
     source = read(tmp_path)
     assert source.num_images_read == 401 == len(source.dropped) + int(source.table.num_images.sum())
     assert (source.dropped["reason"] != "").all()
+
+
+def test_sex_and_age_are_those_of_the_headers_or_of_the_birth(tmp_path):
+    for n, tags in enumerate([
+        {"PatientSex": "F", "PatientAge": "061Y"}, {"PatientSex": "M", "PatientAge": "018M"},
+        {"PatientBirthDate": "19550820", "StudyDate": "20110819"}, {"PatientAge": "200Y"},
+        {"PatientAge": "030Y", "PatientBirthDate": "19000101", "StudyDate": "20110819"},
+    ]):  # fmt: skip
+        write_dicom(tmp_path / f"{n}.dcm", PIXELS, study=str(n), ViewPosition="PA", **tags)
+    source = read(tmp_path)
+    assert source.table.attributes["sex"].tolist() == ["F", "M", "", "", ""]
+    assert source.table.attributes["age"].tolist() == ["61", "1", "55", "", "30"]
+    assert remarks(source)["age is below 0 or above 120 and is taken as not known"] == (1, "3.dcm")
+    assert [step.left.studies for step in source.flow] == [5]

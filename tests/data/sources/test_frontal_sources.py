@@ -114,7 +114,7 @@ def test_an_age_of_414_years_is_not_known(tmp_path):
     source = read(source="nih", root=nih_folder(tmp_path, {"Patient Age": "414"}))
     assert source.table.attributes["age"].tolist() == [""]
     assert [(remark.count, remark.kind) for remark in source.remarks] == [
-        (1, "age is above 120 and is taken as not known")
+        (1, "age is below 0 or above 120 and is taken as not known")
     ]
 
 

@@ -116,3 +116,12 @@ def test_a_list_beside_is_believed_before_the_number(nlm):
 def test_frontals_can_be_chosen_by_their_view_position(nlm):
     source = read(nlm, frontal_views=["PA"])
     assert "view is AP" in set(source.dropped["reason"])
+
+
+def test_ages_are_those_of_birth_and_study(nlm):
+    file = nlm / "nlmcxr_dicom_metadata.csv"
+    born = {"Patient's Birth Date": "19550820", "Study Date": "20110819"}
+    pd.read_csv(file).assign(**born).to_csv(file, index=False)
+    attributes = read(nlm).table.attributes
+    assert set(attributes["age"]) == {"55"} and set(attributes["sex"]) == {"F"}
+    assert set(attributes["date"]) == {"20110819"}

@@ -84,3 +84,15 @@ def test_images_are_a_function_of_seed_and_study():
 def test_withheld_labels_are_unknown_not_negative():
     table, _ = draw(PhantomConfig(num_studies=2000, unknown_label_fraction=0.25), seed=0, image_size_px=64)
     assert 1 - table.label_mask.mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_another_hospital_has_other_prevalence_and_contrast():
+    assert draw_truth(50_000, seed=1, prevalence=0.1).findings.mean(axis=0) == pytest.approx([0.1] * 4, abs=0.01)
+    config = PhantomConfig(num_studies=10)
+    _, read = draw(config, seed=3, image_size_px=64)
+    _, flat = draw(config.model_copy(update={"contrast": 0.5}), seed=3, image_size_px=64)
+    _, same = draw(config.model_copy(update={"contrast": 1.0}), seed=3, image_size_px=64)
+    table, _ = draw(config, seed=3, image_size_px=64)
+    path = next(paths[0] for paths in table.images[View.PA] if paths)
+    assert torch.equal(read(path), same(path))
+    assert float(flat(path).std()) == pytest.approx(0.5 * float(read(path).std()), rel=0.15)

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 from dualview.evaluation.statistics.bootstrap import Interval, ranking, resample_patients
 from dualview.evaluation.statistics.class_patients import class_patients
 from dualview.evaluation.statistics.intervals import (
-    auroc_gain_interval,
     auroc_interval,
+    gain_interval,
     precision_interval,
     symmetric_interval,
 )
@@ -86,21 +86,36 @@ def test_intervals_by_hand():
     assert symmetric_interval(0.1, standard_error=0.03, fewest=10)[1:] == pytest.approx(
         (0.1 - 1.959964 * 0.03 * (10 / 9) ** 0.5, 0.1 + 1.959964 * 0.03 * (10 / 9) ** 0.5)
     )
-    heavy = symmetric_interval(0.1, standard_error=0.03, fewest=10, is_heavy=True)
-    assert heavy.high - 0.1 == pytest.approx(2.262157 * 0.03)
     assert symmetric_interval(0.0, standard_error=0.0, fewest=50) == (0.0, None, None)
-    interval = precision_interval(0.5, standard_error=0.05, fewest=10)
-    assert interval.low == pytest.approx(1 / (1 + np.exp(2.262157 * 0.05 / 0.25)))
-    assert interval.low + interval.high == pytest.approx(1)
-    assert precision_interval(1.0, standard_error=0.0, fewest=10) == (1.0, None, None)
+
+
+def test_average_precision_by_hand():
+    """In log-odds of half a success and half a failure more; never surer than five answers of each positive patient."""
+    interval = precision_interval(0.6, standard_error=0.1, fewest=10)
+    share = 6.5 / 11
+    half = 2.262157 * 0.1 / (share * (1 - share))
+    odds = share / (1 - share)
+    assert interval.low == pytest.approx(1 / (1 + np.exp(half) / odds))
+    assert interval.high == pytest.approx(1 / (1 + np.exp(-half) / odds))
+    surest = precision_interval(0.6, standard_error=0.001, fewest=10)
+    half = 2.262157 / (share * (1 - share) * 50) ** 0.5
+    assert surest.low == pytest.approx(1 / (1 + np.exp(half) / odds))
+    few, many = (precision_interval(1.0, standard_error=0.0, fewest=fewest) for fewest in (5, 50))
+    assert (few.value, few.high, many.high) == (1.0, 1.0, 1.0)
+    assert 0.2 < few.low < 0.8 < many.low < 1
+    assert precision_interval(0.4, standard_error=0.0, fewest=10) == (0.4, None, None)  # nothing was seen to vary
+    normal = precision_interval(0.6, standard_error=0.1, fewest=10, is_for_gain=True)
+    assert normal.low == pytest.approx(
+        1 / (1 + np.exp(1.959964 * (10 / 9) ** 0.5 * 0.1 / (share * (1 - share))) / odds)
+    )
 
 
 def test_the_interval_of_a_gain_adds_squares_and_is_lopsided_near_one():
-    even = auroc_gain_interval(Interval(0.8, 0.7, 0.9), Interval(0.7, 0.6, 0.8), correlation=0.0)
+    even = gain_interval(Interval(0.8, 0.7, 0.9), Interval(0.7, 0.6, 0.8), correlation=0.0)
     assert even == pytest.approx((0.1, 0.1 - 0.02**0.5, 0.1 + 0.02**0.5))
-    alike = auroc_gain_interval(Interval(0.8, 0.7, 0.9), Interval(0.7, 0.6, 0.8), correlation=1.0)
+    alike = gain_interval(Interval(0.8, 0.7, 0.9), Interval(0.7, 0.6, 0.8), correlation=1.0)
     assert alike == pytest.approx((0.1, 0.1, 0.1))
-    near_one = auroc_gain_interval(Interval(0.99, 0.9, 0.995), Interval(0.9, 0.8, 0.95), correlation=0.0)
+    near_one = gain_interval(Interval(0.99, 0.9, 0.995), Interval(0.9, 0.8, 0.95), correlation=0.0)
     assert near_one.low == pytest.approx(0.09 - (0.09**2 + 0.05**2) ** 0.5)
     assert near_one.high == pytest.approx(0.09 + (0.005**2 + 0.1**2) ** 0.5)
 
@@ -115,8 +130,8 @@ def test_the_simulation_resamples_as_the_evaluation_does(simulation):
     generator = np.random.default_rng(2)
     positive, scores = generator.random(80) < 0.2, generator.normal(size=80)
     counts = resample_patients(np.arange(80), num_resamples=50)
-    quick = simulation["resampled_aurocs"](scores, positive=positive, counts=counts.astype(np.float32))
-    np.testing.assert_allclose(quick, ranking(scores, positive=positive, counts=counts).auroc, atol=1e-6)
+    quick = simulation["quick_ranking"](scores, positive=positive, counts=counts.astype(np.float32))
+    np.testing.assert_allclose(quick, ranking(scores, positive=positive, counts=counts), atol=1e-6)
 
 
 def test_where_nothing_differs_few_reports_name_a_finding(simulation):
