@@ -21,6 +21,7 @@ from dualview.data.loading import TrainingSampler, training_loader
 from dualview.data.splits import write_splits
 from dualview.distributed import Job, start
 from dualview.errors import Preempted
+from dualview.evaluation.best_metric import value_of
 from dualview.evaluation.evaluator import Evaluator
 from dualview.evaluation.metrics import GroupMetrics
 from dualview.evaluation.operating_points import choose_operating_points
@@ -58,7 +59,7 @@ class TrainingResult:
     run_dir: Path
     num_steps: int
     best_step: int
-    best_val_macro_auroc: float | None
+    best_value: float | None  # `train.best_metric` of the best checkpoint on val
     metrics: dict[str, dict[str, GroupMetrics]]  # split -> availability -> metrics of the best checkpoint
     wandb_mode: str
     wandb_dir: Path | None
@@ -107,7 +108,7 @@ def train(config: Config) -> TrainingResult:
         while True:
             if horizon.evaluates_at(state.step):
                 val = evaluator.evaluate(studies.evaluated["val"], name="val")
-                _take_in(val, run=run, state=state, horizon=horizon, tracker=tracker, job=job)
+                _take_in(val, config=config, run=run, state=state, horizon=horizon, tracker=tracker, job=job)
                 log.restart()
             if state.step == horizon.max_steps or _patience_is_over(state, config=config):
                 break
@@ -148,7 +149,7 @@ def train(config: Config) -> TrainingResult:
             run_dir=run.path,
             num_steps=state.step,
             best_step=state.best.step,
-            best_val_macro_auroc=state.best.macro_auroc,
+            best_value=state.best.value,
             metrics={name: evaluation.metrics for name, evaluation in evaluations.items()},
             wandb_mode=tracker.wandb_mode,
             wandb_dir=tracker.wandb_dir,
@@ -275,13 +276,22 @@ def _say_what_runs(
 
 
 def _take_in(
-    val: SplitEvaluation, *, run: RunDir, state: TrainState, horizon: Horizon, tracker: Tracker, job: Job
+    val: SplitEvaluation,
+    *,
+    config: Config,
+    run: RunDir,
+    state: TrainState,
+    horizon: Horizon,
+    tracker: Tracker,
+    job: Job,
 ) -> None:
     """Record an evaluation, and mark its checkpoint where it is the best so far."""
-    tracker.log(val.values(), step=state.step)
-    is_best = state.best.see(val.macro_auroc, step=state.step)
+    best_metric, findings = config.train.best_metric, config.train.best_findings
+    value = value_of(val.metrics, best_metric=best_metric, findings=findings)
+    tracker.log({**val.values(), metric_keys.VAL_VALUE: value}, step=state.step)
+    is_best = state.best.see(value, step=state.step)
     if job.is_main:
-        remark = ", the best so far" if is_best else ""
+        remark = f", the best so far by {best_metric} {_number(value)}" if is_best else ""
         logger.info("step %d of %d: %s%s", state.step, horizon.max_steps, val, remark)
         if is_best:
             checkpoint.mark_best(run, state.step)
@@ -291,8 +301,12 @@ def _patience_is_over(state: TrainState, *, config: Config) -> bool:
     patience = config.train.early_stopping_evaluations
     if patience is None or state.best.evaluations_since < patience:
         return False
-    logger.info("no better macro AUROC in %d evaluations: training stops early", patience)
+    logger.info("no better %s in %d evaluations: training stops early", config.train.best_metric, patience)
     return True
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _evaluate_best(evaluator: Evaluator, *, run: RunDir, studies: Studies) -> dict[str, SplitEvaluation]:
@@ -320,7 +334,7 @@ def _summarise(
         {
             metric_keys.NUM_PARAMETERS: learner.model.num_parameters,
             metric_keys.BEST_STEP: state.best.step,
-            metric_keys.BEST_VAL_AUROC: state.best.macro_auroc,
+            metric_keys.BEST_VALUE: state.best.value,
             **{key: value for evaluation in evaluations.values() for key, value in evaluation.values().items()},
         }
     )

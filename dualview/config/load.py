@@ -16,7 +16,7 @@ from dualview.config.uses import NETWORKS, SOURCES
 from dualview.errors import UserError, listed
 
 # What a run did before there was the key: runs of then have written their settings without it.
-BEFORE_THE_KEY = {"loss.normalise": "known"}
+BEFORE_THE_KEY = {"loss.normalise": "known", "train.best_metric": "auroc_all"}
 
 
 class _Loader(yaml.SafeLoader):

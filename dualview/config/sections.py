@@ -697,6 +697,9 @@ class OptimConfig(Section):
 
 
 Precision = Literal["fp32", "bf16", "fp16"]
+BestMetric = Literal[
+    "auroc_mean", "auroc_all", "auroc_both", "average_precision_mean", "average_precision_all", "average_precision_both"
+]
 
 
 class TrainConfig(Section):
@@ -726,8 +729,13 @@ class TrainConfig(Section):
     """Images and weights in NHWC memory order: the same values, faster convolutions."""
     eval_every_steps: int | None = Field(None, ge=1)
     """Steps between two evaluations of the val split; without it once per epoch."""
+    best_metric: BestMetric = "auroc_mean"
+    """By what on val the best checkpoint is chosen: macro AUROC or average precision of studies with `both` views, of
+    `all`, or the `mean` over the availabilities, which a network cannot raise by telling availabilities apart."""
+    best_findings: list[str] = []
+    """Findings that count in it; empty: all."""
     early_stopping_evaluations: int | None = Field(None, ge=1)
-    """Stop after this many evaluations without a better macro AUROC; null never stops early."""
+    """Stop after this many evaluations without a better `best_metric`; null never stops early."""
     log_every_steps: int = Field(10, ge=1)
     """Steps between two logged lines."""
     checkpoint_every_steps: int | None = Field(None, ge=1)

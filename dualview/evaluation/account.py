@@ -28,6 +28,7 @@ from dualview.evaluation.account_types import (
     SplitAccount,
     StudyAccount,
 )
+from dualview.evaluation.best_metric import in_words
 from dualview.evaluation.prediction_table import PredictionTable
 from dualview.run import metric_keys
 from dualview.run.trained import TrainedNetwork
@@ -307,10 +308,14 @@ def _uncertain_in_training(whole: Data) -> dict[str, int]:
 
 def _choice(network: TrainedNetwork, *, checkpoint_name: str) -> CheckpointChoice:
     """How the weights were chosen, by the log of the run."""
-    key = metric_keys.macro("val", metric="auroc", group=ALL_STUDIES)
-    seen = {line["step"]: line[key] for line in network.run.read_log() if "step" in line and key in line}
+    train = network.config.train
+    # Runs of the first versions have no key of their own for what they chose by: macro AUROC of all studies.
+    keys = (metric_keys.VAL_VALUE, metric_keys.macro("val", metric="auroc", group=ALL_STUDIES))
+    lines = [line for line in network.run.read_log() if "step" in line]
+    key = next((key for key in keys if any(key in line for line in lines)), keys[0])
+    seen = {line["step"]: line[key] for line in lines if key in line}
     rule = (
-        "the highest macro AUROC of all val studies; test took no part"
+        f"the highest {in_words(train.best_metric, findings=train.best_findings)} on val; test took no part"
         if network.is_best
         else f"asked for by hand (--checkpoint {checkpoint_name}), not by a metric"
     )

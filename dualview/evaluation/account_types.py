@@ -61,7 +61,7 @@ class CheckpointChoice:
 
     rule: str  # as a sentence
     num_validations: int  # number of validations of the training, each of other weights
-    value: float | None  # macro AUROC on val of these weights; null: not in the log
+    value: float | None  # `train.best_metric` on val of these weights; null: not in the log
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,9 +66,14 @@ def check_training(studies: Studies, config: Config, *, is_new: bool, job: Job) 
         is_new: whether training begins; of a run that goes on, dark images are a warning, as its settings are fixed.
 
     Raises:
-        UserError: images too dark to be true, or no finding has both positive and negative studies.
+        UserError: images too dark to be true, `train.best_findings` that the data lack, or no finding has both
+            positive and negative studies.
     """
     check_labels(studies.data.train)
+    if unknown := sorted(set(config.train.best_findings) - set(studies.data.train.findings)):
+        raise UserError(
+            f"train.best_findings names {', '.join(unknown)}; the data have {', '.join(studies.data.train.findings)}"
+        )
     samples = job.share(look_at_sources(studies.whole) if job.is_main else {})
     problems = too_dark(samples, config.data)
     if problems and is_new:

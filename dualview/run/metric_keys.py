@@ -14,7 +14,8 @@ EPOCH, BAD_STEPS = "optim/epoch", "optim/bad_steps_total"
 STUDIES_PER_SECOND, IMAGES_PER_SECOND = "speed/studies_per_second", "speed/images_per_second"
 SECONDS_PER_STEP, DATA_WAIT_FRACTION = "speed/seconds_per_step", "speed/data_wait_fraction"
 LABELLED_STUDIES, BAD_IMAGES = "routing/labelled_studies", "routing/bad_images_total"
-NUM_PARAMETERS, BEST_STEP, BEST_VAL_AUROC = "model/num_parameters", "best/step", "best/val_auroc_macro"
+NUM_PARAMETERS, BEST_STEP, BEST_VALUE = "model/num_parameters", "best/step", "best/val_value"
+VAL_VALUE = "val/value"
 
 
 def loss(head: str) -> str:
@@ -116,7 +117,8 @@ KEYS = (
         finding_value("{split}", metric="{metric}", group="{group}", finding=_FINDING), "0 to 1",
         "the same for each finding",
     ),
+    MetricKey(VAL_VALUE, "0 to 1", "`train.best_metric` on val, by which the best checkpoint is chosen"),
     MetricKey(NUM_PARAMETERS, "parameters", "summary: of the whole network"),
     MetricKey(BEST_STEP, "steps", "summary: of the best checkpoint"),
-    MetricKey(BEST_VAL_AUROC, "0 to 1", "summary: its macro AUROC on val"),
+    MetricKey(BEST_VALUE, "0 to 1", "summary: its `train.best_metric` on val"),
 )  # fmt: skip

@@ -10,17 +10,17 @@ from typing import Any, Self
 
 @dataclass
 class BestCheckpoint:
-    """The evaluation with the highest validation macro AUROC, and how long ago that was."""
+    """The evaluation with the highest `train.best_metric`, and how long ago that was."""
 
-    macro_auroc: float | None = None  # best so far; None: no evaluation has defined it
+    value: float | None = None  # best so far; None: no evaluation has defined it
     step: int = 0
     evaluations_since: int = 0
 
-    def see(self, macro_auroc: float | None, *, step: int) -> bool:
+    def see(self, value: float | None, *, step: int) -> bool:
         """Take in an evaluation; True where it is the best. While none was defined, the latest counts as best."""
-        better = self.macro_auroc is None or (macro_auroc is not None and macro_auroc > self.macro_auroc)
+        better = self.value is None or (value is not None and value > self.value)
         if better:
-            self.macro_auroc, self.step, self.evaluations_since = macro_auroc, step, 0
+            self.value, self.step, self.evaluations_since = value, step, 0
         else:
             self.evaluations_since += 1
         return better
@@ -53,7 +53,7 @@ class TrainState:
             "train_studies": self.train_studies,
             "step": self.step,
             "best": {
-                "macro_auroc": self.best.macro_auroc,
+                "macro_auroc": self.best.value,  # The name is that of the first versions, which had no other metric.
                 "step": self.best.step,
                 "since": self.best.evaluations_since,
             },

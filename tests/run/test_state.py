@@ -23,7 +23,7 @@ def test_the_best_evaluation_by_hand():
     best = BestCheckpoint()
     seen = [best.see(macro, step=step) for step, macro in enumerate([None, None, 0.6, None, 0.5, 0.6, 0.7], start=1)]
     assert seen == [True, True, True, False, False, False, True]  # While none was defined the latest counts.
-    assert (best.macro_auroc, best.step, best.evaluations_since) == (0.7, 7, 0)
+    assert (best.value, best.step, best.evaluations_since) == (0.7, 7, 0)
     best.see(0.7, step=8)
     assert (best.step, best.evaluations_since) == (7, 1)
 
