@@ -6,6 +6,7 @@
 One pass of the loop is one optimizer step, which training/step.py takes.
 """
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ from dualview.evaluation.operating_points import choose_operating_points
 from dualview.evaluation.split import SplitEvaluation, as_predictions, write_metrics
 from dualview.files import write_whole
 from dualview.models.build import build_configured
+from dualview.models.initial_weights import configured_weights
+from dualview.models.network import WeightSource
 from dualview.progress import progress_bars
 from dualview.run import checkpoint, metric_keys
 from dualview.run.bad_images import BadImages
@@ -89,7 +92,7 @@ def train(config: Config) -> TrainingResult:
         micro_batches = _micro_batches(config, studies=studies, first_step=state.step, horizon=horizon, job=job)
         config_yaml = describe_run(config)
         if job.is_main:
-            _describe(run, config_yaml=config_yaml, studies=studies)
+            _describe(run, config_yaml=config_yaml, studies=studies, sources=learner.model.weight_sources)
             _say_what_runs(config, studies=studies, learner=learner, state=state, horizon=horizon, job=job)
         bad_images = BadImages(run, policy=config.data.on_bad_image, job=job)
         bad_steps = BadSteps(
@@ -212,7 +215,7 @@ def _learner(config: Config, *, studies: Studies, earlier: _Earlier | None, job:
         model = build_configured(
             config,
             num_findings=len(studies.data.train.findings),
-            weights=None if earlier else config.model.weights,
+            weights=None if earlier else configured_weights(config.model, findings=studies.data.train.findings),
         )
     average = earlier.training.average if earlier else None
     if earlier:
@@ -250,10 +253,12 @@ def _micro_batches(
     return iter(loader)
 
 
-def _describe(run: RunDir, *, config_yaml: str, studies: Studies) -> None:
-    """Write what the run is: its settings, and who is in which split."""
+def _describe(run: RunDir, *, config_yaml: str, studies: Studies, sources: list[WeightSource]) -> None:
+    """Write what the run is: its settings, who is in which split, and where its first weights are from."""
     write_whole(run.config, config_yaml)
     write_splits(run.split, studies.data.whole_splits)
+    if sources:
+        write_whole(run.weights, json.dumps([source._asdict() for source in sources], indent=2) + "\n")
 
 
 def _say_what_runs(
@@ -268,6 +273,8 @@ def _say_what_runs(
         *(len(table) for table in studies.data.splits.values()),
         micro, ranks, accumulation, micro * ranks * accumulation, horizon.max_steps, config.run.dir,
     )  # fmt: skip
+    for parts, source, licence in learner.model.weight_sources:
+        logger.info("weights of %s parts: %s; licence: %s", parts, source, licence or "that of the file")
     if state.step:
         logger.info("continuing %s at step %d of %d", config.run.dir, state.step, horizon.max_steps)
 

@@ -524,9 +524,21 @@ class ModelConfig(Section):
     freeze_steps: int | None = Field(None, ge=1)
     """Optimizer steps after which frozen layers begin to learn; null: never."""
     weights: str | None = None
-    """null: random. `imagenet`: torchvision's, first convolution summed to one channel. `xrv:densenet121-res224-all`
-    and its like: torchxrayvision's, with their intensity range; `xrv:PATH`: a file of such weights. Else the
-    path of a state dict (.pt, .pth) or .safetensors of one backbone or of a whole dualview network."""
+    """null: random. `imagenet`: torchvision's; `timm`: timm's own for `backbone: timm:NAME.TAG`;
+    `hf:ORG/NAME[@REVISION]` of the Hugging Face hub, in timm's layout or transformers' DINOv2 (as RAD-DINO);
+    `xrv:densenet121-res224-all` and its like: torchxrayvision's, `xrv:PATH` a file of such. Else the path of a run, of
+    a folder as the hub has it, or of a file (.safetensors, .pt, .pth) of one backbone or a whole network. A first layer
+    for colours is summed to one channel."""
+    weights_pa: str | None = None
+    """As `weights`, for the PA branch alone and in place of them."""
+    weights_lateral: str | None = None
+    """As `weights`, for the lateral branch: encoders made for frontal X-rays need not fit the other view."""
+    weights_mean: list[float] | None = None
+    """Mean of images in [0, 1] that a file of weights was trained with, one number or one per channel; it is put into
+    the first layer, so that images stay in [-1, 1]. null: as named sources, `preprocessor_config.json` beside the file
+    or timm say, else none."""
+    weights_std: list[Annotated[float, Field(gt=0)]] | None = None
+    """The same of the standard deviation; both or neither."""
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -552,10 +564,20 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _weights_belong_together(self) -> Self:
+        if (self.weights_mean is None) != (self.weights_std is None):
+            raise ValueError("weights_mean and weights_std belong together: give both or neither")
+        branches = {"weights_pa": self.weights_pa, "weights_lateral": self.weights_lateral}
+        given = [name for name, weights in branches.items() if weights is not None]
+        if given and (self.shared_branch or self.name not in ("auxloss", "dualnet", "hemis", "attention")):
+            raise ValueError(f"{', '.join(given)} need two branches, each with a backbone of its own; use weights")
+        return self
+
+    @model_validator(mode="after")
     def _what_is_frozen_has_learned(self) -> Self:
         if self.freeze == "none" and self.freeze_steps is not None:
             raise ValueError("freeze_steps says when frozen layers thaw, and freeze is none: leave it out")
-        if self.freeze != "none" and self.weights is None:
+        if self.freeze != "none" and not (self.weights or (self.weights_pa and self.weights_lateral)):
             raise ValueError(f"freeze is {self.freeze}, and weights is null: random layers would stay random")
         if self.freeze != "none" and self.norm == "sync":
             raise ValueError("norm is sync, which all layers take part in, and frozen layers do not: use norm=batch")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dualview.models import timm_backbone
+from dualview.models.first_convolution import FirstConvolution
 from dualview.models.norm import Norm, PooledBatchNorm2d, PooledStatistics, use_norm
 
 # The tiny DenseNet has 38 thousand parameters, is for tests and demonstrations, and is published nowhere.
@@ -64,7 +65,7 @@ def build_features(
     features: nn.Sequential = DENSENETS[name](drop_rate=dropout).features
     num_channels = features.get_submodule("norm0").num_features
     assert isinstance(num_channels, int)
-    features.conv0 = nn.Conv2d(in_channels, num_channels, kernel_size=7, stride=2, padding=3, bias=False)
+    features.conv0 = FirstConvolution(in_channels, num_channels, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(features.conv0.weight)  # torchvision's own rule
     for layer_name, layer in features.named_children():
         if layer_name.startswith("transition"):
@@ -87,7 +88,7 @@ def _other_features(name: str, *, norm: Norm, in_channels: int) -> nn.Sequential
             kept |= {"norm": layers["norm"], "permute": layers["permute"]}
     features = nn.Sequential(kept)
     path, first = next((path, layer) for path, layer in features.named_modules() if isinstance(layer, nn.Conv2d))
-    own = nn.Conv2d(in_channels, first.out_channels, kernel_size=1, bias=first.bias is not None)
+    own = FirstConvolution(in_channels, first.out_channels, kernel_size=1, bias=first.bias is not None)
     for setting in ("kernel_size", "stride", "padding", "_reversed_padding_repeated_twice"):
         setattr(own, setting, getattr(first, setting))
     own.weight = nn.Parameter(torch.empty(first.out_channels, in_channels, *first.kernel_size))

@@ -7,7 +7,7 @@ import torch
 
 from dualview.config import Config
 from dualview.config.uses import NETWORKS
-from dualview.models.initial_weights import load_weights
+from dualview.models.initial_weights import InitialWeights
 from dualview.models.network import Network, NetworkSpec
 from dualview.models.norm import Norm
 from dualview.views import View
@@ -76,10 +76,10 @@ def build_model(
         shared_branch=shared_branch,
         view=View[view.upper()],
     )
-    return build_network(name, spec, weights=weights, seed=seed)
+    return build_network(name, spec, weights=InitialWeights(of_all=weights) if weights else None, seed=seed)
 
 
-def build_configured(config: Config, *, num_findings: int, weights: str | None = None) -> Network:
+def build_configured(config: Config, *, num_findings: int, weights: InitialWeights | None = None) -> Network:
     """The network that a configuration describes, with initial weights from its seed or from `weights`.
 
     Learned weights of the loss begin with the configured ones, whatever `weights` holds.
@@ -106,7 +106,9 @@ def build_configured(config: Config, *, num_findings: int, weights: str | None =
     return build_network(model.name, spec, weights=weights, seed=config.run.seed)
 
 
-def build_network(name: str, spec: NetworkSpec, *, weights: str | None = None, seed: int | None = None) -> Network:
+def build_network(
+    name: str, spec: NetworkSpec, *, weights: InitialWeights | None = None, seed: int | None = None
+) -> Network:
     """The member of the family in `models/NAME.py`, which calls its class NETWORK; arguments as `build_model`.
 
     Raises:
@@ -123,5 +125,5 @@ def build_network(name: str, spec: NetworkSpec, *, weights: str | None = None, s
             torch.manual_seed(seed)
         network = member(spec)
     if weights is not None:
-        load_weights(network, weights=weights, backbone=spec.backbone)
+        network.weight_sources = weights.load(network, backbone=spec.backbone)
     return network

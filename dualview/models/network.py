@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -49,6 +49,14 @@ class NetworkSpec:
         )
 
 
+class WeightSource(NamedTuple):
+    """Where initial weights are from."""
+
+    parts: str  # which of the network's parts took them, `all` or by name
+    source: str
+    licence: str | None  # None: of a file, whose terms are known to who has it
+
+
 class Network(nn.Module):
     """A network whose parameters are all in parts named as in `PARTS`; members are made as `Member(spec)`."""
 
@@ -58,6 +66,7 @@ class Network(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.weight_sources: list[WeightSource] = []  # of initial weights; none: they are random
         self.loss: LossWeights | None = None  # `loss` is its name in checkpoints; code says `loss_weights`
 
     @abstractmethod

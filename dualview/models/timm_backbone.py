@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualview.errors import UserError
+from dualview.models.first_convolution import FirstConvolution
 from dualview.models.idle import nothing_of
 from dualview.models.norm import Norm, PooledBatchNorm2d, SyncedBatchNorm2d, use_norm
 
@@ -82,7 +83,7 @@ def build_timm_features(backbone: str, *, norm: Norm, in_channels: int, image_si
         UserError: timm is not installed or has no such network, or the network does not take these images, gives no
             map, or normalises batches in a way that is not pooled over ranks; the text says which.
     """
-    timm, name = _timm(), backbone.removeprefix(PREFIX)
+    timm, name = library(), backbone.removeprefix(PREFIX)
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = get_close_matches(architecture, timm.list_models(), n=5)
@@ -100,6 +101,9 @@ def build_timm_features(backbone: str, *, norm: Norm, in_channels: int, image_si
             f"model.backbone is {backbone}, which cannot be used with data.image_size_px {image_size_px}: {error}"
         ) from error
     use_norm(features, norm)
+    path, first = next((path, layer) for path, layer in features.named_modules() if isinstance(layer, nn.Conv2d))
+    if type(first) is nn.Conv2d:  # Others pad or standardise in ways of their own.
+        features.set_submodule(path, FirstConvolution.of(first))
     _refuse_other_batch_norms(features, backbone=backbone)
     return nn.Sequential(OrderedDict(timm=features))
 
@@ -111,11 +115,16 @@ def num_channels(layers: nn.Sequential) -> int:
     return features.num_channels
 
 
-def _timm() -> Any:
+def library() -> Any:
+    """timm itself.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import timm  # noqa: PLC0415 - an extra
     except ImportError:
-        raise UserError('model.backbone timm:... needs timm: pip install "dualview[timm]"') from None
+        raise UserError('timm is needed, and not there: pip install "dualview[timm]"') from None
     return timm
 
 

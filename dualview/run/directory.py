@@ -119,6 +119,11 @@ class RunDir:
         return self.path / "split.csv"
 
     @property
+    def weights(self) -> Path:
+        """Where the first weights are from, and under which licence; not there where they are random."""
+        return self.path / "weights.json"
+
+    @property
     def id_file(self) -> Path:
         return self.path / "run_id.txt"
 

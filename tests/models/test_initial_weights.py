@@ -11,6 +11,7 @@ from dualview.config import Config
 from dualview.errors import UserError
 from dualview.models import build_model
 from dualview.models.build import build_configured
+from dualview.models.initial_weights import InitialWeights
 from dualview.models.loss_weights import LossWeights
 
 
@@ -140,7 +141,9 @@ def test_learned_weights_of_the_loss_stay_with_the_run_that_learned_them(tmp_pat
     model.loss = LossWeights("uncertainty", pa=0.9)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     config = {"model": {"backbone": "densenet_tiny"}, "loss": {"learned_weights": "uncertainty"}}
-    started = build_configured(Config.model_validate(config), num_findings=3, weights=str(tmp_path / "w.safetensors"))
+    started = build_configured(
+        Config.model_validate(config), num_findings=3, weights=InitialWeights(of_all=str(tmp_path / "w.safetensors"))
+    )
     for network in (tiny(weights=str(tmp_path / "w.safetensors")), started):
         assert torch.equal(network.joint.weight, model.joint.weight)
     assert started.loss.now() == pytest.approx({"joint": 1, "pa": 0.3, "lateral": 0.3})
