@@ -67,16 +67,17 @@ CROSS_ENTROPY = Criterion()
 
 
 class HeadLosses(NamedTuple):
-    """Weighted loss sums over the rows of each head, and of log terms; their sum is what is minimised."""
+    """Weighted loss sums over the rows of each head, and beside them; the sum of all is what is minimised."""
 
     joint: Tensor  # ()
     pa: Tensor  # ()
     lateral: Tensor  # ()
     log_terms: Tensor  # (), log terms of learned weights; 0 without learned weights
+    distillation: Tensor  # (), what the joint head teaches the branch heads; 0 without
 
     @property
     def total(self) -> Tensor:
-        return self.joint + self.pa + self.lateral + self.log_terms
+        return self.joint + self.pa + self.lateral + self.log_terms + self.distillation
 
 
 def study_losses(
@@ -131,6 +132,7 @@ def head_loss_sums(
     lateral_weight: float = 0.3,
     alone: View | None = None,
     criterion: Criterion = CROSS_ENTROPY,
+    distill_weight: float = 0.0,
 ) -> HeadLosses:
     """Loss sums of a micro-batch.
 
@@ -163,7 +165,28 @@ def head_loss_sums(
         return (weights * batch.weight[at] * losses).sum()
 
     joint, pa, lateral = map(weighted_sum, ("joint", "pa", "lateral"), weights_in_joint)
-    return HeadLosses(joint=joint, pa=pa, lateral=lateral, log_terms=log_terms)
+    distillation = (
+        distill_weight * _distillation(predictions, batch=batch) if distill_weight else log_terms.new_zeros(())
+    )
+    return HeadLosses(joint=joint, pa=pa, lateral=lateral, log_terms=log_terms, distillation=distillation)
+
+
+def _distillation(predictions: HeadLogits, *, batch: StudyBatch) -> Tensor:
+    """How far the branch heads are from the joint head on complete studies, summed over studies and both heads.
+
+    The Kullback-Leibler divergence of each finding, joint against branch, mean over findings; labels are not looked at,
+    but for studies without any, which take no part in the loss. The joint head learns nothing by it. Source: Hinton,
+    Vinyals & Dean, arXiv:1503.02531, with temperature 1.
+    """
+    rows = batch.rows
+    weights = batch.weight[rows.both] * batch.label_mask[rows.both].any(dim=1)
+    teacher = predictions.joint.detach().to(weights.dtype)
+    total = weights.new_zeros(())
+    for branch in (predictions.pa[rows.both_in_pa], predictions.lateral[rows.both_in_lateral]):
+        from_teacher = F.binary_cross_entropy_with_logits(branch.to(weights.dtype), teacher.sigmoid(), reduction="none")
+        entropy = F.binary_cross_entropy_with_logits(teacher, teacher.sigmoid(), reduction="none")
+        total = total + (weights * (from_teacher - entropy).mean(dim=1)).sum()
+    return total
 
 
 def reference_pos_weight(labels: Tensor, *, label_mask: Tensor, maximum: float = 5.0) -> Tensor:

@@ -220,3 +220,37 @@ def test_a_head_trained_alone_has_the_whole_loss_of_complete_studies(make_batch,
     single = study_losses(logits[other][1:], labels=batch.labels[[2 if other == "lateral" else 1]],
                           label_mask=batch.label_mask[:1])  # fmt: skip
     torch.testing.assert_close(getattr(sums, other), single.sum())
+
+
+def test_the_joint_head_teaches_the_branch_heads_on_complete_studies_and_learns_nothing_by_it(make_batch):
+    """torch's divergence of Bernoulli distributions, study by study; partial and unlabelled studies take no part."""
+    batch = make_batch("bpblb", dtype=torch.float64)
+    batch = batch._replace(
+        weight=torch.tensor([1.0, 1, 2, 1, 1], dtype=torch.float64),
+        label_mask=torch.tensor([[True, False, True]] * 4 + [[False] * 3]),
+    )
+    heads = {name: torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for name in ("joint", "pa", "lateral")}
+    rows = batch.rows
+    predictions = HeadLogits(
+        joint=heads["joint"][rows.both], pa=heads["pa"][rows.pa], lateral=heads["lateral"][rows.lateral],
+        rows=rows.by_head,
+    )  # fmt: skip
+    taught = head_loss_sums(predictions, batch=batch, distill_weight=0.7).distillation
+    expected = 0.0
+    for study, weight in ((0, 1), (2, 2)):
+        teacher = torch.distributions.Bernoulli(logits=heads["joint"][study])
+        for view in ("pa", "lateral"):
+            student = torch.distributions.Bernoulli(logits=heads[view][study])
+            expected += 0.7 * weight * torch.distributions.kl_divergence(teacher, student).mean()
+    torch.testing.assert_close(taught, expected)
+    gradients = torch.autograd.grad(taught, list(heads.values()), allow_unused=True)
+    assert gradients[0] is None
+    assert gradients[1][0].any() and not gradients[1][1].any() and not gradients[1][4].any()
+    assert head_loss_sums(predictions, batch=batch).distillation == 0
+
+
+def test_equal_heads_have_nothing_to_learn_from_each_other(make_batch):
+    batch = make_batch("bb", dtype=torch.float64)
+    logits = torch.randn(2, 3, dtype=torch.float64)
+    predictions = HeadLogits(logits, logits, logits, batch.rows.by_head)
+    assert abs(head_loss_sums(predictions, batch=batch, distill_weight=1).distillation) < 1e-15

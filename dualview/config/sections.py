@@ -634,6 +634,9 @@ class LossConfig(Section):
     """Learn the weights of the three heads on complete studies, beginning with 1, `pa_weight` and `lateral_weight`; for
     `auxloss`. `uncertainty`: exp(-s), plus s / 2 per head (Kendall et al., CVPR 2018; s = log sigma^2); `temperature`:
     T^-2, plus log T per head, the authors' `--learn-loss-coeffs`. The same loss with T = sigma, but other steps."""
+    distill_weight: float = Field(0.0, ge=0)
+    """On complete studies the joint head teaches both branch heads what it says: weight of the divergence of each
+    branch head from it (Kullback-Leibler, mean over findings). For `auxloss`."""
     normalise: Literal["findings", "known"] = "findings"
     """What a study's sum over its known labels is divided by. `findings`: their number K, so that every known label
     weighs alike; `known`: its own number of known labels, which weighs a label more where a study has few of them. All

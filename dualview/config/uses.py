@@ -61,6 +61,7 @@ BRANCHES = frozenset({"model.shared_branch", "optim.learning_rate_pa", "optim.le
 JOINT = frozenset({"optim.learning_rate_joint"})
 THREE_HEADS = BRANCHES | JOINT | {
     "model.joint_rule", "loss.pa_weight", "loss.lateral_weight", "loss.curriculum_probability", "loss.learned_weights",
+    "loss.distill_weight",
 }  # fmt: skip
 MERGE = frozenset({"model.merge_after_block"})
 

@@ -64,7 +64,7 @@ def finding_value(split: str, *, metric: str, group: str, finding: str) -> str:
 
 
 NAMES_IN_BRACES = {  # name in braces -> regular expression of what stands there
-    "head": "joint|pa|lateral|log_terms",
+    "head": "joint|pa|lateral|log_terms|distillation",
     "part": "pa|lateral|joint|shared|loss|total",
     "view": "pa|lateral|both",
     "split": "train|val|test",
@@ -93,7 +93,7 @@ class MetricKey:
 _HEAD, _PART, _FINDING = "{head}", "{part}", "{finding}"
 KEYS = (
     MetricKey(LOSS_TOTAL, "nats", "training loss of the step: all heads, weighted, per labelled study over all ranks"),
-    MetricKey(loss(_HEAD), "nats", "its share of the joint, pa and lateral head, and of `log_terms` where learned"),
+    MetricKey(loss(_HEAD), "nats", "its share of each head, of `log_terms` where learned, and of `distillation`"),
     MetricKey(loss_weight(_HEAD), "1", "learned weight of a head (`loss.learned_weights`)"),
     MetricKey(learning_rate(_PART), "1", "of the pa, lateral, joint, shared and loss part"),
     MetricKey(gradient_norm(_PART), "1", "L2 norm of a part before clipping, and `total`"),

@@ -70,6 +70,8 @@ def step_values(outcome: StepOutcome, *, counts: StepCounts, learner: Learner, j
     loss_sums = job.sum(outcome.loss_sums.sum(dim=0))
     head_losses = dict(zip(HeadLosses._fields, (loss_sums / (counts.weight or 1)).tolist(), strict=True))
     total = sum(head_losses.values())
+    if not learner.loss.distill_weight:
+        del head_losses["distillation"]
     head_weights: dict[str, float] = {}
     if learner.model.loss_weights is None:
         del head_losses["log_terms"]

@@ -181,6 +181,7 @@ def forward(learner: Learner, batch: StudyBatch, *, alone: View | None = None, j
         lateral_weight=learner.loss.lateral_weight,
         alone=alone,
         criterion=learner.criterion,
+        distill_weight=0.0 if alone is not None else learner.loss.distill_weight,
     )
 
 

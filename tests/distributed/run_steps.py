@@ -115,6 +115,7 @@ def _take_steps(
     shared_branch: bool = False,
     learned_weights: str | None = None,
     ema_decay: float | None = None,
+    distill_weight: float = 0.0,
     merge_after_block: int = 3,
     freeze: dict[str, object] | None = None,
 ) -> None:
@@ -122,6 +123,7 @@ def _take_steps(
         {
             "optim": {"learning_rate": 1e-2, "weight_decay": 0.1},
             "train": {"channels_last": False, "ema_decay": ema_decay},
+            "loss": {"distill_weight": distill_weight},
             "model": {"backbone": backbone, "merge_after_block": merge_after_block, **(freeze or {})},
         }
     )
