@@ -109,7 +109,10 @@ def test_learned_weights_of_the_loss_are_those_of_one_process(computed, kind, id
 
 
 def test_the_average_of_the_weights_is_that_of_one_process_and_idle_parts_of_it_stay(computed):
-    """C5 and C4 of `train.ema_decay`, and of `loss.distill_weight` beside it; and each step's average is d times the last plus 1 - d times the weights."""
+    """C5 and C4 of `train.ema_decay`, and of `loss.distill_weight` beside it.
+
+    Each step's average is d times the last plus 1 - d times the weights.
+    """
     ours, truth = (computed(n, ema_decay=0.5, distill_weight=0.5) for n in (2, 1))
     assert_same_steps(ours, truth, STEPS)
     updates, before = dict.fromkeys(("pa", "lateral", "joint"), 0), None
