@@ -1,6 +1,7 @@
 """The parts of an evaluation of a trained network that do not depend on whose studies it is put to."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,28 @@ from dualview.errors import UserError
 from dualview.evaluation.document import EvaluatedCheckpoint, Evaluation, Provenance
 from dualview.evaluation.operating_points import OperatingPoints
 from dualview.evaluation.prediction_table import PredictionTable
-from dualview.run.directory import EvaluationDir
+from dualview.run.directory import EvaluationDir, RunDir
 from dualview.run.trained import TrainedNetwork
 from dualview.views import Availability
+
+
+def folder_of(run: RunDir, out: Path | None, *, usual: EvaluationDir) -> EvaluationDir:
+    """Where an evaluation is written: to `out` if it is given, else to the usual folder.
+
+    Raises:
+        UserError: the run has files of the same names there, such as the thresholds that `predict` uses.
+    """
+    if out is None:
+        return usual
+    place, own = out.resolve(), run.path.resolve()
+    # Evaluations of the run's own splits and those of other data lie side by side, and may not take each other's place.
+    kind = usual.path.name.partition("-")[0]
+    if place == own or (place.parent == own and not place.name.startswith(f"{kind}-")):
+        raise UserError(
+            f"--out {out} would write over what the run itself has there, or into it: leave --out out, which writes to "
+            f"{usual}, or give a folder outside of the run"
+        )
+    return EvaluationDir(out)
 
 
 def check_columns(table: StudyTable, *, by: list[str] | None) -> None:
