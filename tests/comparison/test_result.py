@@ -102,6 +102,11 @@ def test_the_interval_by_hand():
     assert one.high - one.value == pytest.approx(1.959964 * patient_variance**0.5, rel=1e-6)
 
 
+def test_few_seeds_that_scatter_give_no_bound_that_a_difference_cannot_reach():
+    scattering, resampled = np.array([-0.6, 0.9, 0.9]), np.array([[0.1, 0.3]] * 3)
+    assert interval_over_seeds_and_patients(scattering, resampled, confidence=0.99)[1:] == (-1, 1)
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """Two variants without a difference, 300 times: seeds and patients both vary."""
     generator = np.random.default_rng(0)
