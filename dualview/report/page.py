@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dualview import __version__
+from dualview.comparison.folds import about_folds
 from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
@@ -86,6 +87,7 @@ def _run(
         "undefined": [] if value is None else value.undefined,
         "is_short": len(record.findings) <= OPEN_UP_TO,
         "over_seeds": over_seeds,
+        "about_folds": about_folds(record.predictions),
         "lateral_table": tables.value_of_lateral(record) if over_seeds is None else table_over_seeds(over_seeds),
         "heads": tables.heads(record),
         "warnings": warnings if over_seeds is None else warnings_of_seeds(over_seeds),
