@@ -56,8 +56,9 @@ def columns_of(by: Iterable[str], *, there: Collection[str], otherwise: str) -> 
 def subgroup_rows(table: PredictionTable, *, by: list[str] | None) -> dict[str, dict[str, np.ndarray]]:
     """Rows of each part of each column: column -> value -> (N,) int; ages in bands, many other numbers in quarters.
 
-    M and Male are one group. Bands stand from the lowest up; numbers in none of them, and what is no finite number, are `NOT_KNOWN`. Of two
-    columns at once each pair of values that a study has is a part; a study that lacks one of them is `NOT_KNOWN`.
+    M and Male are one group. Bands stand from the lowest up; numbers in none of them, and what is no finite number, are
+    `NOT_KNOWN`. Of two columns at once each pair of values that a study has is a part; one that lacks either is
+    `NOT_KNOWN`.
 
     Args:
         by: columns to divide by, or pairs of them as `columns_of` reads them; None takes columns with few values.
