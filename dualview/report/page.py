@@ -116,10 +116,13 @@ def _run(
 def _parts(record: Record, *, pictures: list[Picture]) -> set[str]:
     """The parts of the page that checklists can point to (`beside.TITLES_OF_PARTS`), as far as they are there."""
     evaluation = record.evaluation
+    fitted = [one for of_route in evaluation.calibration.values() for one in of_route.values() if one.method != "none"]
+    recalibrated = evaluation.external is not None and evaluation.external.recalibration is not None
     known = {
         "findings": True, "missing": True, "points": record.points.rule != NO_RULE, "lateral": evaluation.masked,
         "subgroups": evaluation.subgroups, "training": record.config, "data": record.config, "images": pictures,
         "settings": record.config, "calibration": evaluation.calibration, "external": evaluation.external,
+        "updating": fitted, "recalibration": recalibrated,
     }  # fmt: skip
     return {name for name, value in known.items() if value}
 
