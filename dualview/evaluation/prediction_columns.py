@@ -23,7 +23,8 @@ from dualview.evaluation.prediction_table import LARGEST, SCORES, SMALLEST, Pred
 from dualview.evaluation.subgroups import columns_of
 from dualview.views import ROUTES, Availability, View
 
-STUDY_COLUMNS = ("study", "patient", "availability")
+IDENTIFIERS = ("study", "patient")
+STUDY_COLUMNS = (*IDENTIFIERS, "availability")
 SCALES = ("logit", "probability")
 SUFFIXES = {"route": "", **{view.hidden_key: f"_{view.hidden_key}" for view in View}}
 """Score -> what follows the scale in the name of its column."""
@@ -82,8 +83,12 @@ def read_prediction_columns(
     others = [name for name in names if ":" not in name and name not in STUDY_COLUMNS]
     has = f"{file} has {', '.join(others) or 'none to divide by'}"
     by = list(dict.fromkeys(name for pair in columns_of(by, there=names, otherwise=has).values() for name in pair))
+    if identifying := [name for name in by if name in IDENTIFIERS]:
+        raise UserError(
+            f"--by {identifying[0]}: identifiers divide nobody into groups, and would stand on the page; {has}"
+        )
     cells = read_cells(file, columns=list(dict.fromkeys([*layout.columns, *by])))
-    identifiers = {name: cells.texts(name) for name in ("study", "patient")}
+    identifiers = {name: cells.texts(name) for name in IDENTIFIERS}
     _add_wrong_identifiers(cells, identifiers)
     availability = _availability(cells)
     labels = np.stack([_labels(cells, f"label:{finding}") for finding in layout.scales], axis=1)
@@ -299,7 +304,7 @@ def _remarks(file: Path, table: PredictionTable, *, layout: _Layout, unused: Seq
 
 def _tied_by_size(table: PredictionTable, layout: _Layout) -> dict[str, float]:
     """Findings, with their largest logit, of which different logits are so large that their probabilities are equal."""
-    tied = {}
+    tied: dict[str, float] = {}
     for k, (finding, scale) in enumerate(layout.scales.items()):
         for logits in table.logits.values() if scale == "logit" else ():
             large = np.unique(logits[logits[:, k] > TOLD_APART_TO, k])

@@ -181,6 +181,13 @@ def test_logits_whose_probabilities_are_all_1_are_said_to_be_ties(tmp_path):
     assert "logits above 30 have the same probability" in said and "Nodule (up to 80)." in said and "Mass" not in said
 
 
+@pytest.mark.parametrize("by", ["patient", "study", "note+patient"])
+def test_identifiers_are_no_groups(tmp_path, by):
+    file = write(tmp_path / "a.csv", "1,P1,both,1,0.9,0.5,x", "2,P2,pa_only,0,0.1,,x", header=f"{HEADER},note")
+    assert "identifiers divide nobody into groups" in refused(file, by=[by])
+    assert list(read_prediction_columns(file, by=["availability+note"]).table.attributes) == ["availability", "note"]
+
+
 def test_shares_of_training(tmp_path):
     table = read_prediction_columns(write(tmp_path / "a.csv", *ROWS)).table
     header = "availability,prevalence:Nodule"
