@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from dualview import __version__
 from dualview.comparison.folds import about_folds
+from dualview.config.public import public_settings
 from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
@@ -22,7 +23,7 @@ from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
 from dualview.report.decision import decision_figures
 from dualview.report.external import external_section
 from dualview.report.pictures import Picture
-from dualview.report.record import Record, public_settings
+from dualview.report.record import Record
 from dualview.report.seeds import Seeds, aurocs_over_seeds, table_over_seeds, warnings_of_seeds
 from dualview.views import ALL_STUDIES, TITLES
 

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from dualview.cli import app
 from dualview.commands.report import write_report
 from dualview.commands.tables import value_of_lateral_table
+from dualview.config.public import NOT_SHOWN, public_settings
 from dualview.evaluation.statistics.curves import thinned
 from dualview.report import forest, pictures, tables
 from dualview.report.curves import curves, group_curves
 from dualview.report.page import differing_studies, render
-from dualview.report.record import NOT_SHOWN, public_settings, read_records
+from dualview.report.record import read_records
 
 from .conftest import made_up, write_run
 
