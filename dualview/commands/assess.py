@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from dualview import __version__
 from dualview.commands.report import write_report
-from dualview.comparison.folds import FOLD
+from dualview.comparison.folds import FOLD, about_folds
 from dualview.data.sources.identifiers import form_of
 from dualview.errors import UserError
 from dualview.evaluation.account import account_of_predictions
@@ -86,7 +86,8 @@ def assess_file(
         points = choose_operating_points(of_val.table, rule=rule or YOUDEN)
         remarks += of_val.remarks
     shares = None if train_prevalence is None else read_train_prevalence(train_prevalence, table=table)
-    for remark in remarks:
+    about = about_folds(table)
+    for remark in [*remarks, *([about] if about else [])]:
         logger.warning("%s", remark)
     assessment = assess(
         table,
@@ -98,7 +99,7 @@ def assess_file(
     )
     provenance = Provenance(
         run=folder.path.resolve().name, split="test", checkpoint=None, model=None, backbone=None, num_parameters=None,
-        versions=[f"assessed by dualview {__version__}", *([_about_folds(table)] if has_folds else [])], data={},
+        versions=[f"assessed by dualview {__version__}", *([about] if about else [])], data={},
         account=account_of_predictions(table, software=f"dualview {__version__}"),
     )  # fmt: skip
     evaluation = Evaluation.of(provenance, assessment)
@@ -107,16 +108,6 @@ def assess_file(
     evaluation.write(folder.evaluation)
     points.write(folder.operating_points)
     return FileAssessment(folder=folder.path, report=write_report([folder.path]), evaluation=evaluation)
-
-
-def _about_folds(table: PredictionTable) -> str:
-    """What pooling the predictions of several networks does to their ranking."""
-    num_folds = len(set(table.attributes[FOLD]))
-    return (
-        f"predictions of {num_folds} folds, each by a network of its own: AUROC counts pairs of two networks too, "
-        "whose scores have no common scale, and is rather too low; that of pairs within a fold is in the table of "
-        "dualview compare"
-    )
 
 
 def _name(file: Path) -> str:

@@ -18,6 +18,7 @@ from rich.progress import Progress
 from dualview import __version__
 from dualview.commands.evaluation_parts import (
     check_columns,
+    folder_of,
     form_of_identifiers,
     provenance_of,
     refuse_other_findings,
@@ -39,7 +40,7 @@ from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run, with_images_of_points
 from dualview.inference.network_predictions import predict_studies
 from dualview.run.datasets import load_studies
-from dualview.run.directory import EvaluationDir, RunDir
+from dualview.run.directory import RunDir
 from dualview.run.resume import with_overrides
 from dualview.run.trained import load_trained
 
@@ -94,6 +95,7 @@ def evaluate_run(
             f"--set-thresholds is for the best checkpoint, and {checkpoint_name} is not: {run.operating_points} is of "
             "the best. Those of another checkpoint lie beside its evaluation, without this option"
         )
+    folder = folder_of(run, out, usual=run.evaluation(split, checkpoint=checkpoint_name))
     config = with_overrides(network.config, overrides or [])
     config = with_images_of_points(config, network, overrides=overrides or [])
     several_images = config.data.several_images_at_test
@@ -115,7 +117,6 @@ def evaluate_run(
             network, {name: studies.evaluated[name] for name in names},
             config=config, job=job, progress=progress, log_pos_weight=log_pos_weight,
         )  # fmt: skip
-        folder = EvaluationDir(out) if out else run.evaluation(split, checkpoint=checkpoint_name)
         evaluation = None
         if job.is_main:
             points = of_run or points_from_val(

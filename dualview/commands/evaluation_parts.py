@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,25 @@ logger = logging.getLogger(__name__)
 PLACES = ("data.root", "data.csv", "data.split.file")
 """Keys that say where the table of the run and its split lie now."""
 OTHER_DATA = ", for the studies of another table or hospital: dualview evaluate RUN --on CONFIG"
+
+
+def folder_of(run: RunDir, out: Path | None, *, usual: EvaluationDir) -> EvaluationDir:
+    """Where an evaluation is written: to `out` if it is given, else to the usual folder.
+
+    Raises:
+        UserError: the run has files of the same names there, such as the thresholds that `predict` uses.
+    """
+    if out is None:
+        return usual
+    place, own = out.resolve(), run.path.resolve()
+    # Evaluations of the run's own splits and those of other data lie side by side, and may not take each other's place.
+    kind = usual.path.name.partition("-")[0]
+    if place == own or (place.parent == own and not place.name.startswith(f"{kind}-")):
+        raise UserError(
+            f"--out {out} would write over what the run itself has there, or into it: leave --out out, which writes to "
+            f"{usual}, or give a folder outside of the run"
+        )
+    return EvaluationDir(out)
 
 
 def check_columns(table: StudyTable, *, by: list[str] | None) -> None:

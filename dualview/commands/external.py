@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from dualview.commands.evaluation_parts import check_columns, provenance_of, resampling_bar, write_evaluation
+from dualview.commands.evaluation_parts import check_columns, folder_of, provenance_of, resampling_bar, write_evaluation
 from dualview.config import Config
 from dualview.config.load import load_data_section
 from dualview.data.counts import count_tables
@@ -40,7 +40,7 @@ from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
 from dualview.inference.network_points import with_several_images
 from dualview.inference.network_predictions import predict_studies
 from dualview.run.datasets import evaluation_datasets, node_store
-from dualview.run.directory import EvaluationDir, RunDir
+from dualview.run.directory import RunDir
 from dualview.run.other_data import Overlap, config_on, overlap_with, refuse_trained_on
 from dualview.run.resume import with_overrides
 from dualview.run.trained import TrainedNetwork, load_trained
@@ -119,7 +119,7 @@ def evaluate_on(
         UserError: no such run, problems of the other data, no finding in common, or patients who were trained on.
     """
     run, settings = RunDir(run_dir), settings or EvaluationSettings()
-    folder = EvaluationDir(out) if out else run.external(request.folder_name)
+    folder = folder_of(run, out, usual=run.external(request.folder_name))
     network = load_trained(run, name=checkpoint_name)
     maps = parse_maps(request.maps, findings=network.findings)
     of_data = [text for text in overrides or [] if text.startswith("data.")]
@@ -269,7 +269,9 @@ def internal_predictions(
     if folder.evaluation.is_file() and folder.predictions.is_file():
         earlier = Evaluation.from_json(folder.evaluation.read_bytes(), file=folder.evaluation)
         is_alike = (earlier.several_images_at_test or "first") == several
-        if earlier.checkpoint is not None and earlier.checkpoint.step == network.step and is_alike:
+        is_own_test = earlier.external is None and earlier.split == "test"
+        is_this_network = earlier.checkpoint is not None and earlier.checkpoint.step == network.step
+        if is_own_test and is_this_network and is_alike:
             return _if_any(read_predictions(folder.predictions), network=network)
     is_alike = network.config.data.several_images_at_test == several
     if network.is_best and run.is_finished and run.predictions("test").is_file() and is_alike:

@@ -154,10 +154,11 @@ def value_of_lateral_table(evaluation: Evaluation, *, width: int = WIDE) -> Tabl
     macro_aurocs = [_number(auroc.value) for auroc in value.macro.aurocs]
     table.add_row(value.macro.name, *macro_aurocs, _difference(value.macro.auroc_gained), "")
     correction = masked.value_of_lateral.correction
+    gains = "these networks together gain" if evaluation.members else "this trained network gains"
     table.caption = (
         f"gained: difference of AUROC with its interval, over patients. {correction}. Beneath too few: patients. "
         "Beneath undecided: the smallest gain that would be found with 80 % power. p: of swapped scores for all "
-        "findings together, of DeLong for one. It is what this trained network gains; intervals are over patients, "
+        f"findings together, of DeLong for one. It is what {gains}; intervals are over patients, "
         "not over trainings: `dualview compare` with 3 or more seeds is"
     )
     if value.without_error:

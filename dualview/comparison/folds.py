@@ -100,3 +100,14 @@ def with_calibrated_logits(table: PredictionTable, *, points: OperatingPoints | 
 def out_of_fold_file(run: PlannedRun) -> Path:
     """Where the predictions of all folds of a run's seed are written: beside the folders of its folds."""
     return run.config.run.dir.parent / OUT_OF_FOLD
+
+
+def about_folds(table: PredictionTable) -> str | None:
+    """What pooling the predictions of several networks does to their ranking; None: they are not of folds."""
+    if FOLD not in table.attributes:
+        return None
+    return (
+        f"predictions of {len(set(table.attributes[FOLD]))} folds, each by a network of its own: AUROC, and with it "
+        "what the lateral is worth, counts pairs of two networks too, whose scores have no common scale, and is rather "
+        "too low; that of pairs within a fold is in the table of dualview compare"
+    )

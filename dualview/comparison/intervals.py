@@ -30,7 +30,8 @@ def interval_over_seeds_and_patients(
 
     The variance is s^2 / n of the n seeds' values, plus that of their mean over resamples of patients; Student's
     quantile takes the degrees of freedom of Satterthwaite (Biometrics Bulletin 1946), n - 1 for the seeds and no end of
-    them for the resamples. With one seed it is over patients only. What never varies has no interval.
+    them for the resamples. With one seed it is over patients only. What never varies has no interval. Bounds stay in
+    [-1, 1], as metrics and their differences do.
 
     Args:
         values: (n,) one for each seed; differences are paired by seed.
@@ -55,7 +56,7 @@ def interval_over_seeds_and_patients(
         return Interval(value, None, None)
     freedom = variance**2 * seed_freedom / seed_variance**2 if seed_variance > NO_VARIANCE else np.inf
     reach = float(student.ppf((1 + confidence) / 2, freedom)) * variance**0.5
-    return Interval(value, value - reach, value + reach)
+    return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0))
 
 
 def confidence_of_each(values: np.ndarray, resampled: np.ndarray, *, confidence: float) -> float:

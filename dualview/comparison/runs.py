@@ -106,7 +106,7 @@ def slurm_array(plan: Plan, *, command: str) -> str:
             "#SBATCH --requeue",
             f"# {len(plan.runs)} runs; once all are done: {command}",
             "# As in launch/slurm.sbatch: requeued only where the run says that a signal stopped it, by its status 75.",
-            "trap 'kill -USR1 $child' USR1",
+            "trap 'kill -USR1 $!' USR1",
             f"{command} --only $SLURM_ARRAY_TASK_ID &",
             "child=$!",
             "while kill -0 $child 2>/dev/null; do wait $child; done  # the trap ends a wait before the child ends",

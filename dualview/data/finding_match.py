@@ -161,10 +161,10 @@ def _means(name: str) -> str | None:
 def _form(name: str) -> str:
     """A name without regard to case, blanks, hyphens and underscores.
 
-    >>> _form("Pleural_Thickening") == _form("pleural thickening")
+    >>> _form("Pleural_Thickening") == _form("pleural thickening") == _form("PleuralThickening")
     True
     """
-    return re.sub(r"[\s_-]+", " ", name.strip()).casefold()
+    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def with_matched(table: StudyTable, *, findings: Sequence[str], matches: Mapping[str, FindingMatch]) -> StudyTable:

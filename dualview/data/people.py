@@ -10,16 +10,18 @@ IMPLAUSIBLE = f"age is below 0 or above {OLDEST} and is taken as not known"
 SEXES = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F", "o": "O", "other": "O"}
 """What stands for a sex, in lower case -> M, F or O as in DICOM (PS3.3, C.7.1.1, PatientSex)."""
 AGE = re.compile(r"(>?)\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*(\+?)", re.IGNORECASE)
+NOT_YEARS = {"group", "band", "range", "class", "category", "month", "months", "week", "weeks", "day", "days"}
+"""Words beside age in the name of a column that does not hold years."""
 DAYS = {"Y": 365.25, "M": 30.4375, "W": 7.0, "D": 1.0}  # of a unit of DICOM's age strings (PS3.5, 6.2, AS)
 
 
 def is_age(column: str) -> bool:
     """Whether a column of this name holds ages in years.
 
-    >>> is_age("Patient Age"), is_age("age_years"), is_age("stage")
-    (True, True, False)
+    >>> is_age("Patient Age"), is_age("age_years"), is_age("age_months"), is_age("stage")
+    (True, True, False, False)
     """
-    return "age" in _words(column) and not {"group", "band", "range", "class", "category"} & _words(column)
+    return "age" in _words(column) and not NOT_YEARS & _words(column)
 
 
 def is_sex(column: str) -> bool:

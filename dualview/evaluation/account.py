@@ -83,7 +83,7 @@ def study_account(
         studies_not_read=int((~table.evaluated).sum()),
         studies_with_a_view_not_read=int(is_less.sum()),
         missing_views=_missing_views(config),
-        labels=_labels(whole, split=split, config=config),
+        labels=_labels(taken, split=split, config=config),
         choice=_choice(network, checkpoint_name=checkpoint_name),
     )
 
@@ -115,12 +115,18 @@ def split_account(
     of_patient = np.unique(patients.astype(str), return_inverse=True)[1]
     num_patients = int(of_patient.max()) + 1 if len(of_patient) else 0
     sex, age = None, None
-    if (column := next(filter(is_sex, attributes), None)) is not None:
-        known = np.array([sex_of(text) for text in attributes[column].astype(str)], object)
+    # Each of several data sets may have a column of its own, which is blank for the studies of the others.
+    if columns := list(filter(is_sex, attributes)):
+        known = np.full(len(patients), "", object)
+        for column in columns:
+            of_column = np.array([sex_of(text) for text in attributes[column].astype(str)], object)
+            known = np.where(known == "", of_column, known)
         first = _first_known(of_patient, num_patients, known=known, is_known=known != "", otherwise="")
         sex = {title: int((first == code).sum()) for code, title in SEX_TITLES.items()}
-    if (column := next(filter(is_age, attributes), None)) is not None:
-        years = plausible_years(attributes[column])
+    if columns := list(filter(is_age, attributes)):
+        years = np.full(len(patients), np.nan)
+        for column in columns:
+            years = np.where(np.isfinite(years), years, plausible_years(attributes[column]))
         first = _first_known(of_patient, num_patients, known=years, is_known=np.isfinite(years), otherwise=np.nan)
         age = _ages(first[np.isfinite(first)])
     return SplitAccount(
@@ -265,11 +271,11 @@ def _missing_views(config: Config) -> str:
     )
 
 
-def _labels(whole: Data, *, split: str, config: Config) -> dict[str, LabelAccount]:
+def _labels(taken: Data, *, split: str, config: Config) -> dict[str, LabelAccount]:
     """Finding -> what is unknown of it. Uncertain labels are counted as the sources give them."""
-    train, judged = whole.splits["train"], whole.splits[split]
-    uncertain = _uncertain_in_training(whole)
-    names = [source.name for source in whole.sources]
+    train, judged = taken.splits["train"], taken.splits[split]
+    uncertain = _uncertain_in_training(taken)
+    names = [source.name for source in taken.sources]
     labels = {}
     for k, finding in enumerate(train.findings):
         policies = [_policy(section, finding) for section in config.data.all_sources]
@@ -290,12 +296,12 @@ def _policy(section: SourceConfig, finding: str) -> str:
     return uncertain if isinstance(uncertain, str) else uncertain.get(finding, uncertain.get("default", "ignore"))
 
 
-def _uncertain_in_training(whole: Data) -> dict[str, int]:
+def _uncertain_in_training(taken: Data) -> dict[str, int]:
     """Finding -> training studies whose report hedges, before a policy makes labels of them."""
-    train = whole.splits["train"]
+    train = taken.splits["train"]
     in_training = set(zip(train.patient_ids, train.study_ids, strict=True))
     counts: dict[str, int] = {}
-    for source in whole.sources:
+    for source in taken.sources:
         table = source.table
         if table.uncertain is None or not table.uncertain.any():
             continue

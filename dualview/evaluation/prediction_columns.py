@@ -18,16 +18,19 @@ from dualview.data.sources.identifiers import form_of, unusable
 from dualview.data.sources.problems import Problems, repeated
 from dualview.errors import UserError
 from dualview.evaluation.cells import Cells, Numbers, names_of_columns, read_cells
+from dualview.evaluation.operating_points import to_probabilities
 from dualview.evaluation.prediction_table import LARGEST, SCORES, SMALLEST, PredictionTable
 from dualview.evaluation.subgroups import columns_of
 from dualview.views import ROUTES, Availability, View
 
-STUDY_COLUMNS = ("study", "patient", "availability")
+IDENTIFIERS = ("study", "patient")
+STUDY_COLUMNS = (*IDENTIFIERS, "availability")
 SCALES = ("logit", "probability")
 SUFFIXES = {"route": "", **{view.hidden_key: f"_{view.hidden_key}" for view in View}}
 """Score -> what follows the scale in the name of its column."""
 THRESHOLD = "threshold"
 KINDS = ("label", *(scale + suffix for suffix in SUFFIXES.values() for scale in (*SCALES, THRESHOLD)))
+TOLD_APART_TO = 30  # logits up to here that are 0.001 apart have different probabilities
 HINT = "Columns are study, patient, availability, and per finding F: label:F, and logit:F or probability:F"
 
 SAYS_NOTHING = "{} is {}, which stands for nothing; give each its identifier"
@@ -80,8 +83,12 @@ def read_prediction_columns(
     others = [name for name in names if ":" not in name and name not in STUDY_COLUMNS]
     has = f"{file} has {', '.join(others) or 'none to divide by'}"
     by = list(dict.fromkeys(name for pair in columns_of(by, there=names, otherwise=has).values() for name in pair))
+    if identifying := [name for name in by if name in IDENTIFIERS]:
+        raise UserError(
+            f"--by {identifying[0]}: identifiers divide nobody into groups, and would stand on the page; {has}"
+        )
     cells = read_cells(file, columns=list(dict.fromkeys([*layout.columns, *by])))
-    identifiers = {name: cells.texts(name) for name in ("study", "patient")}
+    identifiers = {name: cells.texts(name) for name in IDENTIFIERS}
     _add_wrong_identifiers(cells, identifiers)
     availability = _availability(cells)
     labels = np.stack([_labels(cells, f"label:{finding}") for finding in layout.scales], axis=1)
@@ -103,7 +110,7 @@ def read_prediction_columns(
     if not table.evaluated.any():
         raise UserError(f"{file}: no study has a score; columns logit:F or probability:F are blank")
     unused = [name for name in names if name and name not in cells.columns]
-    return ReadPredictions(table=table, remarks=tuple(_remarks(file, table, unused=unused)))
+    return ReadPredictions(table=table, remarks=tuple(_remarks(file, table, layout=layout, unused=unused)))
 
 
 # -- columns ---------------------------------------------------------------------------------------
@@ -269,7 +276,7 @@ def _add(
         cells.problems.add(cells.lines[n], template, name, said, of=name)
 
 
-def _remarks(file: Path, table: PredictionTable, *, unused: Sequence[str]) -> list[str]:
+def _remarks(file: Path, table: PredictionTable, *, layout: _Layout, unused: Sequence[str]) -> list[str]:
     """What is not wrong, and should be known."""
     remarks = []
     if unused:
@@ -278,6 +285,13 @@ def _remarks(file: Path, table: PredictionTable, *, unused: Sequence[str]) -> li
     if lacking.any():
         counts = ", ".join(f"{f} {n:,}" for f, n in zip(table.findings, lacking, strict=True) if n)
         remarks.append(f"{file.name}: studies without a score, which take no part: {counts} of {len(table):,}")
+    if tied := _tied_by_size(table, layout):
+        named = ", ".join(f"{finding} (up to {most:g})" for finding, most in tied.items())
+        remarks.append(
+            f"{file.name}: logits above {TOLD_APART_TO} have the same probability, 1 to all digits, and count as ties, "
+            f"so AUROC may be wrong: {named}. If they are of another scale, bring them into 0 to 1 without changing "
+            "their order, as probability:F"
+        )
     patients = list(dict.fromkeys(table.patient_ids))
     if alike := repeated(np.array([form_of(patient) for patient in patients], object)):
         one, other = (ascii(patients[n]) for n in alike[0])
@@ -286,6 +300,17 @@ def _remarks(file: Path, table: PredictionTable, *, unused: Sequence[str]) -> li
             "are taken for different patients"
         )
     return remarks
+
+
+def _tied_by_size(table: PredictionTable, layout: _Layout) -> dict[str, float]:
+    """Findings, with their largest logit, of which different logits are so large that their probabilities are equal."""
+    tied: dict[str, float] = {}
+    for k, (finding, scale) in enumerate(layout.scales.items()):
+        for logits in table.logits.values() if scale == "logit" else ():
+            large = np.unique(logits[logits[:, k] > TOLD_APART_TO, k])
+            if len(np.unique(to_probabilities(large))) < len(large):
+                tied[finding] = max(float(large[-1]), tied.get(finding, 0.0))
+    return tied
 
 
 # -- what training knows ---------------------------------------------------------------------------

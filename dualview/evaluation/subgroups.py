@@ -5,7 +5,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from dualview.data.people import OLDEST, is_age, plausible_years
+from dualview.data.people import OLDEST, is_age, is_sex, plausible_years, sex_of
 from dualview.errors import UserError
 from dualview.evaluation.prediction_table import PredictionTable
 
@@ -56,8 +56,9 @@ def columns_of(by: Iterable[str], *, there: Collection[str], otherwise: str) -> 
 def subgroup_rows(table: PredictionTable, *, by: list[str] | None) -> dict[str, dict[str, np.ndarray]]:
     """Rows of each part of each column: column -> value -> (N,) int; ages in bands, many other numbers in quarters.
 
-    Bands stand from the lowest up; numbers in none of them, and what is no finite number, are `NOT_KNOWN`. Of two
-    columns at once each pair of values that a study has is a part; a study that lacks one of them is `NOT_KNOWN`.
+    M and Male are one group. Bands stand from the lowest up; numbers in none of them, and what is no finite number, are
+    `NOT_KNOWN`. Of two columns at once each pair of values that a study has is a part; one that lacks either is
+    `NOT_KNOWN`.
 
     Args:
         by: columns to divide by, or pairs of them as `columns_of` reads them; None takes columns with few values.
@@ -89,6 +90,8 @@ def _intersections(parts: list[dict[str, np.ndarray]], *, columns: tuple[str, ..
 
 def _parts(values: np.ndarray, *, column: str, is_asked_for: bool) -> dict[str, np.ndarray]:
     """Rows by part of (S,) text; none where there are too many values."""
+    if is_sex(column):  # M and Male, of two hospitals, are one group.
+        values = np.array([sex_of(text) or text for text in values], object)
     is_there = values != ""
     num_distinct = len(np.unique(values[is_there]))
     numbers = plausible_years(values) if is_age(column) else np.array([_as_number(value) for value in values])

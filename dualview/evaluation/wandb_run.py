@@ -151,9 +151,7 @@ def _start(evaluation: Evaluation, *, of: str, folder: Path, config: Config, mod
         mode=mode,  # type: ignore[arg-type]
         reinit="create_new",
         settings=wandb_settings(
-            # Left to wandb, the next four settings send the name of the machine, the command or its packages.
-            host="",
-            x_disable_meta=True,
+            # Left to wandb, these send what the machine does and its packages.
             x_disable_stats=True,
             x_save_requirements=False,
         ),

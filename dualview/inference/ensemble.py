@@ -128,8 +128,9 @@ def members_of(
 def evaluate_command(networks: Sequence[TrainedNetwork]) -> str:
     """What to type to have these networks evaluated together."""
     words = ["dualview evaluate", *(str(network.run) for network in networks)]
-    if not networks[0].is_best:
-        words.append(f"--checkpoint {networks[0].step}")
+    if not all(network.is_best for network in networks):
+        steps = {network.step for network in networks}
+        words.append(f"--checkpoint {steps.pop() if len(steps) == 1 else 'last'}")  # no other name has several steps
     return " ".join(words)
 
 

@@ -16,10 +16,12 @@ TITLES_OF_PARTS = {
     "precision": "precision", "decision": "decision curve", "failures": "wrong answers", "findings": "findings",
     "points": "operating points", "missing": "missing views", "lateral": "lateral view", "subgroups": "subgroups",
     "training": "training", "data": "data", "settings": "settings", "images": "images", "calibration": "calibration",
+    "updating": "calibration", "recalibration": "recalibration",
     "external": "external evaluation", "ensemble": "ensemble",
 }  # fmt: skip
 """Name of a part in `checklist.Item.sections` -> what a link to it says."""
-IDS = {"settings": "provenance", "labels": "absent", "calibration": "points"}
+IDS = {"settings": "provenance", "labels": "absent", "calibration": "points", "updating": "points",
+       "recalibration": "external"}  # fmt: skip
 """Part -> id of its element, where it is another."""
 
 
@@ -75,6 +77,10 @@ def _of_sources(record: Record, places: dict[str, tuple[str, str]]) -> dict[str,
         found["origin"] = places["sources"]
     if any(source.reference_by is not None for source in account.sources):
         found["readers"] = places["reference"]
+    if not any(split.sex or split.age for split in account.splits.values()):
+        places.pop("demographics", None)
+    elif sum(split.studies > 0 for split in account.splits.values()) > 1:
+        found["by split"] = places["demographics"]
     if "reference" in places and not any(source.reference_standard for source in account.sources):
         places.pop("reference")
     return found

@@ -15,7 +15,7 @@ from dualview.evaluation.document import Evaluation
 from dualview.views import TITLES
 
 LINE, PADDING, GAP = 18, 10, 16  # px
-CHARACTER = 6.9  # px, width of a letter at 13 px
+CHARACTER, BOLD_CHARACTER = 6.9, 7.8  # px, width of a letter at 13 px
 TOLD_REASONS = 3  # reasons of a rule that a box lists
 
 
@@ -41,8 +41,8 @@ class _Canvas:
 
     def box(self, box: Box, *, x: float, y: float, width: float) -> float:
         """Draw a box; gives its height."""
-        letters = int((width - 2 * PADDING) / CHARACTER)
-        lines = [(line, "b") for line in textwrap.wrap(box.title, letters)]
+        letters, bold_letters = (int((width - 2 * PADDING) / each) for each in (CHARACTER, BOLD_CHARACTER))
+        lines = [(line, "b") for line in textwrap.wrap(box.title, bold_letters)]
         lines += [(part, "") for line in box.lines for part in textwrap.wrap(line, letters)]
         height = 2 * PADDING + LINE * len(lines) - 4
         texts = "".join(
@@ -164,7 +164,7 @@ def _drawing(
     canvas.y += GAP
     columns = len(splits) if is_wide and splits else 1
     box_width = (width - (columns - 1) * GAP) / columns
-    last = middle
+    last, bottom = middle, None
     tops, height = canvas.y, 0.0
     for number, box in enumerate(splits):
         x = number * (box_width + GAP) if is_wide else 0
@@ -176,7 +176,7 @@ def _drawing(
         if not is_wide:
             canvas.y += drawn
         if box.kind == "judged" and is_wide:
-            last = x + box_width / 2
+            last, bottom = x + box_width / 2, tops + drawn
     if is_wide:
         for number in range(len(splits)):
             x = number * (box_width + GAP) + box_width / 2
@@ -184,7 +184,9 @@ def _drawing(
         canvas.line(box_width / 2, tops - GAP / 2, width - box_width / 2, tops - GAP / 2)
         canvas.y = tops + height
     for box in after:
-        canvas.line(last, canvas.y, last, canvas.y + GAP)
+        # The box of the split that was judged may end above the tallest.
+        canvas.line(last, canvas.y if bottom is None else bottom, last, canvas.y + GAP)
+        bottom = None
         canvas.y += GAP
         x = max(0.0, min(last - main_width / 2, width - main_width))
         canvas.y += canvas.box(box, x=x, y=canvas.y, width=main_width)

@@ -92,7 +92,8 @@ def _forest(value: ValueOfView, *, names: list[str], metric: str, title: str) ->
     )
     height = 24 * (len(names) + 1) + 104
     legend = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
-    ends = [end for bounds in (*together, *alone, (macro.low, macro.high)) for end in bounds if end is not None]
+    values = [(row.value,) for row in (*rows, macro)]  # Few patients have no interval, and are drawn all the same.
+    ends = [end for drawn in (*values, *together, *alone, (macro.low, macro.high)) for end in drawn if end is not None]
     least, most = min([0.0, *ends]), max([0.0, *ends])
     margin = 0.04 * (most - least) or 0.05
     x_axis = axis(f"{title} gained with the lateral", range=[least - margin, most + margin], zerolinewidth=1.5)

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dualview import __version__
+from dualview.comparison.folds import about_folds
+from dualview.config.public import public_settings
 from dualview.evaluation.operating_points import NO_RULE
 from dualview.evaluation.value_of_lateral import UNDER_TRAINED, value_of_lateral
 from dualview.report import figures, forest, tables
@@ -21,7 +23,7 @@ from dualview.report.curves import MAX_VERTICES, group_curves, masked_curves
 from dualview.report.decision import decision_figures
 from dualview.report.external import external_section
 from dualview.report.pictures import Picture
-from dualview.report.record import Record, public_settings
+from dualview.report.record import Record
 from dualview.report.seeds import Seeds, aurocs_over_seeds, table_over_seeds, warnings_of_seeds
 from dualview.views import ALL_STUDIES, TITLES
 
@@ -86,6 +88,7 @@ def _run(
         "undefined": [] if value is None else value.undefined,
         "is_short": len(record.findings) <= OPEN_UP_TO,
         "over_seeds": over_seeds,
+        "about_folds": about_folds(record.predictions),
         "lateral_table": tables.value_of_lateral(record) if over_seeds is None else table_over_seeds(over_seeds),
         "heads": tables.heads(record),
         "warnings": warnings if over_seeds is None else warnings_of_seeds(over_seeds),
@@ -114,10 +117,13 @@ def _run(
 def _parts(record: Record, *, pictures: list[Picture]) -> set[str]:
     """The parts of the page that checklists can point to (`beside.TITLES_OF_PARTS`), as far as they are there."""
     evaluation = record.evaluation
+    fitted = [one for of_route in evaluation.calibration.values() for one in of_route.values() if one.method != "none"]
+    recalibrated = evaluation.external is not None and evaluation.external.recalibration is not None
     known = {
         "findings": True, "missing": True, "points": record.points.rule != NO_RULE, "lateral": evaluation.masked,
         "subgroups": evaluation.subgroups, "training": record.config, "data": record.config, "images": pictures,
         "settings": record.config, "calibration": evaluation.calibration, "external": evaluation.external,
+        "updating": fitted, "recalibration": recalibrated,
     }  # fmt: skip
     return {name for name, value in known.items() if value}
 

@@ -18,7 +18,6 @@ from dualview.evaluation.prediction_table import PredictionTable, read_predictio
 from dualview.run.directory import EnsembleDir, EvaluationDir, RunDir
 from dualview.views import ROUTES
 
-NOT_SHOWN = "(a path, not shown)"
 OWN_TEST = "evaluation-test"
 """Folder of the evaluation that a report is about where nothing else is asked for."""
 
@@ -131,27 +130,3 @@ def _points(run: RunDir, *, folder: EvaluationDir, evaluation: Evaluation) -> Op
     of_run = read_operating_points(run.operating_points)
     routes = of_run.routes if of_run is not None and of_run.log_pos_weight is None else {route: {} for route in ROUTES}
     return OperatingPoints(rule="", chosen_on="", temperature=evaluation.temperature, routes=routes)
-
-
-def public_settings(config: Config) -> dict[str, Any]:
-    """The settings without paths, which name machines, people and folders."""
-    plain = config.model_dump(mode="json")
-    public: dict[str, Any] = _without_paths(config.model_dump(), plain)
-    return public
-
-
-def _without_paths(value: Any, plain: Any) -> Any:
-    """`plain` with a notice in the place of every path of `value`, its twin with Python's types."""
-    if isinstance(value, Path) or (isinstance(value, str) and _is_absolute(value)):
-        return NOT_SHOWN
-    if isinstance(value, dict):
-        return {
-            key: _without_paths(typed, twin) for typed, (key, twin) in zip(value.values(), plain.items(), strict=True)
-        }
-    if isinstance(value, list | tuple):
-        return [_without_paths(typed, twin) for typed, twin in zip(value, plain, strict=True)]
-    return plain
-
-
-def _is_absolute(text: str) -> bool:
-    return text.startswith(("/", "~", "\\\\")) or text[1:3] in (":\\", ":/")

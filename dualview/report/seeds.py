@@ -69,11 +69,23 @@ def why_not_seeds(records: Sequence[Record]) -> list[str]:
         if record.config.run.seed in seen:
             problems.append(f"{record.name} has the same run.seed as {seen[record.config.run.seed]}")
             continue
+        here, there = _how(record), _how(first)
+        if other := [f"{key} {here[key]}, not {there[key]}" for key in here if here[key] != there[key]]:
+            problems.append(f"{record.name} was evaluated otherwise than {first.name} ({'; '.join(other)})")
+            continue
         seen[record.config.run.seed] = record.name
         if in_one_order([first.predictions, record.predictions]) is None:
             hint = ": set data.seed, or each run.seed draws its own" if first.config.data.seed is None else ""
             problems.append(f"{record.name} was tested on other studies than {first.name}, or with other labels{hint}")
     return problems
+
+
+def _how(record: Record) -> dict[str, str]:
+    """What an evaluation took of its run, which may differ between runs of one configuration."""
+    evaluation = record.evaluation
+    checkpoint = None if evaluation.checkpoint is None else evaluation.checkpoint.name
+    values = (evaluation.split, checkpoint, evaluation.several_images_at_test or "first")
+    return dict(zip(("split", "checkpoint", "several_images_at_test"), map(str, values), strict=True))
 
 
 def all_seeds(records: Sequence[Record]) -> Seeds:

@@ -364,9 +364,9 @@ def subgroup_gaps(record: Record) -> list[Table]:
             else:
                 gap = of_finding.groups[of_finding.worst]
                 cells = [text(of_finding.worst), gain(gap.auroc, reason=None), text(gap.verdict)]
-            rows.append(
-                [_finding(finding, is_behind=is_behind), *cells, text(", ".join(few) or "-")._replace(kind="list")]
-            )
+            # Names of groups of two columns hold a comma.
+            said = f"all {len(few)} groups" if len(few) == len(of_finding.groups) else "; ".join(few) or "-"
+            rows.append([_finding(finding, is_behind=is_behind), *cells, text(said)._replace(kind="list")])
         rows.sort(key=lambda row: row[2].sort is None)
         columns = ["finding", "lowest AUROC in", "difference to the rest", "verdict", "too few to judge"]
         caption = f"{column}: gaps of AUROC; {gaps.correction}"

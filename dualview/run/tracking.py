@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import wandb
 
 from dualview.config import Config
+from dualview.config.public import public_settings
 from dualview.distributed import Job
 from dualview.errors import Preempted
 from dualview.files import read_json_lines
@@ -145,7 +146,7 @@ class Tracker:
                 settings=wandb_settings(),
             )
             # A continued run has a configuration already, which may differ in harmless settings.
-            run.config.update(config.model_dump(mode="json"), allow_val_change=True)
+            run.config.update(public_settings(config), allow_val_change=True)
             run.define_metric("global_step", hidden=True)
             run.define_metric("*", step_metric="global_step")
             return run
@@ -195,6 +196,8 @@ def wandb_settings(**more: Any) -> wandb.Settings:
         console="off",  # Log lines may name files, which must not leave.
         save_code=False,
         disable_git=True,
+        host="",
+        x_disable_meta=True,  # The command line and the Python it runs are paths.
         init_timeout=60,
         x_transaction_log_flush_interval=1,  # seconds; the default of 15 loses short and killed runs
         **more,

@@ -1,13 +1,14 @@
 """The routing bench times the same computation thrice; the schedule bench counts what a slow loop counts."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from dualview.bench import schedule
+from dualview.bench import data, schedule
 from dualview.bench.routing import _HandWrittenAuxLoss
 from dualview.cli import app
 from dualview.data.epoch_plan import plan_epoch
@@ -95,7 +96,8 @@ def test_no_rank_at_all_is_refused():
     assert "--ranks has 0; each number of ranks is at least 1" in " ".join(result.output.split())
 
 
-def test_data_bench_measures_every_way_on_the_same_files():
+def test_data_bench_measures_every_way_on_the_same_files(monkeypatch):
+    monkeypatch.setattr(data, "measure", partial(data.measure, num_studies=32, steps=2))
     command = ["bench", "data", "--json", "--rounds", "1", "--image-size-px", "64", "--file-size-px", "128"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,10 @@ from dualview.config import Config
 from dualview.errors import UserError
 from dualview.evaluation.points_file import read_operating_points
 from dualview.evaluation.prediction_table import read_predictions
+from dualview.inference.ensemble import evaluate_command
 from dualview.run.directory import RunDir
 from dualview.run.trained import load_trained
-from tests.commands.test_several_images import settings, write_studies
+from tests.commands.test_several_images import MEAN, settings, write_studies
 from tests.support.process_group import dualview as run_dualview
 
 SCORES = ("route", "joint", "pa", "lateral", "lateral_hidden", "pa_hidden")
@@ -26,10 +28,13 @@ SCORES = ("route", "joint", "pa", "lateral", "lateral_hidden", "pa_hidden")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """auxloss `a`; `b` of another seed, weight, size of images and order of findings; `c`, which sees PA alone."""
+    """auxloss `a`; `b` of another seed, weight, size of images and order of findings; `c`, which sees PA alone.
+
+    `a` is evaluated with `b` and with `c`; what that has printed is in `a b.txt` and `a c.txt`.
+    """
     folder = tmp_path_factory.mktemp("ensemble")
     (folder / "images").mkdir()
-    write_studies(folder / "images", num_studies=96)
+    write_studies(folder / "images", num_studies=56)
     changes = {
         "a": {},
         "b": {
@@ -45,6 +50,8 @@ def trained(tmp_path_factory):
         for section, keys in sections.items():
             values[section] |= keys
         train(Config.model_validate(values))
+    for other in "bc":
+        (folder / f"a {other}.txt").write_text(evaluate(folder / "a", folder / other))
     return folder
 
 
@@ -65,8 +72,14 @@ def evaluate(*words):
     return done.output
 
 
-def home_of(run):
-    (home,) = run.glob("ensemble-*")
+def home_of(*runs):
+    """Where the evaluation of these runs lies, in the first of them."""
+    names = [run.name for run in runs]
+    (home,) = (
+        members.parent
+        for members in runs[0].glob("ensemble-*/members.json")
+        if [member["run"] for member in json.loads(members.read_text())["members"]] == names
+    )
     return home
 
 
@@ -78,10 +91,10 @@ def alone(run, split="test"):
     return {score: dict(zip(table.study_ids, table.logits[score][:, columns] - shift, strict=True)) for score in SCORES}
 
 
-def test_the_logits_are_the_mean_of_both_and_the_spread_is_theirs(runs):
+def test_the_logits_are_the_mean_of_both_and_the_spread_is_theirs(runs, trained):
     a, b = runs / "a", runs / "b"
-    output = evaluate(a, b)
-    together = read_predictions(home_of(a) / "evaluation-test/predictions.parquet")
+    home = home_of(a, b)
+    together = read_predictions(home / "evaluation-test/predictions.parquet")
     assert together.findings == ("A", "B")
     of_runs = [alone(a), alone(b)]
     for score in SCORES:
@@ -89,9 +102,9 @@ def test_the_logits_are_the_mean_of_both_and_the_spread_is_theirs(runs):
         np.testing.assert_allclose(together.logits[score], both.mean(axis=0), atol=1e-9, err_msg=score)
         if score == "route":
             np.testing.assert_allclose(together.spread, both.std(axis=0, ddof=1), atol=1e-9)
-    document = json.loads((home_of(a) / "evaluation-test/evaluation.json").read_text())
+    document = json.loads((home / "evaluation-test/evaluation.json").read_text())
     assert [member["run"] for member in document["members"]] == ["a", "b"]
-    points = read_operating_points(home_of(a) / "operating_points.json")
+    points = read_operating_points(home / "operating_points.json")
     assert points.chosen_on == "val" and set(points.log_pos_weight.values()) == {0.0}
     # Youden's index of the mean logits on val, by hand: pairs of sensitivity and specificity at every probability.
     val = [alone(a, "val")["route"], alone(b, "val")["route"]]
@@ -102,39 +115,45 @@ def test_the_logits_are_the_mean_of_both_and_the_spread_is_theirs(runs):
     best = max((p[truth] >= cut).mean() + (p[~truth] < cut).mean() for cut in [*p, 1.1])
     cut = points.routes["both"]["A"].threshold
     assert (p[truth] >= cut).mean() + (p[~truth] < cut).mean() == pytest.approx(best)
-    assert f"{home_of(a)}/operating_points.json" in output.replace("\n", "")
+    assert f"{trained / home.relative_to(runs)}/operating_points.json" in (trained / "a b.txt").read_text().replace(
+        "\n", ""
+    )
 
 
 def test_the_order_of_runs_changes_nothing_and_finds_the_same_folder(runs):
     a, b = runs / "a", runs / "b"
-    evaluate(a, b)
-    before = read_predictions(home_of(a) / "evaluation-test/predictions.parquet")
-    points = (home_of(a) / "operating_points.json").read_bytes()
+    home = home_of(a, b)
+    before = read_predictions(home / "evaluation-test/predictions.parquet")
+    points = (home / "operating_points.json").read_bytes()
     evaluate(b, a, "--calibrate", "--threshold", "sensitivity=0.9")
     assert not list(b.glob("ensemble-*"))
-    after = read_predictions(home_of(a) / "evaluation-test/predictions.parquet").with_findings(("A", "B"))
+    after = read_predictions(home / "evaluation-test/predictions.parquet").with_findings(("A", "B"))
     np.testing.assert_array_equal(after.logits["route"], before.logits["route"])
-    own = home_of(a) / "evaluation-test/operating_points.json"
-    assert (home_of(a) / "operating_points.json").read_bytes() == points != own.read_bytes()
+    own = home / "evaluation-test/operating_points.json"
+    assert (home / "operating_points.json").read_bytes() == points != own.read_bytes()
     evaluate(b, a, "--threshold", "sensitivity=0.9", "--set-thresholds")
-    assert read_operating_points(home_of(a) / "operating_points.json").rule == "sensitivity=0.9"
+    assert read_operating_points(home / "operating_points.json").rule == "sensitivity=0.9"
 
 
-def test_two_processes_say_the_same(runs, on_ranks):
+def test_two_processes_say_the_same_also_of_all_images(runs, on_ranks):
     a, c = runs / "a", runs / "c"
-    evaluate(a, c)
+    words = ("evaluate", a, c, MEAN, "--set-thresholds", "--resamples", 100)
+    home = home_of(a, c)
     names = ("operating_points.json", "evaluation-test/predictions.parquet", "evaluation-test/evaluation.json")
-    one = {name: (home_of(a) / name).read_bytes() for name in names}
-    shutil.rmtree(home_of(a))
-    on_ranks(2, run_dualview, "evaluate", a, c, "--resamples", 100)
-    assert one == {name: (home_of(a) / name).read_bytes() for name in names}
+    of_first = {name: (home / name).read_bytes() for name in names}
+    assert invoke(*words).exit_code == 0
+    one = {name: (home / name).read_bytes() for name in names}
+    assert all(one[name] != of_first[name] for name in names)
+    shutil.rmtree(home)
+    on_ranks(2, run_dualview, *words)
+    assert one == {name: (home / name).read_bytes() for name in names}
 
 
 def test_a_network_of_pa_alone_answers_where_it_can(runs):
     """On complete studies and PA only: both; on lateral only: one, without a spread; withheld as it is for each."""
     a, c = runs / "a", runs / "c"
-    evaluate(a, c)
-    together = read_predictions(home_of(a) / "evaluation-test/predictions.parquet")
+    home = home_of(a, c)
+    together = read_predictions(home / "evaluation-test/predictions.parquet")
     aux, single = alone(a), alone(c)
     kinds = set()
     for row, study in enumerate(together.study_ids):
@@ -152,14 +171,16 @@ def test_a_network_of_pa_alone_answers_where_it_can(runs):
         else:
             assert np.isnan(together.logits["lateral_hidden"][row]).all()
     assert kinds == {0, 1, 2}
-    document = json.loads((home_of(a) / "evaluation-test/evaluation.json").read_text())
+    document = json.loads((home / "evaluation-test/evaluation.json").read_text())
     assert [member["routes"] for member in document["members"]] == [["both", "pa_only", "lateral_only"], ["pa_only"]]
 
 
 def test_predict_and_load_answer_as_the_evaluation(runs, trained):
     a, b, c = (runs / name for name in "abc")
-    table = trained / "images/metadata.csv"
-    words = ("predict", a, b, c, "--csv", table, "--device", "cpu", "--workers", 0)
+    table, rows = runs / "some.csv", pd.read_csv(trained / "images/metadata.csv", dtype=str)
+    of_test = read_predictions(a / "predictions-test.parquet").study_ids
+    rows[rows["study"].isin([*of_test, "2", "4"])].to_csv(table, index=False)
+    words = ("predict", a, b, c, "--csv", table, "--root", trained / "images", "--device", "cpu", "--workers", 0)
     done = invoke(*words, "--out", runs / "early.csv")
     assert done.exit_code == 0, done.output
     early = pd.read_csv(runs / "early.csv", dtype={"study": str})
@@ -171,12 +192,12 @@ def test_predict_and_load_answer_as_the_evaluation(runs, trained):
     assert list(answers.columns) == [
         "patient", "views", "members", "A", "A_decision", "A_spread", "B", "B_decision", "B_spread", "reason",
     ]  # fmt: skip
-    together = read_predictions(home_of(a) / "evaluation-test/predictions.parquet")
+    together = read_predictions(home_of(a, b, c) / "evaluation-test/predictions.parquet")
     of_test = answers.loc[list(together.study_ids)]
     np.testing.assert_allclose(of_test[["A", "B"]], expit(together.logits["route"]), atol=1e-5)
     np.testing.assert_allclose(of_test[["A_spread", "B_spread"]], together.spread, atol=1e-4)
     assert of_test["members"].tolist() == [2 if kind == 2 else 3 for kind in together.availability]
-    points = read_operating_points(home_of(a) / "operating_points.json")
+    points = read_operating_points(home_of(a, b, c) / "operating_points.json")
     for row, kind in enumerate(together.availability):
         threshold = points.routes[("both", "pa_only", "lateral_only")[kind]]["A"].threshold
         if threshold is not None:
@@ -196,8 +217,13 @@ def test_predict_and_load_answer_as_the_evaluation(runs, trained):
 
 
 def test_predictions_without_operating_points_say_what_to_run(runs, caplog):
-    dualview.load([runs / "a", runs / "b"], device="cpu")
-    assert f"`dualview evaluate {runs / 'a'} {runs / 'b'}` makes their operating points" in caplog.text
+    b, c = runs / "b", runs / "c"
+    dualview.load([b, c], device="cpu")
+    assert f"`dualview evaluate {b} {c}` makes their operating points" in caplog.text
+    # Of networks that are not the best of all runs no step is common, although the first is the best of its run.
+    b_last, c_last = load_trained(RunDir(b)), replace(load_trained(RunDir(c)), step=3, folder=c)
+    assert evaluate_command([b_last, c_last]) == f"dualview evaluate {b} {c} --checkpoint last"
+    assert evaluate_command([b_last, replace(c_last, step=2)]) == f"dualview evaluate {b} {c} --checkpoint 2"
 
 
 def test_a_list_of_one_run_is_that_run(runs, trained):
@@ -235,13 +261,13 @@ def test_other_findings_are_named(make_run, tmp_path):
 
 def test_the_report_draws_it(runs):
     a, b = runs / "a", runs / "b"
-    evaluate(a, b)
-    home = home_of(a)
+    home = home_of(a, b)
     for folder in (home, home / "evaluation-test"):
         done = invoke("report", folder)
         assert done.exit_code == 0, done.output
         page = (folder / "report.html").read_text()
         assert "The mean logits of 2 networks" in page and home.name in page
+        assert "what these networks together gain" in page and "several images of a view" not in page
     evaluate(a)
     done = invoke("report", a, home, "--out", runs / "both.html")
     assert done.exit_code == 0, done.output

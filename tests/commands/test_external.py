@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from dualview.cli import app
 from dualview.commands.train import train
 from dualview.config import Config
+from dualview.evaluation.external import set_aside
 from dualview.evaluation.prediction_table import read_predictions
 from dualview.views import ROUTES
 from tests.support.hospital import write_hospital
@@ -112,6 +113,12 @@ def test_scikit_learn_finds_the_same(run, other):
     assert said["external"]["findings"]["Hernia"] == {"theirs": [], "by": None}
     assert said["external"]["unmatched"] == ["Scoliosis"] and "Hernia: unknown" in done.said
     assert said["groups"]["all"]["findings"]["Hernia"]["num_unknown"] == 80
+    predictions = read_predictions(folder / "predictions.parquet")
+    studies = predictions.study_ids.astype(int)
+    np.testing.assert_array_equal(predictions.labels[:, 0], studies & 1)  # bit 0: pleural_effusion
+    np.testing.assert_array_equal(predictions.labels[:, 1], studies >> 1 & 1)
+    kinds = {"p": 1, "l": 2, "b": 0}
+    np.testing.assert_array_equal(predictions.availability, [kinds["pplb"[study % 4]] for study in studies])
     drift = said["external"]["drift"]["all"]
     assert set(drift["findings"]) == {"Effusion", "Lung Opacity"}
     for finding in ("Effusion", "Lung Opacity"):
@@ -145,16 +152,6 @@ def test_scikit_learn_finds_the_same(run, other):
         assert ours["verdict"] == "too_few" and ours["auroc"]["simultaneous_low"] is None  # 18 patients in the own test
 
 
-def test_the_labels_are_those_of_the_other_table(run, other):
-    assert evaluate(run, "--on", other()).exit_code == 0
-    predictions = read_predictions(run / "external-second/predictions.parquet")
-    studies = predictions.study_ids.astype(int)
-    np.testing.assert_array_equal(predictions.labels[:, 0], studies & 1)  # bit 0: pleural_effusion
-    np.testing.assert_array_equal(predictions.labels[:, 1], studies >> 1 & 1)
-    kinds = {"p": 1, "l": 2, "b": 0}
-    np.testing.assert_array_equal(predictions.availability, [kinds["pplb"[study % 4]] for study in studies])
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -181,7 +178,7 @@ def test_mistakes_are_one_clear_error(run, other, arguments, expected):
 
 
 def test_no_common_finding_is_an_error_and_a_map_mends_it(run, other):
-    file = other(findings=("Kyphosis", "Scoliosis"))
+    file = other(kinds="pb" * 8, findings=("Kyphosis", "Scoliosis"))
     done = evaluate(run, "--on", file)
     assert done.exit_code == 1
     assert "no finding of these data is one of the run" in done.said and "Kyphosis, Scoliosis" in done.said
@@ -195,7 +192,7 @@ def test_no_common_finding_is_an_error_and_a_map_mends_it(run, other):
 
 def test_patients_who_were_trained_on(run, other, tmp_path):
     """Counted where identifiers are alike, refused where they mean the same people, whatever their form."""
-    file = other()
+    file = other(kinds="pplb" * 3)
     split = pd.read_csv(run / "split.csv", dtype=str)
     trained_on, chosen_on = (split["patient"][split["split"] == name].tolist() for name in ("train", "val"))
     metadata = tmp_path / "data-second/metadata.csv"
@@ -219,12 +216,13 @@ def test_patients_who_were_trained_on(run, other, tmp_path):
     assert done.exit_code == 1 and "were trained on" in done.said and "it is the same table" in done.said
     done = evaluate(run, "--on", tmp_path / "own.yaml", "--split", "test", f"data.split.file={run / 'split.csv'}")
     assert done.exit_code == 0, done.output
+    assert document(run / "external-own")["split"] == "test" and document(run / "external-own")["num_studies"] == 18
     assert document(run / "external-own")["external"]["patients"] == {
         "are_shared": True, "trained_on": 0, "chosen_on": 0, "tested_on": 18,
     }  # fmt: skip
 
 
-def test_patients_set_aside_are_in_no_number(run, other):
+def test_patients_set_aside_are_in_no_number_and_the_page(run, other, tmp_path):
     done = evaluate(run, "--on", other(kinds="pb" * 100), "--recalibrate-on", "130")
     assert done.exit_code == 0, done.output
     folder = run / "external-second"
@@ -245,9 +243,17 @@ def test_patients_set_aside_are_in_no_number(run, other):
     new = [expit(z_ / scale if line is None else line["slope"] * z_ + line["intercept"])
            for z_, line, scale in zip(z, lines, scales, strict=True)]  # fmt: skip
     assert after["Effusion"]["brier"]["value"] == pytest.approx(brier_score_loss(truth, new), abs=1e-9)
-    drawn = set(predictions.study_ids)
-    assert evaluate(run, "--on", run.parent / "second.yaml", "--recalibrate-on", "130", "--seed", "1").exit_code == 0
-    assert set(read_predictions(folder / "predictions.parquet").study_ids) != drawn
+    aside = [set_aside(predictions, num_patients=30, seed=seed) for seed in (0, 1)]
+    assert (aside[0] != aside[1]).any()
+    done = CliRunner().invoke(app, ["report", str(run), "--evaluation", "external-second"])
+    assert done.exit_code == 0, done.output
+    page = (folder / "report.html").read_text().partition("/**\n* plotly.js")[0]
+    gap = said["external"]["drift"]["all"]["findings"]["Effusion"]["auroc"]["value"]
+    assert f"{gap:+.3f}" in page and "130 patients" in page and "Not used, because the run does not have them" in page
+    secrets = [str(tmp_path), "other-p", "data-second", f">{socket.gethostname()}<"]
+    assert [secret for secret in secrets if secret in page] == []
+    done = CliRunner().invoke(app, ["report", str(run), "--evaluation", "external-third"])
+    assert done.exit_code == 1 and "There are: external-second" in " ".join(done.output.split())
 
 
 def test_keys_about_the_network_are_those_of_the_run(run, other, caplog):
@@ -263,7 +269,7 @@ def test_keys_about_the_network_are_those_of_the_run(run, other, caplog):
 
 def test_without_an_own_test_nothing_is_compared(run, other, caplog):
     (run / "predictions-test.parquet").unlink()
-    done = evaluate(run, "--on", other())
+    done = evaluate(run, "--on", other(kinds="pb" * 8))
     assert done.exit_code == 0, done.output
     assert document(run / "external-second")["external"]["drift"] is None
     assert "no predictions of its own test" in caplog.text and "no predictions of its own test" in done.said
@@ -274,24 +280,10 @@ def test_without_an_own_test_nothing_is_compared(run, other, caplog):
     assert done.exit_code == 1 and "--set-thresholds" in done.said and not (run / "operating_points.json").exists()
 
 
-def test_the_page(run, other, tmp_path):
-    assert evaluate(run, "--on", other(kinds="pb" * 100), "--recalibrate-on", "130").exit_code == 0
-    done = CliRunner().invoke(app, ["report", str(run), "--evaluation", "external-second"])
-    assert done.exit_code == 0, done.output
-    html = (run / "external-second/report.html").read_text()
-    page = html.partition("/**\n* plotly.js")[0]
-    gap = document(run / "external-second")["external"]["drift"]["all"]["findings"]["Effusion"]["auroc"]["value"]
-    assert f"{gap:+.3f}" in page and "130 patients" in page and "Not used, because the run does not have them" in page
-    secrets = [str(tmp_path), "other-p", "data-second", *(f">{n}<" for n in (socket.gethostname(),))]
-    assert [secret for secret in secrets if secret in page] == []
-    done = CliRunner().invoke(app, ["report", str(run), "--evaluation", "external-third"])
-    assert done.exit_code == 1 and "There are: external-second" in " ".join(done.output.split())
-
-
 def test_wandb_hears_neither_path_nor_name_of_a_file(run, other, read_back):
     config = json.loads(json.dumps(yaml.safe_load((run / "config.yaml").read_text())))
     assert config["tracking"]["wandb"] == "disabled"
-    done = evaluate(run, "--on", other("st-mary"), "tracking.wandb=offline")
+    done = evaluate(run, "--on", other("st-mary", kinds="pb" * 8), "tracking.wandb=offline")
     assert done.exit_code == 0, done.output
     found = list((run / "external-st-mary/wandb").glob("offline-run-*/*.wandb"))
     assert len(found) == 1
@@ -311,14 +303,18 @@ def test_overrides_may_move_the_table_and_not_change_it(run, tmp_path, caplog):
         frame.to_csv(moved / "metadata.csv", index=False)
         return evaluate(run, f"data.root={moved}", f"data.split.file={run / 'split.csv'}")
 
-    assert write(table).exit_code == 0
-    assert write(table[["path", "view", "patient", "study", *FINDINGS]]).exit_code == 0
-    assert write(table.sample(frac=1, random_state=0)).exit_code == 0
+    other_order = table[["path", "view", "patient", "study", *FINDINGS]].sample(frac=1, random_state=0)
+    assert write(other_order).exit_code == 0
     tested = pd.read_csv(run / "split.csv", dtype=str).query("split == 'test'")["patient"].tolist()
     relabelled = table.copy()
     rows = relabelled["patient"] == tested[0]
     relabelled.loc[rows, "Hernia"] = np.where(relabelled.loc[rows, "Hernia"] == "1", "0", "1")
+    complete_tested = next(patient for patient in tested if (table["patient"] == patient).sum() == 2)
+    no_lateral = table[(table["patient"] != complete_tested) | (table["view"] == "PA")]
+    swapped = table.assign(view=table["view"].map({"PA": "L", "L": "PA"}))
     for changed, expected in (
+        (no_lateral, "1 studies of test have other views than in the run"),
+        (swapped, "studies of test have other views than in the run"),
         (relabelled, "1 labels of test are other than in the run"),
         (table[table["patient"] != tested[1]], "1 patient(s) of the run are not there"),
     ):
@@ -334,6 +330,19 @@ def test_overrides_may_move_the_table_and_not_change_it(run, tmp_path, caplog):
     assert done.exit_code == 1 and "are in another split than in the run" in done.said
     done = evaluate(run, "data.source=dicom")
     assert done.exit_code == 1 and "dualview evaluate RUN --on CONFIG" in done.said
+
+
+def test_an_evaluation_keeps_off_the_files_of_its_run(run, other):
+    """Whatever --out says: the thresholds that predict uses, and the own test that other data are compared with."""
+    before, file = contents(run), other()
+    on = ("--on", file)
+    for out, arguments in (
+        (run, ("--threshold", "sensitivity=0.95")), (run, on), (run / "evaluation-test", on), (run / "x/..", on),
+        (run / "external-second", ()), (run / "checkpoints", ()),
+    ):  # fmt: skip
+        done = evaluate(run, *arguments, "--out", out)
+        assert done.exit_code == 1 and "give a folder outside of the run" in done.said, done.output
+        assert contents(run) == before
 
 
 def test_another_hospital_in_place_of_the_own_is_refused(run, other, tmp_path):
@@ -370,17 +379,17 @@ def test_several_sources_and_a_store(run, other, tmp_path):
     """The same studies from the files and from a store; each source is matched by itself and is a subgroup."""
     entries = []
     for name, findings in (("north", ("Effusion", "Hernia")), ("south", ("Pleural Effusion", "Lung Opacity"))):
-        data = yaml.safe_load(other(name, kinds="bpl" * 10, findings=findings).read_text())["data"]
+        data = yaml.safe_load(other(name, kinds="bpl" * 6, findings=findings).read_text())["data"]
         entries.append({**data, "name": name})
     file = tmp_path / "both.yaml"
     data = {"sources": entries, "image_size_px": 64, "num_workers": 0}
     file.write_text(yaml.safe_dump({"data": data}))
-    assert evaluate(run, "--on", file).exit_code == 0
+    assert evaluate(run, "--on", file, "--by", "source").exit_code == 0
     said = document(run / "external-both")
-    assert said["num_patients"] == 60  # p0 of the north is not p0 of the south
+    assert said["num_patients"] == 36  # p0 of the north is not p0 of the south
     assert set(said["subgroups"]["source"]) == {"north", "south"}
     assert said["external"]["findings"]["Effusion"]["theirs"] == ["Effusion", "Pleural Effusion"]
-    assert said["groups"]["all"]["findings"]["Hernia"]["num_unknown"] == 30
+    assert said["groups"]["all"]["findings"]["Hernia"]["num_unknown"] == 18
     file.write_text(yaml.safe_dump({"data": {**data, "store": str(tmp_path / "store")}}))
     done = CliRunner().invoke(app, ["prepare", str(file)])
     assert done.exit_code == 0, done.output
@@ -390,5 +399,3 @@ def test_several_sources_and_a_store(run, other, tmp_path):
     assert done.exit_code == 0, done.output
     one, two = (read_predictions(run / f"external-{name}/predictions.parquet") for name in ("both", "store"))
     np.testing.assert_allclose(one.logits["route"], two.logits["route"], atol=1e-3)
-    assert evaluate(run, "--on", file, "--by", "source", "data.check_files=false", "--split", "test").exit_code == 0
-    assert document(run / "external-both")["split"] == "test" and document(run / "external-both")["num_studies"] == 12

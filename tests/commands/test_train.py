@@ -127,7 +127,7 @@ def test_sixteen_phantoms_are_overfitted(tmp_path, monkeypatch, network, view, m
     config = tiny_config(
         tmp_path / "run",
         data={"augment": {"rotation_degrees": 0, "noise_std": 0}},
-        train={"max_steps": 120, "eval_every_steps": 120, "log_every_steps": 120, "micro_batch_size": 8},
+        train={"max_steps": 100, "eval_every_steps": 100, "log_every_steps": 100, "micro_batch_size": 8},
         optim={"learning_rate": learning_rate, "warmup_steps": 5},
         model={"name": network, "view": view},
         loss={"pos_weight": "none"},

@@ -221,8 +221,8 @@ def test_more_folds_than_patients_are_one_error_and_no_run(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_command_pools_folds_and_writes_what_assess_reads(tmp_path):
-    file = write_comparison(tmp_path, FILE)
+def test_the_command_pools_folds_and_writes_what_assess_reads(tmp_path, caplog):
+    file = write_comparison(tmp_path, FILE.replace("[3, 5]", "[5]"))
     write_finished_runs(read_plan(file), offset=0.5)
     done = CliRunner().invoke(app, ["compare", str(file)])
     assert done.exit_code == 0, done.output
@@ -242,6 +242,7 @@ def test_the_command_pools_folds_and_writes_what_assess_reads(tmp_path):
     np.testing.assert_allclose(read.table.logits["route"][order, 0], whole.logits["route"][:, 0], atol=1e-12)
     assert list(read.table.attributes[FOLD][order]) == [str(number) for number in NUMBERS]
     assert_thresholds_are_those_of_each_fold(pooled_file, tmp_path=tmp_path, seed=5)
+    assert "predictions of 3 folds, each by a network of its own" in caplog.text
 
 
 def assert_thresholds_are_those_of_each_fold(pooled_file, *, tmp_path, seed) -> None:
@@ -265,6 +266,10 @@ def assert_thresholds_are_those_of_each_fold(pooled_file, *, tmp_path, seed) -> 
     assert found["threshold"] is None  # each fold has its own
     assert evaluation["settings"]["operating_points"] == "the columns threshold:F, for each study its own"
     assert any("3 folds, each by a network of its own" in text for text in evaluation["versions"])
+    page = (tmp_path / "all/report.html").read_text()
+    summary = page[page.index("Summary</h2>") : page.index("What the lateral view is worth</h2>")]
+    assert "Predictions of 3 folds, each by a network of its own" in " ".join(summary.split())
+    assert "Predictions of another software" not in summary
     refused = CliRunner().invoke(
         app, ["assess", str(pooled_file), "--val", str(pooled_file), "--out", str(tmp_path / "x")]
     )

@@ -35,6 +35,7 @@ def matched(findings, theirs, *, of=None, maps=None):
     [
         ("Edema", ["Edema", "edema"], (["Edema"], "name")),
         ("Pleural_Thickening", ["pleural thickening"], (["pleural thickening"], "name")),
+        ("Lung Opacity", ["lungOpacity"], (["lungOpacity"], "name")),
         ("Effusion", ["Pleural Effusion"], (["Pleural Effusion"], "vocabulary")),
         ("Pleural Effusion", ["Effusion"], (["Effusion"], "vocabulary")),
         ("Fibrosis", ["Pulmonary fibrosis"], (["Pulmonary fibrosis"], "vocabulary")),

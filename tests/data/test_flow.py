@@ -44,6 +44,19 @@ def test_rules_of_the_cohort_go_on_where_the_table_ends():
     assert counts(read(one_image_per_view=True, availability=["both"]))[3:] == rules
 
 
+def test_several_images_of_a_view_are_a_rule_of_their_own_where_each_patient_gives_one_study():
+    config = DataConfig(source="csv", root=".", findings=["F"], check_files=False)
+    frame = pd.DataFrame(ROWS[:5] + ROWS[8:], columns=["patient", "study", "view", "path"], dtype=object)
+    rows = ImageRows(frame.assign(line=range(2, 8), date="20200101"), file=config.root / "t.csv", source=config)
+    rows.assign_views(rows.frame["view"], frontal=["PA"], lateral=["L"], strict=True)
+    cohort = CohortConfig(one_study_per_patient=True, one_image_per_view=True, availability=["both", "pa_only"])
+    steps = counts(select(rows.studies(attributes=["date"]), cohort=cohort))
+    assert {rule: studies for rule, _, studies, _ in steps[1:]} == {
+        "patient has a study that comes before": 3, "study has several images of one view": 2,
+        "study is not both or pa_only": 1,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"one_image_per_view": True}, {"availability": ["pa_only"]}, {"availability": ["both", "pa_only"]}],

@@ -38,5 +38,7 @@ def test_a_birthday_counts_from_its_day_on():
 
 def test_columns_are_known_by_their_names():
     assert all(map(is_age, ["age", "Age", "PatientAge", "patient_age", "Age at study", "age_years"]))
-    assert not any(map(is_age, ["stage", "image", "age_group", "language", "dosage", "AgeBand"]))
+    assert not any(
+        map(is_age, ["stage", "image", "age_group", "language", "dosage", "AgeBand", "AgeMonths", "age_in_days"])
+    )
     assert is_sex("Patient Sex") and is_sex("gender") and not is_sex("essex")

@@ -31,10 +31,10 @@ def training_in(run_dir, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The run on two processes that nothing happens to, launched as users do: forked ranks are held to it too."""
+def undisturbed(on_ranks, tmp_path_factory):
+    """The run on two processes that nothing happens to; one that is launched as users do is held to it too."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    launch(2, "-m", "dualview", *training_in(run_dir))
+    on_ranks(2, dualview, *training_in(run_dir))
     return run_dir
 
 
@@ -164,7 +164,8 @@ def test_a_restart_on_the_shared_store_is_refused_with_the_remedy(tmp_path):
     assert "Launch with launch/train.sh; or export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in last_words(done)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+# The launcher gets SIGTERM in the next test, too, with everybody else.
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_the_launcher_saves_and_leaves_nobody_behind(tmp_path, train_sh, number):
     run = tmp_path / "run"
     process = train_sh(training_in(run, "data.num_workers=1", "train.max_steps=2000"))

@@ -74,7 +74,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", **more}
 
 
-@pytest.mark.parametrize("program", [["-m", "dualview"], [FAULTY, "kill", "1", "3"]], ids=["", "a killed rank"])
+# Without a kill two machines train in the second job of the test below.
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(["-m", "dualview"], marks=pytest.mark.slow), [FAULTY, "kill", "1", "3"]],
+    ids=["", "a killed rank"],
+)
 def test_two_machines_train_what_one_does(on_node, tmp_path, on_one_machine, program):
     """Also where a rank is killed on one of them and both launchers start again."""
     command = [

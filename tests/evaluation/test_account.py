@@ -1,12 +1,16 @@
 """What evaluation.json says of the study is what pandas counts, and names nobody."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
-from dualview.config import SourceConfig
+from dualview.config import Config, SourceConfig
 from dualview.config.uses import SOURCES
+from dualview.data.load import load_data
 from dualview.data.sources.about import ABOUT, reference_standard
-from dualview.evaluation.account import split_account
+from dualview.evaluation.account import split_account, study_account
+from dualview.run.datasets import for_network
 
 
 def test_demographics_are_those_of_pandas_by_patient():
@@ -35,6 +39,18 @@ def test_demographics_are_those_of_pandas_by_patient():
     assert list(counted.availability.values()) == [(frame["kind"] == kind).sum() for kind in range(3)]
 
 
+def test_each_of_several_data_sets_says_sex_and_age_in_a_column_of_its_own():
+    counted = split_account(
+        {
+            "sex": np.array(["M", "", ""], object), "Gender": np.array(["", "Female", ""], object),
+            "age": np.array(["", "", "30"], object), "Patient Age": np.array(["", "50", ""], object),
+        },
+        patients=np.array(["a", "b", "c"], object), availability=np.array([0, 0, 0]), taken=3,
+    )  # fmt: skip
+    assert counted.sex == {"female": 1, "male": 1, "other": 0, "not recorded": 1}
+    assert counted.age is not None and (counted.age.num_known, counted.age.median) == (2, 40)
+
+
 def test_what_has_no_column_is_not_recorded():
     counted = split_account({}, patients=np.array(["a"], object), availability=np.array([0]), taken=1)
     assert counted.sex is None and counted.age is None
@@ -48,3 +64,25 @@ def test_every_public_data_set_says_who_read_its_images():
     assert reference_standard(own).says == "two radiologists"
     labelled = SourceConfig(source="mimic_cxr", root=".", labeler="negbio")
     assert "NegBio" in reference_standard(labelled).says
+
+
+def test_labels_are_counted_among_the_studies_that_the_network_is_trained_on(tmp_path):
+    images = pd.DataFrame({
+        "patient": [f"p{n}" for n in range(60)], "study": "s", "view": ["PA", "LATERAL"] * 30,
+        "path": [f"{n}.png" for n in range(60)], "F": [""] * 10 + ["1", "0", "0", "1"] * 12 + ["1", "0"],
+    })  # fmt: skip
+    images.to_csv(tmp_path / "t.csv", index=False)
+    data = {"source": "csv", "root": tmp_path, "csv": tmp_path / "t.csv", "findings": ["F"], "check_files": False}
+    config = Config.model_validate({"data": data, "model": {"name": "single", "view": "pa"}})
+    whole = load_data(config.data, seed=0)
+    taken = for_network(whole, config, job=SimpleNamespace(is_main=False))
+    tested = SimpleNamespace(evaluated=np.ones(len(taken.test), bool), availability=taken.test.availability)
+    account = study_account(
+        config, whole=whole, taken=taken, split="test", table=tested, came=taken.test, checkpoint_name="best",
+        network=SimpleNamespace(run=SimpleNamespace(read_log=list), is_best=True, step=1), software="dualview",
+    )  # fmt: skip
+    of_view = images[images["view"] == "PA"].set_index("patient")["F"]
+    for counted, table in ((account.labels["F"].unknown_in_training, taken.train),
+                           (account.labels["F"].unknown_in_split, taken.test)):  # fmt: skip
+        assert counted == (of_view[list(table.patient_ids)] == "").sum()
+    assert len(whole.train) > len(taken.train) and (~whole.train.label_mask).sum() > (~taken.train.label_mask).sum()

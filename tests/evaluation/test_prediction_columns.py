@@ -174,6 +174,20 @@ def test_what_should_be_known_is_said(tmp_path):
     assert list(read.table.evaluated) == [True, False]
 
 
+def test_logits_whose_probabilities_are_all_1_are_said_to_be_ties(tmp_path):
+    header = "study,patient,availability,label:Nodule,logit:Nodule,label:Mass,logit:Mass"
+    rows = ["1,1,both,1,80,1,-900", "2,2,both,0,60,0,29.5", "3,3,both,0,-50,1,45"]  # one large Mass ties with none
+    said = "\n".join(read_prediction_columns(write(tmp_path / "a.csv", *rows, header=header)).remarks)
+    assert "logits above 30 have the same probability" in said and "Nodule (up to 80)." in said and "Mass" not in said
+
+
+@pytest.mark.parametrize("by", ["patient", "study", "note+patient"])
+def test_identifiers_are_no_groups(tmp_path, by):
+    file = write(tmp_path / "a.csv", "1,P1,both,1,0.9,0.5,x", "2,P2,pa_only,0,0.1,,x", header=f"{HEADER},note")
+    assert "identifiers divide nobody into groups" in refused(file, by=[by])
+    assert list(read_prediction_columns(file, by=["availability+note"]).table.attributes) == ["availability", "note"]
+
+
 def test_shares_of_training(tmp_path):
     table = read_prediction_columns(write(tmp_path / "a.csv", *ROWS)).table
     header = "availability,prevalence:Nodule"

@@ -66,6 +66,11 @@ def test_ages_are_in_bands_whatever_their_column_is_called_and_however_they_are_
     }  # fmt: skip
 
 
+def test_a_sex_is_one_group_however_it_is_written():
+    groups = parts("Gender", ["M", "Male", "male", "F", "woman", "", "turnip"])
+    assert groups == {"F": ["F", "woman"], "M": ["M", "Male", "male"], "turnip": ["turnip"], NOT_KNOWN: [""]}
+
+
 def test_two_columns_at_once_divide_as_pandas_does():
     generator = np.random.default_rng(0)
     sex = generator.choice(["F", "M", ""], 300, p=[0.45, 0.45, 0.1])

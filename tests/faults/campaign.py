@@ -9,6 +9,7 @@ Prints one JSON object per kill.
 """
 
 import argparse
+import gc
 import json
 import os
 import pathlib
@@ -117,6 +118,7 @@ def run(run_dir: Path, *, moment: str | None = None, seed: int = 0, seconds: flo
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
+        gc.freeze()  # what is imported is no garbage, and Accelerate looks for some at the end of every training
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1)
         os.dup2(devnull, 2)

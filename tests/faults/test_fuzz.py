@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT
 
 
@@ -19,15 +21,17 @@ def fuzzed(program: str, folder: Path, *, cases: int) -> dict:
     return json.loads(done.stdout)
 
 
-def test_5000_mutants_give_an_image_or_a_refusal_in_bounded_memory(tmp_path):
-    counts = fuzzed("fuzz_images", tmp_path, cases=5000)
-    assert counts["images"] + counts["refusals"] == 5000
+@pytest.mark.parametrize("cases", [2500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutants_give_an_image_or_a_refusal_in_bounded_memory(tmp_path, cases):
+    counts = fuzzed("fuzz_images", tmp_path, cases=cases)
+    assert counts["images"] + counts["refusals"] == cases
     assert min(counts["images"], counts["refusals"]) > 500  # the mutants are neither all whole nor all hopeless
     assert counts["more_mib"] < 1024
 
 
-def test_1000_mutated_tables_give_an_account_of_every_row_or_one_error_in_bounded_memory(tmp_path):
-    counts = fuzzed("fuzz_tables", tmp_path, cases=1000)
+@pytest.mark.parametrize("cases", [500, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_tables_give_an_account_of_every_row_or_one_error_in_bounded_memory(tmp_path, cases):
+    counts = fuzzed("fuzz_tables", tmp_path, cases=cases)
     assert counts.pop("more_mib") < 512
-    assert sum(sum(of_reader.values()) for of_reader in counts.values()) == 1000
+    assert sum(sum(of_reader.values()) for of_reader in counts.values()) == cases
     assert all(min(of_reader.values()) > 5 for of_reader in counts.values()), counts  # neither all whole nor hopeless

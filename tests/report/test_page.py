@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from dualview.cli import app
 from dualview.commands.report import write_report
 from dualview.commands.tables import value_of_lateral_table
+from dualview.config.public import NOT_SHOWN, public_settings
 from dualview.evaluation.statistics.curves import thinned
 from dualview.report import forest, pictures, tables
 from dualview.report.curves import curves, group_curves
 from dualview.report.page import differing_studies, render
-from dualview.report.record import NOT_SHOWN, public_settings, read_records
+from dualview.report.record import read_records
 
 from .conftest import made_up, write_run
 
@@ -120,7 +121,9 @@ def test_findings_of_few_patients_stand_behind_the_judged_ones_in_every_order(tm
     assert rare[6].text == "△ too few to judge" and rare[6].detail.startswith("4 positive,")
     assert (rare[5].detail, rare[7].text, rare[8].text) == ("", "-", "-")  # no interval, and no test alone
     for order in forest.FOREST_ORDERS:
-        assert forest.forest(record)[f"auroc|{order}"]["layout"]["yaxis"]["ticktext"][-1] == "Rare"
+        figure = forest.forest(record)[f"auroc|{order}"]
+        assert figure["layout"]["yaxis"]["ticktext"][-1] == "Rare"
+        assert figure["layout"]["xaxis"]["range"][1] > value.findings["Rare"].auroc.value  # which no interval holds
     assert record.findings[pictures._finding(record, None)] != "Rare"
     assert "1 cannot be judged" in render([record])
 

@@ -1,6 +1,7 @@
 """Several trainings of one network on a page: intervals over seeds and patients, or a reason why not."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,15 @@ from typer.testing import CliRunner
 
 from dualview.cli import app
 from dualview.comparison.seeds import gain_over_seeds, in_one_order
+from dualview.config import Config
+from dualview.evaluation.document import EvaluatedCheckpoint
 from dualview.evaluation.operating_points import no_operating_points
 from dualview.evaluation.prediction_table import SCORES, PredictionTable
 from dualview.evaluation.statistics.bootstrap import resample_patients
 from dualview.report.page import render
 from dualview.report.record import read_records
 from dualview.report.seeds import all_seeds, aurocs_over_seeds, table_over_seeds, why_not_seeds
+from dualview.run.provenance import describe_run
 from dualview.views import Availability
 
 from .conftest import made_up, write_run
@@ -36,14 +40,18 @@ def trained_again(table: PredictionTable, *, seed: int, scatter: float = 0.5) ->
 def seeds(tmp_path_factory):
     """Three trainings of one network, a fourth of another network, and a fifth that was tested on other studies."""
     folder = tmp_path_factory.mktemp("seeds")
-    first = made_up(240, findings=FINDINGS)
+    first = made_up(120, findings=FINDINGS)
     for seed in (1, 2, 3):
         table = trained_again(first, seed=seed)
         if seed == 2:  # the order of a table says nothing
             table = table.select(np.random.default_rng(0).permutation(len(table)))
         write_run(folder / f"seed-{seed}", table, seed=seed)
-    write_run(folder / "hemis", trained_again(first, seed=4), seed=4, model="hemis")
-    write_run(folder / "others", made_up(240, findings=FINDINGS, name="OTHER"), seed=5)
+    shutil.copytree(folder / "seed-3", folder / "hemis")
+    config = Config.model_validate(
+        {"run": {"dir": folder / "hemis", "seed": 4}, "model": {"name": "hemis"}, "data": {"root": "/secret/place"}}
+    )
+    (folder / "hemis/config.yaml").write_text(describe_run(config))
+    write_run(folder / "others", made_up(60, findings=FINDINGS, name="OTHER"), seed=5)
     return folder
 
 
@@ -69,7 +77,7 @@ def test_the_interval_is_that_of_seeds_and_patients_by_hand():
             )
         )  # fmt: skip
     found = (
-        gain_over_seeds(tables, points=[no_operating_points(("A",))] * 3, num_resamples=200).value.findings["A"].auroc
+        gain_over_seeds(tables, points=[no_operating_points(("A",))] * 3, num_resamples=50).value.findings["A"].auroc
     )
 
     def gain(table, weights=None):
@@ -78,8 +86,8 @@ def test_the_interval_is_that_of_seeds_and_patients_by_hand():
         return both - hidden
 
     gains = np.array([gain(table) for table in tables])
-    counts = resample_patients(patients, num_resamples=200)
-    means = [np.mean([gain(table, counts[:, b]) for table in tables]) for b in range(200)]
+    counts = resample_patients(patients, num_resamples=50)
+    means = [np.mean([gain(table, counts[:, b]) for table in tables]) for b in range(50)]
     of_patients = np.var(means, ddof=1) * 40 / 39  # each of 40 patients has a positive and a negative study
     of_seeds = gains.var(ddof=1) / 3
     variance = of_patients + of_seeds
@@ -108,9 +116,10 @@ def test_seeds_that_scatter_make_the_intervals_wider():
     assert widths[1] > 2 * widths[0]
 
 
+@pytest.mark.slow  # tests/comparison/test_result.py simulates what these intervals are made of.
 def test_where_nothing_is_gained_few_sets_of_seeds_name_a_finding():
-    """Three findings, three trainings, 20 times; the same truth with and without the lateral."""
-    named, times = 0, 20
+    """Three findings, three trainings, 40 times; the same truth with and without the lateral."""
+    named, times = 0, 40
     for number in range(times):
         generator = np.random.default_rng([number, 5])
         labels = (generator.random((150, 3)) < 0.3).astype(np.float32)
@@ -201,6 +210,21 @@ def test_runs_that_differ_in_more_are_refused_and_say_in_what(seeds, others, exp
     assert done.exit_code == 1
     assert expected in " ".join(done.output.split())
     assert not (seeds / "refused.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"several_images_at_test": "mean"}, "several_images_at_test mean, not first"),
+        ({"checkpoint": EvaluatedCheckpoint(name="last", step=40)}, "checkpoint last, not best"),
+        ({"split": "val"}, "split val, not test"),
+    ],
+)
+def test_seeds_that_were_evaluated_in_other_ways_are_no_seeds(seeds, changes, expected):
+    first, second = read_records([seeds / "seed-1", seeds / "seed-2"])
+    other = replace(second, evaluation=replace(second.evaluation, **changes))
+    assert why_not_seeds([first, other]) == [f"seed-2 was evaluated otherwise than seed-1 ({expected})"]
+    assert why_not_seeds([first, second]) == []
 
 
 def test_without_the_option_they_stand_side_by_side(seeds):

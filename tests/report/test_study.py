@@ -1,6 +1,7 @@
 """What the page says of the study beside its results: flow, wrong answers, decision curves, checklists."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from dualview.config.sections import StudyConfig
 from dualview.data.sources.flow import FlowStep, Left
 from dualview.evaluation.account_types import SourceAccount, SplitAccount, StudyAccount
-from dualview.report.beside import TITLES_OF_PARTS
+from dualview.report.beside import TITLES_OF_PARTS, _of_sources
 from dualview.report.checklist import CLAIM, TRIPOD, answers
 from dualview.report.failures import failure_table, wrong_answers
 from dualview.report.flow import draw_flow
@@ -24,7 +25,7 @@ def test_both_checklists_are_whole():
 
 def test_items_point_to_parts_and_texts_that_there_are():
     for item in (*CLAIM, *TRIPOD):
-        assert set(item.sections) <= {*TITLES_OF_PARTS, "dates", "origin", "readers"}
+        assert set(item.sections) <= {*TITLES_OF_PARTS, "dates", "origin", "readers", "by split"}
         assert set(item.texts) <= set(StudyConfig.model_fields)
 
 
@@ -71,6 +72,31 @@ def test_the_drawn_flow_says_what_each_rule_leaves_out():
         assert said in label, said
     assert "<b>" not in drawn and drawn.count("<svg") == 2
     assert draw_flow(evaluation(None)) is None
+
+
+def test_the_split_that_is_judged_is_joined_to_what_was_evaluated_where_another_box_is_taller():
+    drawn = str(draw_flow(evaluation(account())))
+    wide = drawn[: drawn.index("</svg>")]
+    box = re.search(r'<g class="judged"><rect x="[^"]*" y="([^"]*)" width="[^"]*" height="([^"]*)"', wide)
+    ends = [float(y) for y in re.findall(r'<path d="M\S+ (\S+)L\S+ \S+"/>', wide)]
+    assert any(abs(y - float(box[1]) - float(box[2])) <= 1 for y in ends)
+
+
+def test_demographics_are_linked_where_somebody_has_a_sex_or_an_age_and_compared_between_splits_alone():
+    parts = {"demographics": ("r0-demographics", "patients by split"), "sources": ("r0-sources", "data sets")}
+
+    def found(of: StudyAccount) -> set[str]:
+        places = dict(parts)
+        return set(places | _of_sources(SimpleNamespace(evaluation=evaluation(of)), places)) & {
+            "demographics",
+            "by split",
+        }
+
+    nobody = account()
+    with_sex = {name: replace(split, sex={"female": 4}) for name, split in nobody.splits.items()}
+    assert found(nobody) == set()
+    assert found(replace(nobody, splits=with_sex)) == {"demographics", "by split"}
+    assert found(replace(nobody, splits={"test": with_sex["test"]})) == {"demographics"}
 
 
 def record(*, thresholds: float) -> SimpleNamespace:

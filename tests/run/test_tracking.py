@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 
 import pytest
 import wandb
@@ -51,6 +52,22 @@ def test_the_offline_run_holds_config_values_and_summary(tmp_path, job, read_bac
         assert part in text, part
     (run,) = (record["run"] for record in records if record["type"] == "run")
     assert (run["run_group"], run["job_type"]) == ("a1b2c3d4", "training")  # its evaluations will be beside it
+
+
+def test_neither_a_path_nor_the_machine_is_in_the_offline_run(tmp_path, job, read_back):
+    """Not in the settings, nor in what wandb sends by itself: the command, the interpreter and the host."""
+    config = config_for(tmp_path, "offline")
+    source = {"source": "csv", "root": "/data/st-mary", "csv": "/data/st-mary/patients.csv", "findings": {"A": ["A"]}}
+    config = Config.model_validate({**config.model_dump(mode="json"), "data": source})
+    with Tracker(config, run_id="a1b2c3d4", first_step=0, job=job) as tracker:
+        tracker.log({"loss/total": 0.5}, step=1)
+    records = read_back(tracker.wandb_dir)
+    text = json.dumps(records)
+    assert "(a path, not shown)" in text
+    for private in ("st-mary", str(tmp_path), sys.executable, sys.argv[0]):
+        assert private not in text, private
+    (run,) = (record["run"] for record in records if record["type"] == "run")
+    assert not run.get("host")
 
 
 def test_a_checkpoint_is_an_artifact_that_waits_in_the_run_directory(tmp_path, job, read_back, monkeypatch):

@@ -5,6 +5,7 @@ left when one fails) they are given here, so that a test of what ranks do togeth
 imports of torch. Where the launcher itself is the claim, tests start the launcher (launch.py).
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -120,6 +121,7 @@ def _be_rank(work: Callable[[], object], folder: Path, environment: dict[str, st
     default = multiprocessing.get_all_start_methods()[0]  # else workers of this rank would start servers of their own
     multiprocessing.set_start_method(default, force=True)
     torch.set_num_threads(1)
+    gc.freeze()  # else Accelerate's last act is to search all that is imported, whose pages are copied for it
     work()
 
 

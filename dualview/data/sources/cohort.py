@@ -18,6 +18,7 @@ from dualview.errors import UserError
 from dualview.views import ROUTES, Availability, View
 
 VIEW_NOT_USED = "view is not used in this cohort"
+SEVERAL_IMAGES = "study has several images of one view"
 KIND_NEEDS = {kind.key: kind.views for kind in Availability}
 
 
@@ -50,7 +51,7 @@ def select(source: SourceTable, *, cohort: CohortConfig, date_format: str | None
         kind_of = _one_per_patient(table, out, times=times, cohort=cohort, names=names)
     else:
         if cohort.one_image_per_view:
-            out.leave_out(np.any(table.num_images > 1, axis=1), "study has several images of one view")
+            out.leave_out(np.any(table.num_images > 1, axis=1), SEVERAL_IMAGES)
         kind_of = np.array([Availability(kind).key for kind in table.availability], object)
         if cohort.availability:
             out.leave_out(~np.isin(kind_of, cohort.availability), f"study is not {' or '.join(cohort.availability)}")
@@ -146,10 +147,15 @@ def _one_per_patient(
     kind_of = np.full(len(table), kinds[0], object)
     usable = out.reason == ""
     taken = np.zeros(len(table), bool)
-    reason = np.full(len(table), f"study is not {' or '.join(kinds)}", object)
+    is_of_no_kind = f"study is not {' or '.join(kinds)}"
+    reason = np.full(len(table), is_of_no_kind, object)
     for kind in kinds:
         needed = table.num_images[:, KIND_NEEDS[kind]]
-        fits = ((needed == 1) if cohort.one_image_per_view else (needed > 0)).all(axis=1) & usable
+        fits = (needed > 0).all(axis=1) & usable
+        if cohort.one_image_per_view:
+            has_several = fits & (needed > 1).any(axis=1)
+            reason[has_several & (reason == is_of_no_kind)] = SEVERAL_IMAGES
+            fits &= ~has_several
         reason[fits & bad] = _drop_reason(cohort)
         rows = np.flatnonzero(fits & ~bad)
         ties = [
@@ -159,9 +165,10 @@ def _one_per_patient(
         _, first = np.unique(patient[order], return_index=True)
         chosen = np.zeros(len(table), bool)
         chosen[order[first]] = True
-        reason[fits & ~bad & ~chosen & ~taken] = "patient has a study that comes before"
-        reason[chosen & neutral & ~taken] = "study has no label that says something"
-        chosen &= ~neutral & ~np.isin(patient, patient[taken])
+        is_represented = np.isin(patient, patient[taken])  # by a study of a kind before this one
+        reason[fits & ~bad & ~taken & (~chosen | is_represented)] = "patient has a study that comes before"
+        reason[chosen & neutral & ~taken & ~is_represented] = "study has no label that says something"
+        chosen &= ~neutral & ~is_represented
         kind_of[chosen] = kind
         taken |= chosen
     untaken = ~taken & (out.reason == "")
