@@ -173,8 +173,9 @@ def _as_timm_has_them(state: dict[str, Tensor], network: nn.Module) -> dict[str,
 
 
 def _first_convolution(layers: nn.Sequential) -> str:
+    """Its path; of networks without any, a name that no weight has."""
     paths: list[str] = [path for path, layer in layers.named_modules() if isinstance(layer, nn.Conv2d)]
-    return paths[0]
+    return paths[0] if paths else "no convolution"
 
 
 def _folded(

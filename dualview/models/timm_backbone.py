@@ -101,9 +101,9 @@ def build_timm_features(backbone: str, *, norm: Norm, in_channels: int, image_si
             f"model.backbone is {backbone}, which cannot be used with data.image_size_px {image_size_px}: {error}"
         ) from error
     use_norm(features, norm)
-    path, first = next((path, layer) for path, layer in features.named_modules() if isinstance(layer, nn.Conv2d))
-    if type(first) is nn.Conv2d:  # Others pad or standardise in ways of their own.
-        features.set_submodule(path, FirstConvolution.of(first))
+    for path, first in [item for item in features.named_modules() if isinstance(item[1], nn.Conv2d)][:1]:
+        if type(first) is nn.Conv2d:  # Others pad or standardise in ways of their own.
+            features.set_submodule(path, FirstConvolution.of(first))
     _refuse_other_batch_norms(features, backbone=backbone)
     return nn.Sequential(OrderedDict(timm=features))
 
