@@ -79,7 +79,8 @@ def test_labels_are_counted_among_the_studies_that_the_network_is_trained_on(tmp
     tested = SimpleNamespace(evaluated=np.ones(len(taken.test), bool), availability=taken.test.availability)
     account = study_account(
         config, whole=whole, taken=taken, split="test", table=tested, came=taken.test, checkpoint_name="best",
-        network=SimpleNamespace(run=SimpleNamespace(read_log=list), is_best=True, step=1), software="dualview",
+        network=SimpleNamespace(run=SimpleNamespace(read_log=list), config=config, is_best=True, step=1),
+        software="dualview",
     )  # fmt: skip
     of_view = images[images["view"] == "PA"].set_index("patient")["F"]
     for counted, table in ((account.labels["F"].unknown_in_training, taken.train),
