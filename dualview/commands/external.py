@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from dualview import __version__
 from dualview.commands.evaluation_parts import check_columns, folder_of, provenance_of, resampling_bar, write_evaluation
 from dualview.config import Config
 from dualview.config.load import load_data_section
@@ -27,6 +28,7 @@ from dualview.data.load_other import load_other_data
 from dualview.data.table import StudyTable
 from dualview.distributed import Job, start
 from dualview.errors import UserError
+from dualview.evaluation.account import account_of_other_data
 from dualview.evaluation.assess import assess
 from dualview.evaluation.calibrate import FEWEST
 from dualview.evaluation.document import Evaluation, External, KnownPatients, MatchedFinding, Recalibration
@@ -168,8 +170,12 @@ def evaluate_on(
                 recalibration=recalibration,
             )
             split = request.split or "all"
+            account = account_of_other_data(
+                config, studies=other.data, split=request.split, trained_on=_in_words(overlap), table=table,
+                network=network, checkpoint_name=checkpoint_name, software=f"dualview {__version__}",
+            )  # fmt: skip
             provenance = provenance_of(
-                network, split=split, checkpoint_name=checkpoint_name, data=other.data,
+                network, split=split, checkpoint_name=checkpoint_name, data=other.data, account=account,
                 several_images_at_test=points.several_images_at_test,
             )  # fmt: skip
             counts = {**provenance.data, "splits": {split: count_tables([studies])}}
@@ -338,6 +344,19 @@ def _known_patients(overlap: Overlap) -> KnownPatients:
         trained_on=overlap.count("train"),
         chosen_on=overlap.count("val"),
         tested_on=overlap.count("test"),
+    )
+
+
+def _in_words(overlap: Overlap) -> str:
+    """What is known of patients whom the run was trained on or chosen by."""
+    seen = overlap.count("train") + overlap.count("val")
+    if not seen:
+        return "No identifier of these patients is one of the run's train or val split."
+    if overlap.reason:
+        return f"{seen:,} of these patients are in the run's val split, by which checkpoint and thresholds were chosen."
+    return (
+        f"{seen:,} of these patients have identifiers of the run's train or val split; they are taken for other "
+        "people, which the identifiers alone do not show."
     )
 
 

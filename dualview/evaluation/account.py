@@ -88,6 +88,48 @@ def study_account(
     )
 
 
+def account_of_other_data(
+    config: Config,
+    *,
+    studies: Data,
+    split: str | None,
+    trained_on: str,
+    table: PredictionTable,
+    network: TrainedNetwork,
+    checkpoint_name: str,
+    software: str,
+) -> StudyAccount:
+    """The account of an evaluation on data that the run was not made from.
+
+    Args:
+        config: of the run, with the other data in the place of its own.
+        studies: those that the network can take, all as `test`.
+        split: which of their splits they are; None: all their studies, undivided.
+        trained_on: what is known of patients whom the run may have seen, as a sentence.
+        table: predictions of them, row by row.
+    """
+    came = studies.test
+    is_less = table.evaluated & (table.availability != came.availability)
+    sections = list(zip(studies.sources, config.data.all_sources, strict=True))
+    which = "All studies of these data" if split is None else f"The {split} split of these data"
+    patients = split_account(
+        came.attributes, patients=came.patient_ids, availability=came.availability, taken=len(came)
+    )
+    return StudyAccount(
+        evaluated_on=date.today().isoformat(),
+        software=software,
+        study={},  # What the run's section `study` says is of its own data.
+        sources=[_source(source, section, splits={"test": came}) for source, section in sections],
+        splits={"test": patients},
+        partition=[f"{which}: nothing was trained or chosen on them here."],
+        leakage=[trained_on],
+        studies_not_read=int((~table.evaluated).sum()),
+        studies_with_a_view_not_read=int(is_less.sum()),
+        missing_views=_missing_views(config),
+        choice=_choice(network, checkpoint_name=checkpoint_name),
+    )
+
+
 def account_of_predictions(table: PredictionTable, *, software: str) -> StudyAccount:
     """What predictions of another software say of their study: sex and age where they are among the columns."""
     patients = split_account(

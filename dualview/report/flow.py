@@ -163,7 +163,8 @@ def _drawing(
     canvas.line(middle, canvas.y, middle, canvas.y + GAP)
     canvas.y += GAP
     columns = len(splits) if is_wide and splits else 1
-    box_width = (width - (columns - 1) * GAP) / columns
+    # A single split stands under what was read, as one more step.
+    box_width = main_width if columns == 1 else (width - (columns - 1) * GAP) / columns
     last, bottom = middle, None
     tops, height = canvas.y, 0.0
     for number, box in enumerate(splits):
@@ -181,7 +182,8 @@ def _drawing(
         for number in range(len(splits)):
             x = number * (box_width + GAP) + box_width / 2
             canvas.line(x, tops - GAP / 2, x, tops)
-        canvas.line(box_width / 2, tops - GAP / 2, width - box_width / 2, tops - GAP / 2)
+        if columns > 1:
+            canvas.line(box_width / 2, tops - GAP / 2, width - box_width / 2, tops - GAP / 2)
         canvas.y = tops + height
     for box in after:
         # The box of the split that was judged may end above the tallest.

@@ -101,7 +101,7 @@ def _run(
         "subgroups": [*tables.subgroups(record), *tables.subgroup_gaps(record)],
         "data_card": tables.data_card(record),
         "external": external_section(record),
-        "studies_are": "these" if evaluation.external is not None else "test",
+        "tested": "of these studies, those" if evaluation.external is not None else "test studies",
         "routing": tables.routing(record),
         "findings": list(enumerate(record.findings)),
         "has_masked": bool(masked),

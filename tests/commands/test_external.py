@@ -229,6 +229,11 @@ def test_patients_set_aside_are_in_no_number_and_the_page(run, other, tmp_path):
     said = document(folder)
     recalibration = said["external"]["recalibration"]
     assert (said["num_patients"], recalibration["num_patients"], recalibration["num_studies"]) == (70, 130, 130)
+    account = said["account"]  # of all who came, in sets of their own
+    assert account["splits"]["test"]["availability"] == {"both": 100, "pa_only": 100, "lateral_only": 0}
+    assert account["sources"][0]["flow"][-1]["left"] == {"images": 300, "studies": 200, "patients": 200}
+    assert account["partition"] == ["All studies of these data: nothing was trained or chosen on them here."]
+    assert account["leakage"] == ["No identifier of these patients is one of the run's train or val split."]
     assert len(read_predictions(folder / "predictions.parquet")) == 70
     assert recalibration["operating_points"] == "youden, chosen on 130 patients set aside"
     before, after = said["groups"]["all"]["findings"], recalibration["groups"]["all"]["findings"]
