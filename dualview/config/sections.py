@@ -569,6 +569,8 @@ class ModelConfig(Section):
             raise ValueError("weights_mean and weights_std belong together: give both or neither")
         branches = {"weights_pa": self.weights_pa, "weights_lateral": self.weights_lateral}
         given = [name for name, weights in branches.items() if weights is not None]
+        if self.weights_mean is not None and self.weights is None and not given:
+            raise ValueError("weights_mean is of the images that weights were trained with, and weights is null")
         if given and (self.shared_branch or self.name not in ("auxloss", "dualnet", "hemis", "attention")):
             raise ValueError(f"{', '.join(given)} need two branches, each with a backbone of its own; use weights")
         return self
@@ -578,6 +580,9 @@ class ModelConfig(Section):
         if self.freeze == "none" and self.freeze_steps is not None:
             raise ValueError("freeze_steps says when frozen layers thaw, and freeze is none: leave it out")
         if self.freeze != "none" and not (self.weights or (self.weights_pa and self.weights_lateral)):
+            if self.weights_pa or self.weights_lateral:
+                other = "weights_lateral" if self.weights_pa else "weights_pa"
+                raise ValueError(f"freeze is {self.freeze}, and {other} is null: that branch would stay random")
             raise ValueError(f"freeze is {self.freeze}, and weights is null: random layers would stay random")
         if self.freeze != "none" and self.norm == "sync":
             raise ValueError("norm is sync, which all layers take part in, and frozen layers do not: use norm=batch")

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 CLASSIFIERS = ("classifier.", "fc.", "head.", "head_dist.", "attn_pool.")
 """Names of the last layers of torchvision and timm, which have learned other findings."""
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+SHIFT = ".shift"
+"""End of the names of what a first layer has taken up of its images' mean."""
 HEAD = re.compile(r"(^|\.)(head|joint)\.(weight|bias)$")
 """The layers of a network of ours that answer findings."""
 
@@ -39,7 +41,7 @@ class InitialWeights:
 
     def load(self, network: Network, *, backbone: str) -> list[WeightSource]:
         """Put the weights into a network; tells where each are from."""
-        sources = []
+        sources, are_networks = [], []
         for parts, weights in ((PARTS, self.of_all), (("pa",), self.of_pa), (("lateral",), self.of_lateral)):
             if weights is None:
                 continue
@@ -48,6 +50,12 @@ class InitialWeights:
                 std=self.std,
             )  # fmt: skip
             sources.append(WeightSource(", ".join(parts) if parts != PARTS else "all", found.source, found.licence))
+            are_networks.append(found.is_network)
+        if self.mean is not None and are_networks and all(are_networks):
+            raise UserError(
+                f"model.weights_mean is given, and {' and '.join(source.source for source in sources)} holds a network "
+                "of dualview, whose first layer has taken up its own; leave weights_mean and weights_std out"
+            )
         return sources
 
 
@@ -92,12 +100,14 @@ def load_weights(
     state = {_current_name(key): value for key, value in found.state.items()}
     # Learned weights of the loss belong to the run that learned them and are not taken over.
     state = {key: value for key, value in state.items() if not key.startswith("loss.")}
+    before = model.state_dict()
+    # A shift belongs to the weights that it came with, and goes with them where others take their place.
     expected = {
         key: value
-        for key, value in model.state_dict().items()
-        if not key.startswith("loss.") and key.split(".")[0] in parts
+        for key, value in before.items()
+        if not key.startswith("loss.") and key.split(".")[0] in parts and not key.endswith(SHIFT)
     }
-    if any(key.startswith(tuple(f"{part}." for part in PARTS)) for key in state):
+    if found.is_network:
         if set(parts) != set(PARTS):
             expected = {key: value for key, value in expected.items() if ".features." in key}
         proposed = {key: value for key, value in state.items() if key.split(".")[0] in parts}
@@ -123,11 +133,12 @@ def load_weights(
 
     if not any(key.endswith("running_mean") for key in expected):  # true of model.norm=group
         proposed = {key: value for key, value in proposed.items() if not key.endswith(BATCH_STATISTICS)}
-    shifts = {key: value for key, value in proposed.items() if key.endswith(".shift")}
+    shifts = {key: value for key, value in proposed.items() if key.endswith(SHIFT)}
     problems = _mismatches(proposed, expected=expected | shifts)
     if problems:
         raise UserError(f"model.weights {found.source} does not fit model.backbone {backbone}:\n{listed(problems)}")
-    model.load_state_dict({**model.state_dict(), **proposed})
+    kept = {key: value for key, value in before.items() if f"{key.removesuffix(SHIFT)}.weight" not in proposed}
+    model.load_state_dict({**kept, **proposed})
     return found
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dualview.errors import UserError, first_line
 from dualview.models import timm_backbone
+from dualview.models.network import PARTS
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,12 @@ class Pretrained:
     mean: tuple[float, ...] | None = None  # of images in [0, 1], per channel, that were subtracted in training;
     std: tuple[float, ...] | None = None  # and what they were divided by; None: images in [-1, 1] as they are
     findings: tuple[str, ...] | None = None  # of a run of dualview
+
+    @property
+    def is_network(self) -> bool:
+        """Whether these are weights of a whole network of dualview, not of one backbone."""
+        parts = set(PARTS) - {"loss"}
+        return any(key.removeprefix("module.").partition(".")[0] in parts for key in self.state)
 
 
 def find_weights(weights: str, *, backbone: str) -> Pretrained:
@@ -69,8 +76,7 @@ def find_weights(weights: str, *, backbone: str) -> Pretrained:
 
 def _normalised_as_timm(found: Pretrained, *, backbone: str) -> Pretrained:
     """With the mean that timm has for a network of its own, where nothing beside the weights says one."""
-    is_ours = any(key.partition(".")[0] in ("pa", "lateral", "joint", "shared") for key in found.state)
-    if found.mean is not None or is_ours or not backbone.startswith(timm_backbone.PREFIX):
+    if found.mean is not None or found.is_network or not backbone.startswith(timm_backbone.PREFIX):
         return found
     described = timm_backbone.library().get_pretrained_cfg(backbone.removeprefix(timm_backbone.PREFIX))
     if described is None:

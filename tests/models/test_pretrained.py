@@ -217,6 +217,27 @@ def test_each_view_can_have_its_own(tmp_path):
     assert [(source.parts, source.source) for source in sources] == [("lateral", "2.pt")]
 
 
+@pytest.mark.parametrize("of_lateral", ["backbone.pt", "network.pt"])
+def test_weights_made_for_our_images_replace_some_with_a_mean(tmp_path, of_lateral):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "backbone.pt")
+    other = build_model("auxloss", num_findings=2, backbone="resnet18", merge_after_block=4, seed=7)
+    torch.save(other.state_dict(), tmp_path / "network.pt")
+    model = build_model("auxloss", num_findings=2, backbone="resnet18", merge_after_block=4)
+    load_weights(model, weights=str(tmp_path / "backbone.pt"), backbone="resnet18", mean=MEAN, std=STD)
+    InitialWeights(of_lateral=str(tmp_path / of_lateral)).load(model, backbone="resnet18")
+    assert model.pa.features.conv1.shift is not None
+    assert model.lateral.features.conv1.shift is None
+
+
+def test_a_mean_for_a_network_of_ours_is_refused(tmp_path):
+    model = build_model("auxloss", num_findings=2, backbone="densenet_tiny")
+    torch.save(model.state_dict(), tmp_path / "network.pt")
+    with pytest.raises(UserError, match=r"model.weights_mean is given, and network.pt holds a network of dualview"):
+        InitialWeights(of_all=str(tmp_path / "network.pt"), mean=[0.5], std=[0.25]).load(
+            model, backbone="densenet_tiny"
+        )
+
+
 @pytest.mark.parametrize("findings", [("Cardiomegaly", "Effusion", "Nodule"), ("Edema", "Fracture", "Mass")])
 def test_a_run_gives_its_branches_and_its_heads_where_the_findings_are_its_own(tmp_path, findings):
     run = write_untrained_run(tmp_path / "run", "auxloss", findings=("Cardiomegaly", "Effusion", "Nodule"))
@@ -238,6 +259,8 @@ def test_a_run_gives_its_branches_and_its_heads_where_the_findings_are_its_own(t
         ({"name": "single", "weights_pa": "w.pt"}, "weights_pa need two branches"),
         ({"shared_branch": True, "weights_lateral": "w.pt"}, "weights_lateral need two branches"),
         ({"freeze": "backbone"}, "random layers would stay random"),
+        ({"freeze": "backbone", "weights_pa": "w.pt"}, "weights_lateral is null"),
+        ({"weights_mean": [0.5], "weights_std": [0.5]}, "and weights is null"),
         ({"freeze_steps": 10}, "freeze is none: leave it out"),
     ],
 )
