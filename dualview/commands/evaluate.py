@@ -37,7 +37,13 @@ from dualview.evaluation.document import Evaluation
 from dualview.evaluation.looks import EvaluationSettings
 from dualview.evaluation.statistics.thresholds import YOUDEN, ThresholdRule
 from dualview.evaluation.wandb_run import EvaluationJob, log_evaluation
-from dualview.inference.network_points import log_pos_weight_of, points_from_val, points_of_run, with_images_of_points
+from dualview.inference.network_points import (
+    log_pos_weight_of,
+    points_from_val,
+    points_of_run,
+    warn_of_scores,
+    with_images_of_points,
+)
 from dualview.inference.network_predictions import predict_studies
 from dualview.run.datasets import load_studies
 from dualview.run.directory import RunDir
@@ -123,6 +129,7 @@ def evaluate_run(
                 tables["val"], rule=rule or YOUDEN, log_pos_weight=log_pos_weight, calibrate=calibrate,
                 several_images_at_test=several_images,
             )  # fmt: skip
+            warn_of_scores(network, points)
             assessment = assess(
                 tables[split],
                 points=points,

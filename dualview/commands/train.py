@@ -298,6 +298,10 @@ def _take_in(
     tracker.log({**val.values(), metric_keys.VAL_VALUE: value}, step=state.step)
     is_best = state.best.see(value, step=state.step)
     if job.is_main:
+        if value is None:
+            logger.warning(
+                "train.best_metric %s is undefined on val: the latest checkpoint counts as the best", best_metric
+            )
         remark = f", the best so far by {best_metric} {_number(value)}" if is_best else ""
         logger.info("step %d of %d: %s%s", state.step, horizon.max_steps, val, remark)
         if is_best:

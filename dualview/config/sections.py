@@ -533,11 +533,11 @@ class ModelConfig(Section):
     """As `weights`, for the PA branch alone and in place of them."""
     weights_lateral: str | None = None
     """As `weights`, for the lateral branch: encoders made for frontal X-rays need not fit the other view."""
-    weights_mean: list[float] | None = None
+    weights_mean: list[Fraction] | None = None
     """Mean of images in [0, 1] that a file of weights was trained with, one number or one per channel; it is put into
     the first layer, so that images stay in [-1, 1]. null: as named sources, `preprocessor_config.json` beside the file
     or timm say, else none."""
-    weights_std: list[Annotated[float, Field(gt=0)]] | None = None
+    weights_std: list[Annotated[float, Field(gt=0, le=1)]] | None = None
     """The same of the standard deviation; both or neither."""
 
     @property

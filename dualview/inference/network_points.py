@@ -30,6 +30,19 @@ def log_pos_weight_of(network: TrainedNetwork, *, train: StudyTable, is_main: bo
     return log_of(factors, findings=network.findings)
 
 
+def warn_of_scores(network: TrainedNetwork, points: OperatingPoints | None) -> None:
+    """Say so where the loss has learned scores, and nothing has made probabilities of them."""
+    is_calibrated = points is not None and (
+        any(scale != 1 for scale in points.temperature.values())
+        or any(point.platt is not None for of_route in points.routes.values() for point in of_route.values())
+    )
+    if network.config.loss.name != "bce" and not is_calibrated:
+        logger.warning(
+            "loss.name was %s, which learns scores and not probabilities: sigmoids of them are shown as such until "
+            "`dualview evaluate %s --calibrate --set-thresholds`", network.config.loss.name, network.run,
+        )  # fmt: skip
+
+
 def with_images_of_points(config: Config, network: TrainedNetwork, *, overrides: Sequence[str]) -> Config:
     """The configuration with several images of a view taken as for the operating points of the run.
 

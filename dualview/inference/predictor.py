@@ -37,6 +37,7 @@ from dualview.inference.ensemble import (
     members_of,
     refuse_unlike_members,
 )
+from dualview.inference.network_points import warn_of_scores
 from dualview.inference.studies import RequestDataset, request_of
 from dualview.models.network import Network
 from dualview.run.directory import EnsembleDir, RunDir
@@ -386,6 +387,7 @@ def read_points(trained: TrainedNetwork, *, warn: bool = True) -> OperatingPoint
         logger.warning(
             "%s is not there: decisions stay blank and probabilities uncalibrated. `%s` makes it", file.name, remedy
         )
+    warn_of_scores(trained, points)
     if (trained if points is None else points).log_pos_weight is None and not trained.is_unweighted:
         logger.warning(
             "%s is of a dualview that did not undo loss.pos_weight: odds are up to %g times too high, as they were "

@@ -43,5 +43,7 @@ class FirstConvolution(nn.Conv2d):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         given = state_dict.get(f"{prefix}shift")
-        self.shift = None if given is None else torch.zeros_like(given, device=self.weight.device)
+        self.shift = (
+            None if given is None else torch.zeros_like(given, device=self.weight.device, dtype=self.weight.dtype)
+        )
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -125,6 +125,15 @@ def test_the_weight_of_positives_is_undone_from_what_the_checkpoint_says(make_ru
     assert "the checkpoint is of a dualview that did not undo loss.pos_weight: odds are up to 5 times" in caplog.text
 
 
+def test_a_loss_that_learns_scores_is_told_where_they_are_shown_as_probabilities(make_run, caplog):
+    run = make_run(folder="scores", loss={"name": "focal", "pos_weight": "none"})
+    dualview.load(run)
+    assert "loss.name was focal, which learns scores and not probabilities" in caplog.text
+    caplog.clear()
+    dualview.load(make_run(folder="probabilities"))
+    assert "learns scores" not in caplog.text
+
+
 def test_points_of_another_checkpoint_are_those_of_its_own_evaluation(make_run, pictures, caplog):
     caplog.set_level("INFO")
     run_dir = make_run()
