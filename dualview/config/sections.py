@@ -571,7 +571,7 @@ class ModelConfig(Section):
         given = [name for name, weights in branches.items() if weights is not None]
         if self.weights_mean is not None and self.weights is None and not given:
             raise ValueError("weights_mean is of the images that weights were trained with, and weights is null")
-        if given and (self.shared_branch or self.name not in ("auxloss", "dualnet", "hemis", "attention")):
+        if given and (self.shared_branch or "model.shared_branch" not in NETWORKS[self.name].keys):
             raise ValueError(f"{', '.join(given)} need two branches, each with a backbone of its own; use weights")
         return self
 

@@ -2,10 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-import numpy as np
-
 from dualview.config.sections import BestMetric
-from dualview.evaluation.metrics import GroupMetrics
+from dualview.evaluation.metrics import GroupMetrics, mean_where_defined
 from dualview.views import ALL_STUDIES, Availability
 
 MEAN = "mean"
@@ -31,16 +29,13 @@ def value_of(
         if which == MEAN
         else [Availability.BOTH.key if which == "both" else ALL_STUDIES]
     )
-    return _mean([_macro(metrics[group], metric=metric, findings=findings) for group in groups])
+    return mean_where_defined([_macro(metrics[group], metric=metric, findings=findings) for group in groups])
 
 
 def _macro(group: GroupMetrics, *, metric: str, findings: Collection[str]) -> float | None:
-    return _mean([getattr(one, metric) for name, one in group.findings.items() if not findings or name in findings])
-
-
-def _mean(values: list[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
+    return mean_where_defined(
+        [getattr(one, metric) for name, one in group.findings.items() if not findings or name in findings]
+    )
 
 
 def in_words(best_metric: BestMetric, *, findings: Collection[str] = ()) -> str:

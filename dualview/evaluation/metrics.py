@@ -64,8 +64,8 @@ def by_availability(
         groups[name] = GroupMetrics(
             num_studies=int(chosen.sum()),
             findings=per_finding,
-            macro_auroc=_mean([metrics.auroc for metrics in per_finding.values()]),
-            macro_average_precision=_mean([metrics.average_precision for metrics in per_finding.values()]),
+            macro_auroc=mean_where_defined([metrics.auroc for metrics in per_finding.values()]),
+            macro_average_precision=mean_where_defined([metrics.average_precision for metrics in per_finding.values()]),
         )
     return groups
 
@@ -141,6 +141,7 @@ def why_undefined(*, num_positive: int, num_negative: int) -> str | None:
     return f"no {which} study among {num_positive + num_negative} with a known label"
 
 
-def _mean(values: list[float | None]) -> float | None:
+def mean_where_defined(values: list[float | None]) -> float | None:
+    """Mean of the numbers there are; None without any."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -33,6 +33,9 @@ class WeightAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.num_updates = {part_of(name): 0 for name, _ in model.named_parameters()}
+        self._names: dict[str, list[str]] = {part: [] for part in self.num_updates}
+        for name, _ in chain(model.named_parameters(), model.named_buffers()):
+            self._names[part_of(name)].append(name)
 
     @torch.no_grad()
     def update(self, model: Network, *, parts: Set[str]) -> None:
@@ -41,7 +44,7 @@ class WeightAverage:
         averages = dict(chain(self.model.named_parameters(), self.model.named_buffers()))
         for part in parts & self.num_updates.keys():
             done = self.num_updates[part]
-            names = [name for name in weights if part_of(name) == part]
+            names = self._names[part]
             average = get_ema_multi_avg_fn(min(self.decay, (1 + done) / (10 + done)))
             floats = [name for name in names if weights[name].is_floating_point()]
             average([averages[name] for name in floats], [weights[name] for name in floats], done)
