@@ -109,15 +109,10 @@ def gain_over_seeds(
         )
         for k, finding in enumerate(first.findings)
     }
-    by_verdict = {
-        verdict: [finding for finding, value in findings.items() if value.verdict == verdict]
-        for verdict in ("helped", "hurt", "undecided", "undefined", "too_few")
-    }
-    num_judged = len(findings) - len(by_verdict["undefined"]) - len(by_verdict["too_few"])
-    value = ValueOfView(
-        findings=findings,
+    num_judged = sum(value.verdict not in ("undefined", "too_few") for value in findings.values())
+    value = ValueOfView.of(
+        findings,
         macro=macro,
-        **by_verdict,
         num_judged=num_judged,
         correction=(
             f"a finding is helped or hurt where the {100 * confidence:g} % interval over {len(tables)} seeds and all "

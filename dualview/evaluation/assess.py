@@ -208,17 +208,9 @@ def _value_of(
     }
     percent = f"{100 * settings.confidence:g} %"
 
-    def with_verdict(verdict: str) -> list[str]:
-        return [finding for finding, value in findings.items() if value.verdict == verdict]
-
-    return ValueOfView(
-        findings=findings,
+    return ValueOfView.of(
+        findings,
         macro=macro,
-        helped=with_verdict("helped"),
-        hurt=with_verdict("hurt"),
-        undecided=with_verdict("undecided"),
-        undefined=with_verdict("undefined"),
-        too_few=with_verdict("too_few"),
         num_judged=int(judged.sum()),
         correction=(
             f"a finding is helped or hurt where the {percent} interval that holds together for the "

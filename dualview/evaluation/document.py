@@ -10,7 +10,7 @@ An identifier of a patient, study or image is nowhere in it.
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -244,6 +244,16 @@ class ValueOfView:
     too_few: list[str] = field(default_factory=list)  # fewer than 10 patients with the finding, or than 10 without it
     num_judged: int | None = None  # findings that the simultaneous interval holds for; null: an earlier dualview
     correction: str  # how the verdicts account for the number of findings, as a sentence
+
+    @classmethod
+    def of(
+        cls, findings: dict[str, FindingValue], *, macro: dict[str, MacroEstimate], num_judged: int, correction: str
+    ) -> Self:
+        """With the lists of findings that each verdict has."""
+        by_verdict: dict[str, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
+        for finding, value in findings.items():
+            by_verdict[value.verdict].append(finding)
+        return cls(findings=findings, macro=macro, num_judged=num_judged, correction=correction, **by_verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
